@@ -1,0 +1,169 @@
+"""YAML with memory: plain values plus, for every key, the place it was written at.
+
+Only the safe loader is used. Two changes to YAML 1.1 as PyYAML reads it: ``1e-3`` is a number (PyYAML makes it a
+text), and a key written twice is an error instead of the last one winning silently.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgecls.errors import UsageError
+
+Key = tuple[str | int, ...]
+
+_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+_MAX_NODES = 100_000  # aliases of aliases grow exponentially; no recipe comes near this
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader which reads ``1e-3`` as a number."""
+
+
+class Dumper(yaml.SafeDumper):
+    """The safe dumper that knows what ``Loader`` would read as a number, so that it quotes such texts."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _cls in (Loader, Dumper):
+    _cls.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written: the text for error messages and the folder that relative paths start from."""
+
+    text: str
+    folder: Path
+
+
+@dataclass
+class Tree:
+    """Plain nested values and the origin of every key in them (``()`` is the whole)."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Key, Origin] = field(default_factory=dict)
+
+    def origin(self, key: Key) -> Origin:
+        """The origin of ``key`` or of the nearest parent that was written."""
+        while key and key not in self.origins:
+            key = key[:-1]
+        return self.origins.get(key, Origin("", Path()))
+
+    def merge(self, other: Tree) -> None:
+        """Lay ``other`` over this: mappings merge key by key, everything else is replaced."""
+        self.origins.setdefault((), other.origin(()))
+        self._merge(self.values, other.values, (), other)
+
+    def _merge(self, into: dict[str, Any], new: dict[str, Any], at: Key, other: Tree) -> None:
+        for name, value in new.items():
+            key = (*at, name)
+            if isinstance(value, dict) and isinstance(into.get(name), dict):
+                self._merge(into[name], value, key, other)
+                continue
+            into[name] = value
+            for old in [k for k in self.origins if k[: len(key)] == key]:
+                del self.origins[old]
+            self.origins.update({k: o for k, o in other.origins.items() if k[: len(key)] == key})
+
+
+def read(path: Path) -> Tree:
+    """Read one YAML file whose top level is a mapping.
+
+    Raises:
+        UsageError: The file is missing, empty, no text, no valid YAML or no mapping; with the line where there is one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError("no such recipe", where=str(path), fix="give the path of a YAML file") from None
+    except IsADirectoryError:
+        raise UsageError(
+            "the recipe is a folder", where=str(path), fix="give the path of a YAML file"
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError("the recipe is not UTF-8 text", where=str(path)) from None
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe: {error.strerror}", where=str(path)) from None
+    tree = parse(text, str(path), path.parent)
+    if not isinstance(tree.values, dict):
+        raise UsageError("a recipe is a mapping (key: value)", where=f"{path}:1")
+    if not tree.values:
+        raise UsageError("the recipe is empty", where=str(path), fix="see recipes/ for examples")
+    return tree
+
+
+def parse(text: str, name: str, folder: Path, *, lines: bool = True) -> Tree:
+    """Parse YAML text; origins are ``name:line``, or only ``name`` without ``lines``."""
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        reader = _Reader(loader, name, folder, lines)
+        return Tree({} if node is None else reader.value(node, ()), reader.origins)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}" if lines and mark else name
+        raise UsageError(f"not valid YAML: {error.problem or error.context}", where=where) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"not valid YAML: {reason}", where=name) from None
+    finally:
+        loader.dispose()
+
+
+class _Reader:
+    """Walks the node graph once and records each key's line."""
+
+    def __init__(self, loader: Loader, name: str, folder: Path, lines: bool) -> None:
+        self.loader, self.name, self.folder, self.lines = loader, name, folder, lines
+        self.origins: dict[Key, Origin] = {}
+        self.open: set[int] = set()
+        self.count = 0
+
+    def where(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}" if self.lines else self.name
+
+    def value(self, node: yaml.Node, key: Key) -> Any:
+        self.count += 1
+        if self.count > _MAX_NODES or id(node) in self.open:
+            raise UsageError("YAML aliases go in a circle or grow too large", where=self.where(node))
+        self.origins.setdefault(key, Origin(self.where(node), self.folder))
+        self.open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self.mapping(node, key)
+            if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+                return [self.value(item, (*key, i)) for i, item in enumerate(node.value)]
+            return self.loader.construct_object(node, deep=True)
+        finally:
+            self.open.discard(id(node))
+
+    def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+        written: set[Any] = set()
+        for name_node, _ in node.value:
+            if name_node.tag != "tag:yaml.org,2002:merge" and isinstance(name_node, yaml.ScalarNode):
+                if name_node.value in written:
+                    raise UsageError(f"key {name_node.value!r} is written twice", where=self.where(name_node))
+                written.add(name_node.value)
+        self.loader.flatten_mapping(node)
+        values: dict[str, Any] = {}
+        for name_node, value_node in node.value:
+            # Keys are always names, so a key such as `on` or `1` is taken by its text, not by its YAML type.
+            if not isinstance(name_node, yaml.ScalarNode):
+                raise UsageError("a key must be a plain name", where=self.where(name_node))
+            name = str(name_node.value)
+            self.origins[(*key, name)] = Origin(self.where(name_node), self.folder)
+            values[name] = self.value(value_node, (*key, name))
+        return values
+
+
+def dump(values: dict[str, Any]) -> str:
+    """YAML text that ``parse`` reads back to the same values."""
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)

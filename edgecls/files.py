@@ -1,0 +1,129 @@
+"""Files that are whole or absent: atomic writing, hashes, and JSON lines which survive a kill."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from edgecls.errors import MissingError
+
+TEMPORARY = ".tmp-"  # in the name of every temporary file
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` with the same suffix; renamed to it on success, removed on failure.
+
+    The block may write a file or make a folder. Missing parent folders are made.
+
+    Raises:
+        MissingError: The disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}{TEMPORARY}{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if temporary.is_dir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+        else:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        remove(temporary)
+        raise _full(error, path) from error
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def _full(error: OSError, path: Path) -> Exception:
+    """A full disk as the one-line error, every other OSError as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MissingError("no disk space left", where=str(path), fix="free some space and run again")
+    return error
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents in a folder."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return hash_json([[p.relative_to(path).as_posix(), sha256(p)] for p in files])
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a value as JSON; paths stand for their contents, recipe sections for their fields."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return sha256(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    raise TypeError(f"a stage's input cannot be a {type(value).__name__}")
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return (
+        sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        if path.is_dir()
+        else path.stat().st_size
+    )
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a .jsonl file; a line torn by a kill is left out. No file: no rows."""
+    rows = []
+    with suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one line and force it to disk; a line torn by a kill before it is closed first."""
+    line = json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+    try:
+        with path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _full(error, path) from error
