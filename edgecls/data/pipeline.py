@@ -1,0 +1,151 @@
+"""Batches of pixels for training and evaluation (tf.data)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from edgecls import recipe
+from edgecls.augment import image_augmentation, random_window
+from edgecls.data import images
+from edgecls.data.preprocess import Preprocess, decode_jpeg
+from edgecls.data.sources import Split
+from edgecls.errors import EdgeclsError, UsageError
+
+Reader = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+"""(index into the split, window int32 [4] or None for all of it) to uint8 [H, W, 1 or 3]."""
+
+_CROP = 1 << 20  # the crop's number among the draws of an image; the others count from 0
+
+
+def batches(
+    split: Split,
+    preprocess: Preprocess,
+    batch_size: int,
+    *,
+    training: bool = False,
+    augment: recipe.Augment | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+    cache: bool = True,
+    drop_remainder: bool | None = None,
+) -> tf.data.Dataset:
+    """One pass over a split.
+
+    Training batches are shuffled and changed at random, by nothing but (seed, epoch, index of the image): the same
+    epoch is the same bit for bit, on any number of threads and after a resume.
+
+    Args:
+        split: The images.
+        preprocess: The pixels the network wants.
+        batch_size: Images a batch.
+        training: Shuffle, and apply ``augment``; otherwise the split's own order and the plain pixels.
+        augment: Random changes. None, or a ``crop_scale`` of None: resize and centre crop as in evaluation.
+        seed: Of order and changes.
+        epoch: Likewise.
+        cache: Keep the decoded images of a split that fits (``Split.in_memory``) from the first pass on.
+        drop_remainder: Leave out the last, smaller batch; None: where training.
+
+    Returns:
+        Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabelled).
+
+    Raises:
+        UsageError: No full batch in a training split.
+    """
+    drop_remainder = training if drop_remainder is None else drop_remainder
+    count = len(split)
+    if drop_remainder and count < batch_size:
+        raise UsageError(
+            f"{count} images do not fill one batch of {batch_size}", fix="lower batch_size or add images"
+        )
+    order = np.random.default_rng([seed, epoch]).permutation(count) if training else np.arange(count)
+    read = _memory_reader(split) if cache and split.in_memory else _file_reader(split, preprocess)
+    settings = augment.model_dump() if training and augment is not None else {}
+    change = image_augmentation(settings)
+    crop_scale, size = settings.get("crop_scale"), preprocess.size
+    shapes = tf.constant(split.shapes, tf.int32)
+
+    def example(index: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.fold_in(tf.constant([seed, epoch], tf.int32), index)
+        if crop_scale is None:
+            image = preprocess.resize_crop(read(index, None))
+        else:
+            height, width = shapes[index, 0], shapes[index, 1]
+            own = tf.random.fold_in(draws, _CROP)
+            window = random_window(height, width, crop_scale, settings["crop_ratio"], own)
+            image = preprocess.resize(read(index, window), [size, size])
+        image = tf.broadcast_to(image, [size, size, 3])  # from one channel where grey
+        image = change(image, draws)
+        return tf.ensure_shape(image, [size, size, 3])
+
+    labels = tf.constant(split.labels, tf.int32)
+    indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int32))
+    data = indices.map(lambda i: (example(i), labels[i]), tf.data.AUTOTUNE, deterministic=True)
+    data = data.batch(batch_size, drop_remainder)
+    data = data.map(lambda x, y: (tf.cast(x, tf.float32), y))
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def _memory_reader(split: Split) -> Reader:
+    with tf.device("CPU:0"):
+        if "pixels" not in split.store:
+            split.store["pixels"] = tf.constant(_decode_all(split))
+        pixels, shapes = split.store["pixels"], tf.constant(split.shapes, tf.int32)
+        starts = tf.constant(np.cumsum([0, *split.sizes[:-1]]), tf.int64)
+
+    def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
+        shape = shapes[index]
+        flat = tf.slice(pixels, starts[index, None], tf.cast(tf.reduce_prod(shape), tf.int64)[None])
+        return _cut(tf.reshape(flat, shape), window)
+
+    return read
+
+
+def _decode_all(split: Split) -> np.ndarray:
+    """All images of a split one after the other, uint8 [sum of H * W * C]."""
+    if split.images is not None:
+        return split.images.reshape(-1)
+    assert split.files is not None
+    files, ends = split.files, np.cumsum(split.sizes)
+    flat = np.empty(ends[-1] if len(files) else 0, np.uint8)
+
+    def decode(i: int) -> None:
+        try:
+            image = images.decode(Path(files[i]).read_bytes())
+        except (OSError, ValueError) as error:
+            raise EdgeclsError(f"an image went bad while it was in use: {error}", where=files[i]) from None
+        if image.shape != tuple(split.shapes[i]):
+            raise EdgeclsError("an image was changed while it was in use", where=files[i], fix="start again")
+        flat[ends[i] - image.size : ends[i]] = image.reshape(-1)
+
+    with ThreadPoolExecutor(images.threads()) as pool:
+        for _ in pool.map(decode, range(len(files))):
+            pass
+    return flat
+
+
+def _file_reader(split: Split, preprocess: Preprocess) -> Reader:
+    if split.images is not None:
+        return _memory_reader(split)
+    files, jpeg = tf.constant(split.files), tf.constant(split.jpeg)
+
+    def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
+        data = tf.io.read_file(files[index])
+        return tf.cond(
+            jpeg[index],
+            lambda: decode_jpeg(data, window),
+            lambda: _cut(preprocess.decode(data), window),
+        )
+
+    return read
+
+
+def _cut(image: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
+    if window is None:
+        return image
+    top, left, height, width = tf.unstack(window)
+    return image[top : top + height, left : left + width]

@@ -1,0 +1,213 @@
+"""A data set: classes, and the training, validation and test split. No TensorFlow.
+
+Every file is really decoded once; what cannot be is named, counted and left out. The test split depends on nothing
+but the data and ``test_fraction``, so every recipe and seed is measured on the same images; copies of one file are
+never on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecls import recipe
+from edgecls.data import images, readers
+from edgecls.data.readers import Part
+from edgecls.data.sampling import UNLABELLED, stratified
+from edgecls.errors import EdgeclsError, MissingError, UsageError
+
+MEMORY_LIMIT = 3 * 2**29
+"""Bytes of decoded images, all splits together, that may be kept in memory: 1.5 GiB."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with labels; either ``files`` or ``images`` is set.
+
+    Attributes:
+        names: Stable names, for listing.
+        labels: int64 [N], -1 for unlabelled.
+        shapes: int32 [N, 3]: height, width, channels (1 or 3) once decoded.
+        files: Paths.
+        jpeg: bool [N]: see ``images.Info``.
+        images: uint8 [N, H, W, 1 or 3].
+        in_memory: Whether the decoded images may be kept.
+        store: What the pipeline keeps between epochs.
+    """
+
+    names: list[str]
+    labels: np.ndarray
+    shapes: np.ndarray
+    files: list[str] | None = None
+    jpeg: np.ndarray | None = None
+    images: np.ndarray | None = None
+    in_memory: bool = True
+    store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Bytes of each decoded image, int64 [N]."""
+        return self.shapes.astype(np.int64).prod(axis=1)
+
+    def subset(self, index: np.ndarray | slice) -> Split:
+        """The images at ``index`` (numbers, a mask or a slice), in that order."""
+        chosen = np.arange(len(self))[index]
+        return replace(
+            self,
+            names=[self.names[i] for i in chosen],
+            labels=self.labels[chosen],
+            shapes=self.shapes[chosen],
+            files=None if self.files is None else [self.files[i] for i in chosen],
+            jpeg=None if self.jpeg is None else self.jpeg[chosen],
+            images=None if self.images is None else self.images[chosen],
+            store={},
+        )
+
+    def describe(self, classes: int) -> dict[str, Any]:
+        """Counts, and a SHA-256 of the names in order, as JSON can hold them."""
+        labelled = self.labels[self.labels >= 0]
+        return {
+            "count": len(self),
+            "unlabelled": len(self) - len(labelled),
+            "per_class": np.bincount(labelled, minlength=classes).tolist(),
+            "sha256": hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape")).hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ``load_dataset`` returns.
+
+    Attributes:
+        classes: Names, in the order of the labels.
+        train: To learn from.
+        val: To choose checkpoints by; may be empty.
+        test: To report, and for nothing else; may be empty.
+        bad: (name, reason) of the files that were left out.
+        duplicates: Files that are copies of an earlier one.
+    """
+
+    classes: list[str]
+    train: Split
+    val: Split
+    test: Split
+    bad: list[tuple[str, str]]
+    duplicates: int
+
+    def describe(self) -> dict[str, Any]:
+        """The content of a run's ``split.json``."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {
+            "schema": "edgecls.split/1",
+            "classes": self.classes,
+            "splits": {name: split.describe(len(self.classes)) for name, split in splits.items()},
+            "bad": [list(pair) for pair in self.bad],
+            "duplicates": self.duplicates,
+        }
+
+
+def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None = None) -> Dataset:
+    """Read, check and split a data set.
+
+    Args:
+        cfg: The recipe's ``data`` section.
+        progress: Called with (done, all) while files are checked for the first time.
+
+    Raises:
+        MissingError: A folder, file or package is not there, or there are no images.
+        UsageError: One class only, a class too small to split, or a label outside ``classes``.
+        EdgeclsError: More than ``max_bad_fraction`` of the files cannot be decoded.
+    """
+    classes, parts = readers.read(cfg)
+    where = cfg.path or f"data.source: {cfg.source}"
+    if not sum(len(part.names) for part in parts.values()):
+        raise MissingError("no images found", where=where, fix="expected are folders of images, one a class")
+    splits: dict[str, Split] = {}
+    groups: dict[str, list[str]] = {}
+    bad: list[tuple[str, str]] = []
+    for purpose, part in parts.items():
+        splits[purpose], groups[purpose], wrong = _check(part, where, progress)
+        bad += wrong
+    _judge(bad, sum(len(part.names) for part in parts.values()), cfg.max_bad_fraction, where)
+    _check_classes(splits["train"], classes, where)
+
+    for purpose, fraction in (("test", cfg.test_fraction), ("val", cfg.val_fraction)):
+        if purpose not in splits:
+            rest, names = splits["train"], groups["train"]
+            chosen = stratified(rest.labels, names, fraction, f"edgecls {purpose} split")
+            splits[purpose], splits["train"] = rest.subset(chosen), rest.subset(~chosen)
+            groups[purpose] = [g for g, c in zip(names, chosen, strict=True) if c]
+            groups["train"] = [g for g, c in zip(names, chosen, strict=True) if not c]
+
+    everything = [g for names in groups.values() for g in names]
+    in_memory = cfg.cache and sum(int(s.sizes.sum()) for s in splits.values()) <= MEMORY_LIMIT
+    splits = {purpose: replace(s, in_memory=in_memory) for purpose, s in splits.items()}
+    duplicates = len(everything) - len(set(everything))
+    return Dataset(classes, splits["train"], splits["val"], splits["test"], bad, duplicates)
+
+
+def _check(
+    part: Part, where: str, progress: Callable[[int, int], None] | None
+) -> tuple[Split, list[str], list[tuple[str, str]]]:
+    """The usable images of a part, their groups (the first name of each content), and the bad files."""
+    if part.images is not None:
+        shapes = np.tile(np.array(part.images.shape[1:], np.int32), (len(part.names), 1))
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
+        split = Split(part.names, part.labels, shapes, images=part.images)
+        return split, _groups(part.names, digests), []
+    assert part.files is not None
+    results = images.scan(part.files, images.cache_file(where), progress)
+    bad = [(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)]
+    good = [i for i, r in enumerate(results) if not isinstance(r, str)]
+    infos = [r for r in results if not isinstance(r, str)]
+    split = Split(
+        names=[part.names[i] for i in good],
+        labels=part.labels[good],
+        shapes=np.array([(i.height, i.width, i.channels) for i in infos], np.int32).reshape(-1, 3),
+        files=[str(Path(part.files[i]).absolute()) for i in good],
+        jpeg=np.array([i.jpeg for i in infos], bool),
+    )
+    return split, _groups(split.names, [i.digest for i in infos]), bad
+
+
+def _groups(names: list[str], digests: list[str]) -> list[str]:
+    """For each image the alphabetically first name of those with its content."""
+    first: dict[str, str] = {}
+    for name, digest in zip(names, digests, strict=True):
+        first[digest] = min(name, first.get(digest, name))
+    return [first[digest] for digest in digests]
+
+
+def _judge(bad: list[tuple[str, str]], count: int, limit: float, where: str) -> None:
+    if len(bad) > limit * count:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:3]) + ("; ..." if len(bad) > 3 else "")
+        raise EdgeclsError(
+            f"{len(bad)} of {count} images cannot be used, more than data.max_bad_fraction {limit:g}: {shown}",
+            where=where,
+            fix="remove or repair them, or raise the limit",
+        )
+
+
+def _check_classes(train: Split, classes: list[str], where: str) -> None:
+    if len(classes) < 2:
+        found = (
+            f"only the class {classes[0]!r}" if classes else "no class (unlabelled images need data.classes)"
+        )
+        raise UsageError(
+            f"classification needs two classes, found {found}", where=where, fix="add a second one"
+        )
+    counts = np.bincount(train.labels[train.labels != UNLABELLED], minlength=len(classes))
+    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if n < 2]
+    if few and counts.sum():
+        shown = ", ".join(few[:3]) + (", ..." if len(few) > 3 else "")
+        raise UsageError(
+            f"a class needs two images at least: {shown}", where=where, fix="add images or drop the class"
+        )
