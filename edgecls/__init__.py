@@ -1,0 +1,103 @@
+"""edgecls: image classification for phones, from photographs to a verified int8 TFLite model.
+
+Importing the package does not import TensorFlow; building or loading a network does.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from edgecls.weights.load import LoadReport
+    from edgecls.zoo.catalog import Entry
+
+__all__ = ["build_model", "list_models", "load_weights", "model_info"]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the zoo that match a shell pattern, e.g. ``list_models("MobileNetV3*")``."""
+    from edgecls.zoo import catalog
+
+    return catalog.names(pattern)
+
+
+def model_info(name: str) -> Entry:
+    """Parameters, MACs, evaluation preprocessing and published figures of a network, without building it.
+
+    Raises:
+        edgecls.zoo.catalog.UnknownModelError: No network has this name.
+    """
+    from edgecls.zoo import catalog
+
+    return catalog.get(name)
+
+
+def build_model(
+    name: str,
+    classes: int = 1000,
+    input_size: int | None = None,
+    weights: str | Path | Mapping[str, np.ndarray] | None = None,
+    *,
+    dropout: float | None = None,
+    embedding_dim: int | None = None,
+    include_preprocessing: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    features: bool = False,
+) -> keras.Model:
+    """Build a network: a functional Keras 3 model from RGB [batch, size, size, 3] to logits [batch, classes].
+
+    Args:
+        name: A name of ``list_models()``.
+        classes: Number of logits.
+        input_size: Height and width in pixels; the network's own by default.
+        weights: What ``load_weights`` takes, or None for fresh weights.
+        dropout: Rate before the classifier; the network's own by default.
+        embedding_dim: Width of a linear layer before the classifier.
+        include_preprocessing: Take pixels 0..255 and normalise them inside.
+        mean: Channel means for that, as fractions of 255; the network's own by default.
+        std: Channel standard deviations for that, likewise.
+        features: Return ``{"stride_4": map, ...}`` in place of logits.
+
+    Raises:
+        edgecls.zoo.catalog.UnknownModelError: No network has this name.
+        ValueError: An argument is out of its range.
+        edgecls.errors.EdgeclsError: The weights cannot be had or do not fit.
+    """
+    from edgecls import zoo
+
+    model = zoo.build_model(
+        name,
+        classes,
+        input_size,
+        dropout=dropout,
+        embedding_dim=embedding_dim,
+        include_preprocessing=include_preprocessing,
+        mean=mean,
+        std=std,
+        features=features,
+    )
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def load_weights(
+    model: keras.Model, source: str | Path | Mapping[str, np.ndarray], strict: bool = False
+) -> LoadReport:
+    """Load a file, ``"imagenet"`` or a state ``{name: array}`` into ``model``; see ``edgecls.weights.load``."""
+    from edgecls.weights import load
+
+    return load.load_weights(model, source, strict)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("edgecls")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Pretrained weights: reading them, where they come from, putting them into a network."""
