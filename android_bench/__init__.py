@@ -1,0 +1,93 @@
+"""android_bench: latencies of TFLite models that others can repeat, on phones and on this computer.
+
+>>> from android_bench import bench
+>>> document = bench(["model_int8.tflite"], "host", [1, 2])          # doctest: +SKIP
+>>> document["results"][0]["median_ms"], document["results"][0]["ci95_ms"]   # doctest: +SKIP
+
+Usable alone (``python -m android_bench``); imports neither TensorFlow nor edgecls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from android_bench.errors import BenchError, BenchUsageError, DeviceMissing, Interrupted
+
+if TYPE_CHECKING:
+    from android_bench.protocol import Listener
+
+__all__ = ["BenchError", "BenchUsageError", "DeviceMissing", "Interrupted", "bench", "exit_code"]
+
+
+def bench(
+    models: Iterable[str | Path],
+    device: str = "host",
+    threads: str | Iterable[int | str] = (1,),
+    *,
+    warmup: int = 10,
+    runs: int = 30,
+    rounds: int = 3,
+    warmup_s: float = 0.5,
+    run_s: float = 0.5,
+    protocol: str = "standard",
+    profile: bool = False,
+    seed: int = 0,
+    on_event: Listener | None = None,
+) -> dict[str, Any]:
+    """Measures the latency of TFLite models, batch 1, on random input.
+
+    Args:
+        models: TFLite files, or folders of them.
+        device: ``"host"`` for this computer, a serial, ``host:port``, or a Snapdragon such as ``"sd855"``.
+        threads: Thread counts, ``[1, 2]`` or ``"1,2"``.
+        warmup: Least number of runs before a round is measured (Paddle-Lite's manual of 2020: 10).
+        runs: Least number of measured runs a round (the same manual: 30).
+        rounds: Rounds, in which all models and thread counts take turns.
+        warmup_s: Least seconds of warming up before a round.
+        run_s: Least seconds of measuring a round.
+        protocol: ``"standard"``, or ``"mlperf"``: at least 1,024 runs and 60 s a round.
+        profile: Times of the single operators (phones only).
+        seed: Seed of the input and of the bootstrap.
+        on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``.
+
+    Returns:
+        The document of bench.json (schema ``android_bench/1``, described in ``android_bench.output``). A model
+        that cannot be measured has the status ``failed`` and the others go on: see ``exit_code``.
+
+    Raises:
+        BenchUsageError: A missing or wrong file, thread count, number or device name (exit code 2).
+        DeviceMissing: The device is not attached, or no TFLite runtime is installed (exit code 3).
+        BenchError: The device cannot be measured on (exit code 1).
+        Interrupted: Ctrl-C (exit code 130); ``.document`` has the figures so far.
+    """
+    from android_bench.devices import resolve
+    from android_bench.models import find_models, parse_threads
+    from android_bench.protocol import Protocol
+
+    counts = parse_threads(threads)
+    plan = Protocol(
+        name=protocol, warmup=warmup, warmup_s=warmup_s, runs=runs, run_s=run_s, rounds=rounds, seed=seed
+    )
+    files = find_models(models)
+    target = resolve(device)
+    if target.kind != "host":
+        raise BenchError(
+            "a phone is attached, but measuring over ADB is not part of this version",
+            where=target.serial,
+            fix="use --device host",
+        )
+    if profile:
+        raise BenchUsageError(
+            "the runtime of this computer does not time single operators", fix="leave --profile out"
+        )
+    from android_bench.host import HostBackend
+    from android_bench.session import Session
+
+    return Session(HostBackend(), files, counts, plan, on_event).run()
+
+
+def exit_code(document: dict[str, Any]) -> int:
+    """1 when a result of the document failed, else 0: unsure figures are shown and marked, not an error."""
+    return int(any(result["status"] == "failed" for result in document["results"]))

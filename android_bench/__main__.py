@@ -1,0 +1,74 @@
+"""``python -m android_bench MODEL... --device host --threads 1,2``: the command line of the package alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from android_bench import BenchError, Interrupted, bench, exit_code
+from android_bench.output import to_csv, to_json, write_csv, write_json
+from android_bench.protocol import PROTOCOLS
+
+_EXAMPLE = "example: python -m android_bench model_int8.tflite --device host --threads 1,2 --json bench.json"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; the numbers' meaning is that of ``bench``."""
+    options = argparse.ArgumentParser("python -m android_bench", description=__doc__, epilog=_EXAMPLE)
+    add = options.add_argument
+    add("models", nargs="+", metavar="MODEL", help="a .tflite file, or a folder of them")
+    add("--device", default="host", help="host, a serial, host:port, or a Snapdragon such as sd855 (host)")
+    add("--threads", default="1", help="thread counts, for example 1,2,4 (1)")
+    add("--warmup", type=int, default=10, metavar="N", help="least runs before each round (10)")
+    add("--runs", type=int, default=30, metavar="N", help="least measured runs a round (30)")
+    add("--rounds", type=int, default=3, metavar="N", help="rounds, all models taking turns (3)")
+    add("--protocol", choices=PROTOCOLS, default="standard", help="mlperf: 1,024 runs and 60 s a round")
+    add("--seed", type=int, default=0, help="seed of the random input and of the bootstrap (0)")
+    add("--json", metavar="OUT", help="write bench.json to this file, or to stdout with -")
+    add("--csv", metavar="OUT", help="write the results as CSV to this file, or to stdout with -")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 1 failed, 2 usage, 3 no device, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        try:
+            document = bench(
+                options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
+                rounds=options.rounds, protocol=options.protocol, seed=options.seed, on_event=_progress,
+            )  # fmt: skip
+        except Interrupted as stop:
+            _write(stop.document, options)
+            raise
+        _write(document, options)
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return exit_code(document)
+
+
+def _write(document: dict[str, Any], options: argparse.Namespace) -> None:
+    for path, text, write in ((options.json, to_json, write_json), (options.csv, to_csv, write_csv)):
+        if path == "-":
+            print(text(document), end="")
+        elif path:
+            write(document, path)
+    if "-" not in (options.json, options.csv):
+        from android_bench.report import print_table
+
+        print_table(document)
+
+
+def _progress(event: dict[str, Any]) -> None:
+    case = f"{event.get('model')}, {event.get('threads')} threads"
+    if event["event"] == "round":
+        again = " (again)" if event["repeat"] else ""
+        print(f"{case}: round {event['round'] + 1}{again} {event['median_ms']:.3f} ms", file=sys.stderr)
+    elif event["event"] == "settle":
+        print("disturbed rounds: waiting for other programs to rest", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What is attached right now: asked of a running adb server, of USB, or of a network address. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_TIMEOUT_S = 2.0
+_USB = Path("/sys/bus/usb/devices")
+# The USB interface class, subclass and protocol of ADB (Android's adb.h: ADB_CLASS, ADB_SUBCLASS, ADB_PROTOCOL).
+_ADB_INTERFACE = ("ff", "42", "01")
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A phone: its serial, its state as adb calls it (``device unauthorized offline ...``), and how it is seen."""
+
+    serial: str
+    state: str
+    via: str
+
+
+def attached(usb: Path = _USB) -> list[Attached]:
+    """Phones the adb server knows, then those on USB that it does not (state ``"usb"``)."""
+    known = from_adb_server()
+    serials = {phone.serial for phone in known}
+    return known + [phone for phone in from_usb(usb) if phone.serial not in serials]
+
+
+def adb_server_address() -> tuple[str, int]:
+    """Where the adb server listens; ``ANDROID_ADB_SERVER_ADDRESS`` and ``_PORT`` as adb itself reads them."""
+    host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or "127.0.0.1"
+    port = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
+    return host, int(port) if port.isdigit() and int(port) < 65536 else 5037
+
+
+def from_adb_server(address: tuple[str, int] | None = None) -> list[Attached]:
+    """The devices of the adb server, empty when none runs (protocol: AOSP adb, OVERVIEW.TXT, host services)."""
+    request = b"host:devices"
+    try:
+        with socket.create_connection(address or adb_server_address(), timeout=_TIMEOUT_S) as connection:
+            connection.sendall(b"%04x%b" % (len(request), request))
+            if _receive(connection, 4) != b"OKAY":
+                return []
+            lines = _receive(connection, int(_receive(connection, 4), 16)).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return []
+    rows = [line.split("\t", 1) for line in lines.splitlines() if "\t" in line]
+    return [Attached(serial.strip(), state.strip(), "adb server") for serial, state in rows]
+
+
+def from_usb(devices: Path = _USB) -> list[Attached]:
+    """Phones whose ADB interface is on USB, with or without an adb server."""
+    found: list[Attached] = []
+    for interface in sorted(devices.glob("*:*")):
+        fields = ("bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol")
+        if tuple(_text(interface / field) for field in fields) == _ADB_INTERFACE:
+            port = interface.name.split(":")[0]
+            found.append(Attached(_text(devices / port / "serial") or f"usb:{port}", "usb", "USB"))
+    return found
+
+
+def split_address(text: str) -> tuple[str, int] | None:
+    """``"192.168.1.7:5555"`` or ``"[::1]:5555"`` as host and port; None when it is not of that form."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        return None
+    return host, int(port)
+
+
+def answers_adb(address: tuple[str, int]) -> bool:
+    """Whether something at a network address speaks ADB: it is greeted and must greet or ask for a key.
+
+    The message is six little-endian words: command, two arguments, payload length, sum of its bytes, and the
+    command inverted (AOSP adb, protocol.txt).
+    """
+    payload = b"host::\0"
+    command = int.from_bytes(b"CNXN", "little")
+    head = struct.pack("<6I", command, 0x01000000, 4096, len(payload), sum(payload), command ^ 0xFFFFFFFF)
+    try:
+        with socket.create_connection(address, timeout=_TIMEOUT_S) as connection:
+            connection.sendall(head + payload)
+            return _receive(connection, 24)[:4] in (b"CNXN", b"AUTH", b"STLS")
+    except OSError:
+        return False
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionError("connection closed early")
+        data += part
+    return data
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,43 @@
+"""Errors of android_bench: one line each (what, where, what to do) with the exit code of the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BenchError(Exception):
+    """The measurement failed (exit code 1).
+
+    Args:
+        what: What is wrong, e.g. ``"the phone is attached, but not authorised"``.
+        where: File, device or option it was found at.
+        fix: What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what + (f" ({where})" if where else "") + (f"; {fix}" if fix else ""))
+
+
+class BenchUsageError(BenchError):
+    """A wrong argument or a file that is not a TFLite model (exit code 2)."""
+
+    exit_code = 2
+
+
+class DeviceMissing(BenchError):
+    """No such device is attached, or this computer lacks what the measurement needs (exit code 3)."""
+
+    exit_code = 3
+
+
+class Interrupted(BenchError):
+    """Ctrl-C; what was measured so far is in ``document``, the figures marked unsure (exit code 130)."""
+
+    exit_code = 130
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        super().__init__("interrupted", fix="the figures so far are kept and marked unsure")

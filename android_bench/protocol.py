@@ -1,0 +1,100 @@
+"""How a measurement is made, and what one round of it gives; the same for this computer and for phones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from typing import Protocol as Interface
+
+from android_bench.errors import BenchUsageError
+from android_bench.models import ModelFile
+
+Listener = Callable[[dict[str, Any]], None]
+
+PROTOCOLS = ("standard", "mlperf")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is repeated how often.
+
+    A warm-up takes at least ``warmup`` runs and ``warmup_s`` seconds, a round at least ``runs`` runs and
+    ``run_s`` seconds; neither starts a run after ``max_s`` seconds. Every model and thread count is measured in
+    ``rounds`` rounds; disturbed ones are measured again, up to ``repeats`` more. A round is disturbed when its
+    median is more than ``off_limit`` off the others', or when our threads waited for a core for more than
+    ``wait_limit`` of the time, or when other programs used more than the device's limit of cores.
+    """
+
+    name: str = "standard"
+    warmup: int = 10
+    warmup_s: float = 0.5
+    runs: int = 30
+    run_s: float = 0.5
+    max_s: float = 150.0
+    rounds: int = 3
+    repeats: int = 3
+    off_limit: float = 0.10
+    wait_limit: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise BenchUsageError(f"no protocol {self.name!r}", fix=f"there are {', '.join(PROTOCOLS)}")
+        for limit, names in ((1, ("runs", "rounds")), (0, ("warmup", "warmup_s", "run_s", "repeats"))):
+            for name in names:
+                if getattr(self, name) < limit:
+                    raise BenchUsageError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+        if self.name == "mlperf":
+            # MLPerf Mobile v4 rules: at least 1,024 samples and 60 s. What was asked beyond that stays.
+            object.__setattr__(self, "runs", max(self.runs, 1024))
+            object.__setattr__(self, "run_s", max(self.run_s, 60.0))
+            object.__setattr__(self, "max_s", max(self.max_s, 600.0))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model made ready: ``init_ms`` loading and preparing, ``first_ms`` the first inference."""
+
+    init_ms: float
+    first_ms: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Round:
+    """One round of runs in ms, and what disturbed it; None where the device does not tell."""
+
+    samples_ms: list[float]
+    warmup_runs: int = 0
+    foreign_cores: float | None = None
+    wait: float | None = None
+    switches: int | None = None
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    peak_total_bytes: int | None = None
+
+
+class Runner(Interface):
+    """One model with one thread count on a device."""
+
+    def load(self) -> Loaded: ...
+
+    def measure(self, protocol: Protocol) -> Round: ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Interface):
+    """A device to measure on; ``cores`` that we may use, ``foreign_limit`` cores others may use."""
+
+    cores: int
+    foreign_limit: float
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def open(self, model: ModelFile, threads: int, seed: int) -> Runner: ...
+
+    def settle(self) -> bool: ...

@@ -1,0 +1,239 @@
+"""The measuring session: rounds of all models and thread counts interleaved, so that drift shows in each."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from android_bench.errors import BenchError, DeviceMissing, Interrupted
+from android_bench.models import ModelFile
+from android_bench.output import SCHEMA
+from android_bench.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
+from android_bench.stats import summarise
+
+# Loaded models wait for their turn in memory; beyond this many, the plan is cut into groups.
+GROUP = 8
+_KEPT_SAMPLES = 1024
+_MB = 2**20
+
+
+class Case:
+    """One model with one thread count: its rounds, and what became of it."""
+
+    def __init__(self, model: ModelFile, threads: int) -> None:
+        self.model, self.threads = model, threads
+        self.runner: Runner | None = None
+        self.loaded: Loaded | None = None
+        self.rounds: list[Round] = []
+        self.failure = ""
+
+    def event(self, event: str, **fields: Any) -> dict[str, Any]:
+        return {"event": event, "model": self.model.name, "threads": self.threads, **fields}
+
+    def close(self) -> None:
+        if self.runner is not None:
+            self.runner.close()
+            self.runner = None
+
+
+class Session:
+    """Measures ``models`` x ``threads`` on ``backend`` and gives the document of bench.json.
+
+    A model that cannot be loaded or run is a result with status ``failed``; the others go on.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        models: Sequence[ModelFile],
+        threads: Sequence[int],
+        protocol: Protocol,
+        on_event: Listener | None = None,
+    ) -> None:
+        self._backend, self._protocol = backend, protocol
+        self._tell: Listener = on_event or (lambda event: None)
+        self._cases = [Case(model, count) for model in models for count in threads]
+
+    def run(self) -> dict[str, Any]:
+        """Measures all.
+
+        Raises:
+            Interrupted: Ctrl-C; it carries the document with the figures so far.
+            DeviceMissing: There is no runtime to measure with.
+        """
+        started, before = _utc(), self._backend.state()
+        self._tell({"event": "plan", "cases": len(self._cases), "rounds": self._protocol.rounds})
+        complete = False
+        try:
+            for first in range(0, len(self._cases), GROUP):
+                self._run_group(self._cases[first : first + GROUP])
+            complete = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            for case in self._cases:
+                case.close()
+        document = {
+            "schema": SCHEMA,
+            "device": self._backend.describe(),
+            "protocol": {
+                **dataclasses.asdict(self._protocol),
+                "foreign_limit": self._backend.foreign_limit,
+                "interleaved": min(GROUP, len(self._cases)),
+            },
+            "started": started,
+            "complete": complete,
+            "before": before,
+            "after": self._backend.state(),
+            "results": [self._result(case) for case in self._cases],
+        }
+        if not complete:
+            raise Interrupted(document)
+        return document
+
+    def _run_group(self, cases: list[Case]) -> None:
+        for case in cases:
+            self._guard(case, self._load)
+        for number in range(self._protocol.rounds):
+            for case in cases:
+                self._guard(case, self._measure, number=number)
+        for _ in range(self._protocol.repeats):
+            disturbed = [c for c in cases if c.rounds and not c.failure and self._lacking(c)]
+            if not disturbed:
+                break
+            self._tell({"event": "settle", "cases": len(disturbed)})
+            self._backend.settle()
+            for case in disturbed:
+                self._guard(case, self._measure, number=len(case.rounds), repeat=True)
+        for case in cases:
+            case.close()
+            self._tell(case.event("result", **self._outcome(case)))
+
+    def _guard(self, case: Case, step: Any, **fields: Any) -> None:
+        if case.failure:
+            return
+        try:
+            step(case, **fields)
+        except DeviceMissing:
+            raise
+        except BenchError as error:
+            case.failure = str(error)
+            case.close()
+
+    def _load(self, case: Case) -> None:
+        case.runner = self._backend.open(case.model, case.threads, self._protocol.seed)
+        case.loaded = case.runner.load()
+        self._tell(case.event("load", init_ms=case.loaded.init_ms, first_ms=case.loaded.first_ms))
+
+    def _measure(self, case: Case, number: int, repeat: bool = False) -> None:
+        assert case.runner is not None
+        case.rounds.append(case.runner.measure(self._protocol))
+        median = statistics.median(case.rounds[-1].samples_ms)
+        self._tell(case.event("round", round=number, repeat=repeat, median_ms=median))
+
+    def _judge(self, case: Case) -> list[str]:
+        return judge(case.rounds, case.threads, self._protocol, self._backend)
+
+    def _lacking(self, case: Case) -> int:
+        return self._protocol.rounds - sum(not why for why in self._judge(case))
+
+    def _outcome(self, case: Case) -> dict[str, Any]:
+        """``status``, ``why``, and which rounds the figures come from."""
+        if case.failure or not case.rounds:
+            return {
+                "status": "failed",
+                "why": case.failure or "interrupted before the first round",
+                "used": [],
+            }
+        reasons = self._judge(case)
+        used = [index for index, why in enumerate(reasons) if not why]
+        repeated = len(case.rounds) - self._protocol.rounds
+        if len(used) >= self._protocol.rounds:
+            why = f"{repeated} disturbed round(s) measured again" if repeated > 0 else ""
+            return {"status": "ok", "why": why, "used": used}
+        if len(case.rounds) < self._protocol.rounds:
+            why = f"interrupted after {len(case.rounds)} of {self._protocol.rounds} rounds"
+        else:
+            why = f"{len(reasons) - len(used)} of {len(reasons)} rounds disturbed: {next(filter(None, reasons))}"
+        # With no clean round the figures come from all of them: shown, and marked.
+        return {"status": "unsure", "why": why, "used": used or list(range(len(case.rounds)))}
+
+    def _result(self, case: Case) -> dict[str, Any]:
+        outcome = self._outcome(case)
+        used = outcome.pop("used")
+        model = {"model": case.model.name, "sha256": case.model.sha256, "bytes": case.model.bytes}
+        if outcome["status"] == "failed":
+            empty = dict.fromkeys(
+                ("median_ms", "p90_ms", "p99_ms", "min_ms", "max_ms", "mean_ms", "std_ms", "ci95_ms", "init_ms",
+                 "first_ms", "peak_mb", "peak_total_mb")
+            )  # fmt: skip
+            return {**model, "threads": case.threads, **empty, "n": 0, **outcome, "rounds": []}
+        assert case.loaded is not None
+        figures = summarise([case.rounds[i].samples_ms for i in used], seed=self._protocol.seed)
+        return {
+            **model,
+            "threads": case.threads,
+            **figures,
+            "init_ms": round(case.loaded.init_ms, 6),
+            "first_ms": round(case.loaded.first_ms, 6),
+            "peak_mb": _peak([r.peak_bytes for r in case.rounds]),
+            "peak_total_mb": _peak([r.peak_total_bytes for r in case.rounds]),
+            **case.loaded.details,
+            **outcome,
+            "rounds": [
+                _round_row(r, i in used, why)
+                for i, (r, why) in enumerate(zip(case.rounds, self._judge(case), strict=True))
+            ],
+        }
+
+
+def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Backend) -> list[str]:
+    """Why each round is not to be used; the empty string for a clean one."""
+    reasons = [_foreign(r, threads, protocol, backend) for r in rounds]
+    medians = [statistics.median(r.samples_ms) for r in rounds]
+    clean = [m for m, why in zip(medians, reasons, strict=True) if not why]
+    if not clean:
+        return reasons
+    others = statistics.median(clean)
+    for index, median in enumerate(medians):
+        off = median / others - 1 if others else 0.0
+        if not reasons[index] and abs(off) > protocol.off_limit:
+            reasons[index] = f"its median is {off:+.0%} off the others'"
+    return reasons
+
+
+def _foreign(r: Round, threads: int, protocol: Protocol, backend: Backend) -> str:
+    if r.foreign_cores is not None and r.foreign_cores > backend.foreign_limit:
+        return f"other programs used {r.foreign_cores:.1f} cores"
+    # With more threads than cores they wait for each other, which is what was asked for.
+    if threads <= backend.cores and r.wait is not None and r.wait > protocol.wait_limit:
+        return f"other programs had the cores for {r.wait:.0%} of the time"
+    return ""
+
+
+def _round_row(r: Round, used: bool, why: str) -> dict[str, Any]:
+    step = -(-len(r.samples_ms) // _KEPT_SAMPLES)
+    return {
+        "used": used,
+        "why": why,
+        "median_ms": round(statistics.median(r.samples_ms), 6),
+        "n": len(r.samples_ms),
+        "warmup_runs": r.warmup_runs,
+        "seconds": r.seconds,
+        "foreign_cores": r.foreign_cores,
+        "wait": r.wait,
+        "switches": r.switches,
+        "samples_ms": [round(sample, 5) for sample in r.samples_ms[::step]],
+    }
+
+
+def _peak(peaks: list[int | None]) -> float | None:
+    known = [p for p in peaks if p is not None]
+    return round(max(known) / _MB, 3) if known else None
+
+
+def _utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,125 @@
+"""Statistics of repeated latencies: what a figure is, and how sure it is.
+
+Runs inside one round are nearly alike, rounds differ (clocks, caches, other programs), so runs are not
+independent and an interval from the pooled runs alone is far too narrow. The interval here resamples
+rounds, then runs (two-stage bootstrap: Davison & Hinkley 1997, section 3.8), after stretching the rounds'
+deviations by sqrt(k / (k - 1)) * t(k - 1) / z, which corrects the bootstrap's known optimism for few clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Student's t at 97.5 % for 1 to 9 degrees of freedom.
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_Z975 = 1.960
+
+
+def summarise(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, Any]:
+    """Summary of latencies in ms.
+
+    Args:
+        rounds: One sequence of latencies in ms for each round.
+        seed: Seed of the bootstrap: the same runs give the same interval.
+
+    Returns:
+        ``median_ms p90_ms p99_ms min_ms max_ms mean_ms std_ms`` (std with n - 1), ``n`` and ``ci95_ms``, the
+        95 % confidence interval ``[low, high]`` of the median.
+
+    Raises:
+        ValueError: There is no run at all, or a latency is not a finite number.
+    """
+    kept = _arrays(rounds)
+    runs = np.concatenate(kept)
+    median, p90, p99 = np.percentile(runs, [50, 90, 99])
+    low, high = np.percentile(bootstrap_medians(kept, seed=seed), [2.5, 97.5])
+    figures = {
+        "median_ms": median,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "min_ms": runs.min(),
+        "max_ms": runs.max(),
+        "mean_ms": runs.mean(),
+        "std_ms": runs.std(ddof=1) if len(runs) > 1 else 0.0,
+    }
+    # A latency is positive, and the observed median always lies in its own interval.
+    interval = [max(0.0, min(low, median)), max(high, median)]
+    return {
+        **{name: round(float(value), 6) for name, value in figures.items()},
+        "n": len(runs),
+        "ci95_ms": [round(float(end), 6) for end in interval],
+    }
+
+
+def bootstrap_medians(
+    rounds: Sequence[Sequence[float]] | Sequence[Array], *, resamples: int = 2000, seed: int = 0
+) -> Array:
+    """Medians of ``resamples`` two-stage bootstrap samples, float64 ``[resamples]``.
+
+    A bootstrap median of n runs is the order statistic whose position is Beta((n + 1) / 2, (n + 1) / 2)
+    distributed, so it is drawn from the sorted runs directly: 100,000 runs cost no more than 100.
+    """
+    arrays = _arrays(rounds)
+    rng = np.random.default_rng(seed)
+    if len(arrays) > 1:
+        arrays = _stretch(arrays)
+    chosen, group = np.unique(
+        np.sort(rng.integers(len(arrays), size=(resamples, len(arrays))), axis=1), axis=0, return_inverse=True
+    )
+    medians = np.empty(resamples)
+    for index, combination in enumerate(chosen):
+        runs = np.sort(np.concatenate([arrays[i] for i in combination]))
+        members = np.flatnonzero(group.reshape(-1) == index)
+        half = (len(runs) + 1) / 2
+        medians[members] = runs[(rng.beta(half, half, size=len(members)) * len(runs)).astype(int)]
+    return medians
+
+
+def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, Any]:
+    """Is B faster than A, by how much, and how sure is that?
+
+    Args:
+        a: Rounds of latencies in ms of the baseline.
+        b: Rounds of latencies in ms of the candidate.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``ratio`` (median of B over median of A: 0.8 means B needs 20 % less time), ``ci95`` of the ratio,
+        ``sure`` (share of resamples in which B is faster) and ``verdict``: ``"faster"``, ``"slower"``, or
+        ``"no difference shown"`` when the interval contains 1.
+    """
+    ratio = float(np.median(np.concatenate(_arrays(b))) / np.median(np.concatenate(_arrays(a))))
+    draws_a = np.maximum(bootstrap_medians(a, seed=seed), np.finfo(float).tiny)
+    draws_b = np.maximum(bootstrap_medians(b, seed=seed + 1), 0.0)
+    low, high = (float(end) for end in np.percentile(draws_b / draws_a, [2.5, 97.5]))
+    low, high = min(low, ratio), max(high, ratio)
+    verdict = "faster" if high < 1 else "slower" if low > 1 else "no difference shown"
+    return {
+        "ratio": round(ratio, 6),
+        "ci95": [round(low, 6), round(high, 6)],
+        "sure": round(float(np.mean(draws_b < draws_a)), 4),
+        "verdict": verdict,
+    }
+
+
+def _arrays(rounds: Sequence[Sequence[float]] | Sequence[Array]) -> list[Array]:
+    arrays = [np.asarray(r, dtype=np.float64) for r in rounds if len(r)]
+    if not arrays:
+        raise ValueError("statistics of no runs at all")
+    if not all(np.isfinite(r).all() for r in arrays):
+        raise ValueError("a latency is not a finite number")
+    return arrays
+
+
+def _stretch(arrays: list[Array]) -> list[Array]:
+    """Moves each round away from the overall median, see the module's docstring."""
+    k = len(arrays)
+    t = _T975[k - 2] if k - 2 < len(_T975) else _Z975 + 2.5 / (k - 1)
+    factor = np.sqrt(k / (k - 1)) * t / _Z975
+    centre = np.median(np.concatenate(arrays))
+    return [r + (factor - 1) * (np.median(r) - centre) for r in arrays]
