@@ -1,0 +1,302 @@
+"""One classifier over a run folder, a ``.keras`` file or a ``.tflite`` file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.infer.metrics import softmax
+
+if TYPE_CHECKING:
+    from edgecls.data.preprocess import Preprocess
+
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+# kind -> (file in the run folder, the command that makes it)
+KINDS = {
+    "int8": ("export/model_int8.tflite", "edgecls export"),
+    "fp32": ("export/model_fp32.tflite", "edgecls export"),
+    "float": ("float.keras", "edgecls train"),
+    "qat": ("qat.keras", "edgecls quantize"),
+    "teacher": ("teacher.keras", "edgecls train"),
+}
+PREFERRED = ("int8", "float")
+BATCH = 32
+
+
+class Classifier:
+    """A model with its class names and its preprocessing.
+
+    Attributes:
+        path: The model file in use.
+        classes: Class names in the order of the logits.
+        preprocess: Makes the model's pixels from an image file, the same as in training.
+    """
+
+    def __init__(
+        self, path: Path, forward: Callable[[Pixels], Logits], classes: list[str], preprocess: Preprocess
+    ) -> None:
+        self.path, self.classes, self.preprocess = path, classes, preprocess
+        self._forward = forward
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], kind: str | None = None) -> Classifier:
+        """Load a classifier.
+
+        Args:
+            path: A run folder, a ``.keras`` file (labels and preprocessing come from the run folder it lies in) or
+                a ``.tflite`` file (they come from its metadata; without any, class indices serve as names).
+            kind: Which model of a run folder: "int8", "fp32" (TFLite), "float", "qat", "teacher" (Keras). By
+                default the int8 file where there is one, else the float model.
+
+        Raises:
+            MissingError: The path, or this kind of model, is not there.
+            UsageError: The file is broken or is no image classifier that edgecls made.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = _model_of_run(path, kind)
+        elif kind is not None:
+            raise UsageError(
+                "a kind chooses among the models of a run folder", where=str(path), fix="leave it out"
+            )
+        if not path.is_file():
+            raise MissingError("no such file or run folder", where=str(path), fix="check the path")
+        if path.suffix == ".tflite":
+            return cls(path, *_load_tflite(path))
+        if path.suffix == ".keras":
+            return cls(path, *_load_keras(path))
+        raise UsageError(
+            f"'{path.suffix or path.name}' is no model file",
+            where=str(path),
+            fix="give a run, a .keras or a .tflite",
+        )
+
+    def logits(self, images: Pixels) -> Logits:
+        """Scores ``[N, C]`` float32 of ``images``, uint8 RGB ``[N, S, S, 3]`` as ``preprocess.load`` gives them.
+
+        Raises:
+            UsageError: The images have another shape or type.
+        """
+        images = np.asarray(images)
+        size = self.preprocess.size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise UsageError(
+                f"the model takes uint8 [N, {size}, {size}, 3], not {images.dtype} {list(images.shape)}",
+                fix="make the pixels with the classifier's preprocess.load",
+            )
+        if not len(images):
+            return np.zeros((0, len(self.classes)), np.float32)
+        return self._forward(images)
+
+    def predict(self, paths: Iterable[str | os.PathLike[str]], top: int = 5) -> list[dict[str, Any]]:
+        """The likeliest classes of image files.
+
+        Args:
+            paths: JPEG, PNG or other image files.
+            top: How many classes to name, likeliest first.
+
+        Returns:
+            For each image ``{"image": path, "predictions": [{"class", "probability"}]}``.
+
+        Raises:
+            UsageError: A file is missing, torn or no image; its name is in the text.
+        """
+        if top < 1:
+            raise UsageError(f"top must be at least 1, not {top}")
+        names, results = [str(p) for p in paths], []
+        for start in range(0, len(names), BATCH):  # a folder of a million photos must not need memory for all
+            chunk = names[start : start + BATCH]
+            probabilities = softmax(self.logits(np.stack([self._pixels(name) for name in chunk])))
+            for name, row in zip(chunk, probabilities, strict=True):
+                best = np.argsort(-row, kind="stable")[:top]
+                found = [{"class": self.classes[i], "probability": float(row[i])} for i in best]
+                results.append({"image": name, "predictions": found})
+        return results
+
+    def _pixels(self, name: str) -> Pixels:
+        try:
+            return np.asarray(self.preprocess.load(name))
+        except EdgeclsError as error:
+            raise UsageError(
+                error.what, where=error.where or name, fix="check the path, or leave it out"
+            ) from error
+        except Exception as error:  # a decoder's own error on a hostile file
+            raise UsageError(f"cannot read the image: {_first_line(error)}", where=name) from error
+
+
+def _model_of_run(run: Path, kind: str | None) -> Path:
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"unknown kind '{kind}'", fix="kinds are " + ", ".join(KINDS))
+    for name in (kind,) if kind else PREFERRED:
+        if (run / KINDS[name][0]).is_file():
+            return run / KINDS[name][0]
+    file, command = KINDS[kind or "float"]
+    raise MissingError(f"the run has no {file}", where=str(run), fix=f"make it with: {command}")
+
+
+def _load_keras(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
+    import keras
+
+    # Imported for their side effect: they register the layers that a saved model names.
+    import edgecls.quantize.layers
+    import edgecls.zoo.blocks  # noqa: F401
+
+    try:
+        model = keras.saving.load_model(path, compile=False)
+        shape, outputs = tuple(model.input_shape), tuple(model.output_shape)
+    except Exception as error:
+        raise UsageError(
+            f"cannot load this model: {_first_line(error)}",
+            where=str(path),
+            fix="give a .keras that edgecls saved",
+        ) from error
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or len(outputs) != 2:
+        raise UsageError(
+            f"not an image classifier: it maps {list(shape)} to {list(outputs)}",
+            where=str(path),
+            fix="it must map [batch, S, S, 3] to [batch, classes]",
+        )
+
+    def forward(images: Pixels) -> Logits:
+        parts = (images[i : i + BATCH].astype(np.float32) for i in range(0, len(images), BATCH))
+        return np.concatenate([np.asarray(model.predict_on_batch(part), np.float32) for part in parts])
+
+    classes, preprocess = _sidecars(path)
+    if preprocess is None:
+        raise UsageError(
+            "nothing beside the model says how its images are prepared",
+            where=str(path),
+            fix="keep the .keras in its run folder, or use the .tflite, which carries it",
+        )
+    return forward, *_fitting(path, classes, preprocess, shape[1], outputs[-1])
+
+
+def _load_tflite(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
+    interpreter_class = _interpreter_class()
+    try:
+        interpreter = interpreter_class(model_path=str(path), num_threads=min(4, os.cpu_count() or 1))
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"not a usable TFLite file: {_first_line(error)}", where=str(path), fix="export it again"
+        ) from error
+    taken, given = interpreter.get_input_details(), interpreter.get_output_details()
+    shape = [int(d) for d in taken[0]["shape"]]
+    if (
+        len(taken) != 1
+        or len(given) != 1
+        or taken[0]["dtype"] != np.uint8
+        or len(shape) != 4
+        or shape[0] != 1
+        or shape[1] != shape[2]
+        or shape[3] != 3
+        or len(given[0]["shape"]) != 2
+    ):
+        raise UsageError(
+            f"not an image classifier with uint8 input: it takes {np.dtype(taken[0]['dtype']).name} {shape}",
+            where=str(path),
+            fix="export the model with edgecls",
+        )
+    source, sink = taken[0]["index"], given[0]["index"]
+    scale, zero = given[0]["quantization"]
+
+    def forward(images: Pixels) -> Logits:
+        rows = []
+        for image in images:
+            interpreter.set_tensor(source, image[None])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(sink)[0])
+        out = np.stack(rows).astype(np.float32)
+        return (out - np.float32(zero)) * np.float32(scale) if scale else out
+
+    classes, preprocess = _metadata(path)
+    return forward, *_fitting(path, classes, preprocess, shape[1], int(given[0]["shape"][1]))
+
+
+def _interpreter_class() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:  # boards where only the old package exists
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingError("no TFLite runtime", fix="pip install ai-edge-litert") from error
+    return Interpreter
+
+
+def _fitting(
+    path: Path, classes: list[str] | None, preprocess: Preprocess | None, size: int, outputs: int
+) -> tuple[list[str], Preprocess]:
+    """Check labels and preprocessing against the model's own shapes; fill in what a bare file lacks."""
+    from edgecls.data.preprocess import Preprocess
+
+    classes = classes or [str(i) for i in range(outputs)]
+    if len(classes) != outputs:
+        raise UsageError(
+            f"the model has {outputs} outputs, but there are {len(classes)} labels",
+            where=str(path),
+            fix="it does not belong to these labels",
+        )
+    if preprocess is None:  # the usual evaluation of ImageNet models; the file normalises the pixels itself
+        preprocess = Preprocess(size)
+    if preprocess.size != size:
+        raise UsageError(
+            f"the model takes {size} px images, but the preprocessing beside it makes {preprocess.size} px",
+            where=str(path),
+            fix="it belongs to another run",
+        )
+    return classes, preprocess
+
+
+def _metadata(path: Path) -> tuple[list[str] | None, Preprocess | None]:
+    """Labels and preprocessing that the file carries."""
+    from edgecls.data.preprocess import Preprocess
+    from edgecls.export import metadata
+
+    try:
+        found = metadata.read(path)
+    except (EdgeclsError, ValueError, KeyError, OSError):
+        found = None
+    if not found:
+        return None, None
+    given = found.get("preprocess")
+    if isinstance(given, dict):
+        given = Preprocess.from_dict(given)
+    return list(found.get("labels") or []) or None, given
+
+
+def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
+    """Labels and preprocessing from the run folder a ``.keras`` file lies in."""
+    from edgecls.data.preprocess import Preprocess
+
+    labels, stated, recipe = (path.parent / n for n in ("labels.txt", "preprocess.json", "recipe.yaml"))
+    classes = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else None
+    if stated.is_file():
+        try:
+            return classes, Preprocess.from_dict(json.loads(stated.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"cannot read it: {_first_line(error)}", where=str(stated), fix="export again"
+            ) from error
+    if recipe.is_file():
+        from edgecls.recipe import load_recipe
+        from edgecls.zoo import catalog
+
+        model = load_recipe(recipe).model
+        return classes, Preprocess.from_recipe(catalog.get(model.name), model)
+    return classes, None
+
+
+def _first_line(error: BaseException) -> str:
+    """The first sentence of a library's error, so that ours stays one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
