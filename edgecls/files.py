@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgecls.errors import MissingError
+from edgecls.errors import EdgeclsError, MissingError
 
 TEMPORARY = ".tmp-"  # in the name of every temporary file
 
@@ -70,6 +70,26 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        EdgeclsError: It is missing or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError("no such file", where=str(path), fix="run the command that makes it") from None
+    except ValueError as error:
+        fix = "remove it and run the command that makes it"
+        raise EdgeclsError(f"not valid JSON: {error}", where=str(path), fix=fix) from None
 
 
 def sha256(path: str | Path) -> str:

@@ -1,0 +1,164 @@
+"""What the commands share: their options, arguments that find a run or a file, tables of text."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecls.console import Console, to_json
+
+RUN_HELP = "RUN is a run folder or a run's name; without it the newest run is taken."
+
+
+class ExampleCommand(click.Command):
+    """A command whose help ends with examples, printed as they are."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text("Example:" if len(self.examples) == 1 else "Examples:")
+        for example in self.examples:
+            formatter.write(f"  {example}\n")
+
+
+def cli_command(*examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command with ``--json`` and ``--debug``; its function gets a ``Console`` first, then its own options."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        name = function.__module__.rpartition(".")[2]
+
+        @functools.wraps(function)
+        def run(*, as_json: bool, debug: bool, **options: Any) -> None:
+            console = Console(json=as_json)
+            with _stdout_for_json(console):
+                try:
+                    function(console, **options)
+                except BaseException as error:
+                    if as_json and not console.emitted:
+                        _emit_error(console, error)
+                    raise
+
+        with_options: Any = run
+        for option in (
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+        ):
+            with_options = option(with_options)
+        return click.command(name, cls=ExampleCommand, examples=examples)(with_options)
+
+    return decorate
+
+
+def _emit_error(console: Console, error: BaseException) -> None:
+    from edgecls.cli.main import explain
+
+    code, line = explain(error)
+    if line:
+        result = {"schema": "edgecls.error/1", "exit_code": code, "error": line.removeprefix("error: ")}
+        console.emit(result, to_json)
+
+
+@contextmanager
+def _stdout_for_json(console: Console) -> Iterator[None]:
+    """With ``--json``, what libraries print on stdout (C++ too) goes to stderr; only ``emit`` reaches stdout."""
+    try:
+        redirect = console.json and sys.stdout.fileno() == 1
+    except (OSError, ValueError):  # a test's buffer
+        redirect = False
+    if not redirect:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(kept, "w", encoding="utf-8", closefd=False) as console.out:
+            yield
+    finally:
+        console.out = None
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+class CommaList(click.ParamType):
+    """Values with commas between them; the option may also be given several times.
+
+    Args:
+        item: Type of one value.
+        name: What the help calls it.
+    """
+
+    def __init__(self, item: click.ParamType, name: str) -> None:
+        self.item, self.name = item, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        if not isinstance(value, str):
+            return list(value)
+        return [self.item.convert(part.strip(), param, ctx) for part in value.split(",")]
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return self.item.shell_complete(ctx, param, incomplete.rpartition(",")[2])
+
+
+def flat(lists: Sequence[Sequence[Any]]) -> list[Any]:
+    """Values of a ``CommaList`` option given any number of times, each once, in order."""
+    return list(dict.fromkeys(value for values in lists for value in values))
+
+
+def overrides(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The option ``-o KEY=VALUE``."""
+    text = "Change a key of the recipe, e.g. -o train.epochs=5; the value is YAML."
+    return click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(
+        function
+    )
+
+
+def run_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The optional argument RUN."""
+    from edgecls.cli.completers import complete_run
+
+    return click.argument("run", required=False, shell_complete=complete_run)(function)
+
+
+def run_or_file(text: str | None) -> Path:
+    """The file or run folder that RUN|FILE means; None means the newest run."""
+    from edgecls.run import Run
+
+    if text is not None and (path := Path(text)).is_file():
+        return path
+    return Run.find(text).path
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
+    """Text columns under a header: the first ``left`` ones to the left, numbers to the right; None is a dash."""
+    cells = [["-" if v is None else str(v) for v in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        aligned = (
+            v.ljust(w) if i < left else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(header), *map(line, cells)])
+
+
+def number(value: float | None, digits: int = 2) -> str | None:
+    """A figure with fixed decimals, None as it is."""
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str | None:
+    """A fraction as a percentage without its sign."""
+    return None if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,44 @@
+"""``edgecls export``."""
+
+from __future__ import annotations
+
+import click
+
+from edgecls.cli.common import CommaList, cli_command, flat, run_argument
+from edgecls.cli.show import show_files
+from edgecls.console import Console
+
+
+@cli_command("edgecls export", "edgecls export mv3_ssld --precision int8")
+@run_argument
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=CommaList(click.Choice(["fp32", "fp16", "int8"]), "LIST"),
+    help="fp32, fp16, int8; default: what the recipe says.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    default=["tflite"],
+    show_default=True,
+    type=CommaList(click.Choice(["tflite", "saved_model", "keras"]), "LIST"),
+    help="tflite, saved_model, keras.",
+)
+def command(
+    console: Console, run: str | None, precisions: tuple[list[str], ...], formats: tuple[list[str], ...]
+) -> None:
+    """Write the files of RUN for the phone, with labels and preprocessing inside.
+
+    RUN is a run folder or a run's name; without it the newest run is taken.
+    """
+    from edgecls.run import Run
+
+    found = Run.find(run)
+    with found.lock():
+        from edgecls import workflow
+
+        result = workflow.export(found, console, precisions=flat(precisions) or None, formats=flat(formats))
+        console.emit(result, show_files)

@@ -1,0 +1,161 @@
+"""The ``edgecls`` command: the list of commands, exit codes and error texts in one place.
+
+Command modules are imported only when they run, so ``edgecls --help`` costs nothing.
+
+Exit codes: 0 done; 1 the work failed; 2 usage or recipe error; 3 the environment lacks something; 4 a gate that was
+asked for failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+# section -> command -> its line in the help; the module edgecls.cli.<command> has a click command `command`
+COMMANDS = {
+    "From photos to a phone": {
+        "train": "Train the network of a recipe, with or without a teacher.",
+        "quantize": "Make a run int8: quantisation-aware training and export.",
+        "bench": "Measure latency and memory, on a phone or on this computer.",
+    },
+    "Single steps of a run": {
+        "export": "Write the .tflite files of a run.",
+        "verify": "Compare keras, qat and tflite on real images.",
+        "eval": "Accuracy, confusion and per-class figures of a run or file.",
+        "predict": "Classify photos.",
+        "report": "Write the HTML page and the model card of a run.",
+    },
+    "Looking around": {
+        "models": "List the networks, or show one.",
+        "doctor": "Check what works on this computer.",
+        "completion": "Print the completion script of a shell.",
+    },
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return importlib.import_module(f"edgecls.cli.{cmd_name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in (known := self.list_commands(ctx)):
+            near = difflib.get_close_matches(args[0], known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "edgecls --help lists the commands"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start with: edgecls train recipes/mv3_ssld.yaml",
+)
+@click.version_option(package_name="edgecls", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Image classification for phones: train, distil, quantise, verify and benchmark."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    if not debug:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    signal.signal(signal.SIGTERM, _terminated)  # a batch system's polite stop is the user's Ctrl-C
+    try:
+        code = cli.main(args, prog_name="edgecls", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BaseException as error:  # every way out of a command ends in one line and a code
+        code = report_error(error, debug=debug, command=next((a for a in args if a[:1] != "-"), ""))
+    _leave(code)
+
+
+def report_error(error: BaseException, *, debug: bool = False, command: str = "") -> int:
+    """Print an error as one line on stderr, its traceback before it with ``debug``; returns the exit code."""
+    code, line = explain(error, command)
+    if line:
+        if debug:
+            traceback.print_exception(error)
+        print(f"edgecls: {line}", file=sys.stderr)
+    return code
+
+
+def explain(error: BaseException, command: str = "") -> tuple[int, str]:
+    """The exit code of an exception and its line, "" for nothing to say."""
+    if isinstance(error, SystemExit):
+        return (error.code if isinstance(error.code, int) else int(error.code is not None)), ""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code, ""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        kept = (
+            "; checkpoint saved; run the same command to continue" if command in ("train", "quantize") else ""
+        )
+        return 130, f"interrupted{kept}"
+    if isinstance(error, click.ClickException):
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "edgecls"
+        text = _one_line(error.format_message()).rstrip(".")
+        return 2, f"error: {text}" + ("" if "; " in text else f"; see {where} --help")
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return code, f"error: {_one_line(str(error))}"
+    if isinstance(error, BrokenPipeError):
+        return 1, ""
+    if _disk_is_full(error):
+        name = getattr(error, "filename", None)
+        return 3, f"error: no disk space left{f' ({name})' if name else ''}; free some space and run again"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return 1, "error: not enough memory; lower the batch size, e.g. -o train.batch_size=16"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("edgecls"):
+        return 3, f"error: package {error.name!r} is not installed; edgecls doctor says what is missing"
+    if isinstance(error, OSError) and error.strerror:
+        return 1, f"error: {error.strerror}" + (f" ({error.filename})" if error.filename else "")
+    text = _one_line(str(error))[:500]
+    return 1, f"internal error: {type(error).__name__}{f': {text}' if text else ''}; run again with --debug"
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "no space left on device" in str(error).lower()  # h5py's and TensorFlow's own
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _terminated(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit without a word about a reader of our output that has gone away."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)

@@ -1,0 +1,88 @@
+"""``edgecls models``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgecls.cli.common import cli_command, number, percent, table
+from edgecls.cli.completers import complete_family, complete_model
+from edgecls.console import Console
+from edgecls.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgecls.zoo.catalog import Entry
+
+
+@cli_command(
+    "edgecls models", "edgecls models 'MobileNetV3_small*'", "edgecls models EfficientNetLite0 --json"
+)
+@click.argument("name", required=False, shell_complete=complete_model)
+@click.option("--family", shell_complete=complete_family, help="Only one family, e.g. MobileNetV3.")
+def command(console: Console, name: str | None, family: str | None) -> None:
+    """List the networks with their cost and published accuracy, or show one.
+
+    NAME may be a pattern with * and ?.
+    """
+    from edgecls.zoo import catalog
+
+    if name is not None and not set(name) & set("*?["):
+        console.emit({"schema": "edgecls.model/1", **asdict(catalog.get(name))}, _one)
+        return
+    entries = [catalog.get(n) for n in catalog.names(name or "*")]
+    if family is not None:
+        families = sorted({e.family for e in map(catalog.get, catalog.names())})
+        if family.lower() not in map(str.lower, families):
+            raise UsageError(
+                f"no family {family!r}", where="--family", fix=f"there are: {', '.join(families)}"
+            )
+        entries = [e for e in entries if e.family.lower() == family.lower()]
+    if not entries:
+        raise UsageError(f"no network is called like {name!r}", fix="edgecls models lists the names")
+    result = {"schema": "edgecls.models/1", "models": [asdict(e) for e in entries]}
+    console.emit(result, lambda _: _list(entries))
+
+
+def _list(entries: list[Entry]) -> str:
+    rows = [
+        (
+            e.name,
+            e.input_size,
+            number(e.params / 1e6),
+            number(e.macs / 1e6, 0),
+            percent(e.top1),
+            number(e.sd855_ms.get(1)),
+            ", ".join(e.weights) or None,
+        )
+        for e in entries
+    ]
+    header = ("name", "input px", "params M", "MMACs", "top-1 %", "SD855 ms", "weights")
+    note = "top-1: published, ImageNet; SD855 ms: published, fp32, 1 thread; -: not published"
+    return f"{table(header, rows)}\n{note}"
+
+
+def _one(model: Mapping[str, Any]) -> str:
+    latency = ", ".join(
+        f"{ms:g} ({threads} thread{'s' * (threads > 1)})" for threads, ms in model["sd855_ms"].items()
+    )
+    weights = ", ".join(f"{name} ({w['package'] or w['url']})" for name, w in model["weights"].items())
+    rows = {
+        "family": model["family"],
+        "architecture": model["architecture"],
+        "input": f"{model['input_size']} px, RGB",
+        "resize": f"shorter side to {model['resize_short']} px ({model['interpolation']}), centre crop {model['crop']} px",
+        "mean, of x/255": " ".join(f"{v:g}" for v in model["mean"]),
+        "std, of x/255": " ".join(f"{v:g}" for v in model["std"]),
+        "parameters": f"{model['params']:,}",
+        "multiply-adds": f"{model['macs']:,}",
+        "top-1, %": percent(model["top1"]),
+        "top-5, %": percent(model["top5"]),
+        "SD855 fp32, ms": latency,
+        "file fp32, MB": number(model["storage_mb"], 1),
+        "figures from": model["source"],
+        "weights": weights or "none to download; give a file with model.weights",
+    }
+    return "\n".join([model["name"], *(f"  {key:<16}{value}" for key, value in rows.items() if value)])

@@ -1,0 +1,42 @@
+"""``edgecls quantize``."""
+
+from __future__ import annotations
+
+import click
+
+from edgecls.cli.common import cli_command, overrides, run_argument
+from edgecls.cli.show import show_quantize
+from edgecls.console import Console
+from edgecls.errors import GateError
+
+
+@cli_command("edgecls quantize", "edgecls quantize mv3_ssld -o quantize.train.epochs=5 --max-drop 1")
+@run_argument
+@overrides
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="Fail (exit code 4) if int8 loses more points of balanced accuracy against float.",
+)
+def command(console: Console, run: str | None, overrides: tuple[str, ...], max_drop: float | None) -> None:
+    """Quantisation-aware training from the float network of RUN, then export, verification and report.
+
+    RUN is a run folder or a run's name; without it the newest run is taken.
+    """
+    from edgecls.run import Run
+
+    found = Run.find(run)
+    found.recipe.override(overrides)  # a wrong key is said before TensorFlow is loaded
+    console.log(f"run: {found.path}")
+    with found.lock():
+        from edgecls import workflow
+
+        result = workflow.quantize(found, console, list(overrides))
+        console.emit(result, show_quantize)
+    drop = 100 * result["drop"]
+    if max_drop is not None and drop > max_drop:
+        raise GateError(
+            f"int8 loses {drop:.2f} points of balanced accuracy, --max-drop {max_drop:g}",
+            where=str(found.path),
+        )

@@ -1,0 +1,73 @@
+"""``edgecls train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecls.cli.common import cli_command, overrides
+from edgecls.cli.completers import complete_recipe, complete_run
+from edgecls.cli.show import show_scores
+from edgecls.console import Console
+
+
+@cli_command(
+    "edgecls train recipes/mv3_ssld.yaml",
+    "edgecls train recipes/mv3_ssld.yaml -o train.epochs=5 -o data.path=photos --dry-run",
+)
+@click.argument("recipe", type=click.Path(), shell_complete=complete_recipe)
+@overrides
+@click.option("--run", "directory", metavar="DIR", shell_complete=complete_run, help="The run folder itself.")
+@click.option(
+    "--resume/--fresh", default=True, help="Go on with the newest run of this very recipe, or begin anew."
+)
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the plan; do nothing.")
+def command(
+    console: Console,
+    recipe: str,
+    overrides: tuple[str, ...],
+    directory: str | None,
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Train the network of RECIPE, distilling from a teacher if it has one.
+
+    The same command continues a run that was interrupted, and leaves finished work alone.
+    """
+    from edgecls.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides)
+    if dry_run:
+        from edgecls import workflow
+
+        plan = workflow.plan(resolved)
+        console.emit(
+            {**plan, "resolved": resolved.model_dump()}, lambda p: f"{resolved.dump()}---\n{_plan(p)}"
+        )
+        return
+    from edgecls.run import Run
+
+    run = Run.start(resolved, directory=Path(directory) if directory else None, fresh=not resume)
+    console.log(f"run: {run.path}")
+    from edgecls import workflow
+
+    console.emit(workflow.train(resolved, run, console), show_scores)
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    lines = []
+    for key, value in plan.items():
+        if key in ("schema", "resolved", "recipe"):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = f"{len(value)}: {', '.join(map(str, value[:10]))}{' ...' if len(value) > 10 else ''}"
+        lines.append(f"{key.replace('_', ' ') + ':':<18}{_short(value)}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
