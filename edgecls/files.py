@@ -73,11 +73,6 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def read_json(path: str | Path) -> Any:
     """The content of a JSON file.
 
     Raises:
