@@ -264,14 +264,14 @@ def _metadata(path: Path) -> tuple[list[str] | None, Preprocess | None]:
 
     try:
         found = metadata.read(path)
-    except (EdgeclsError, ValueError, KeyError, OSError):
-        found = None
-    if not found:
-        return None, None
-    given = found.get("preprocess")
-    if isinstance(given, dict):
-        given = Preprocess.from_dict(given)
-    return list(found.get("labels") or []) or None, given
+        given = found.get("preprocess")
+        return found.get("classes") or None, Preprocess.from_dict(given) if given else None
+    except EdgeclsError:
+        raise
+    except Exception as error:  # a zip, JSON or table that somebody tampered with
+        raise UsageError(
+            f"its metadata is broken: {_first_line(error)}", where=str(path), fix="export it again"
+        ) from error
 
 
 def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
@@ -279,7 +279,7 @@ def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
     from edgecls.data.preprocess import Preprocess
 
     labels, stated, recipe = (path.parent / n for n in ("labels.txt", "preprocess.json", "recipe.yaml"))
-    classes = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else None
+    classes = labels.read_text(encoding="utf-8").removesuffix("\n").split("\n") if labels.is_file() else None
     if stated.is_file():
         try:
             return classes, Preprocess.from_dict(json.loads(stated.read_text(encoding="utf-8")))

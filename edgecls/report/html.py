@@ -219,10 +219,8 @@ def _evaluated(facts: Facts) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 
 def _scores(model: str, scores: Mapping[str, Any]) -> dict[str, str]:
-    ends = scores.get("balanced_accuracy_ci95")
-    interval = (
-        f"{percent(ends[0])} – {percent(ends[1])}" if isinstance(ends, list) and len(ends) == 2 else "–"
-    )
+    ends = pair(scores.get("balanced_accuracy_ci95"))
+    interval = interval_text(ends) if ends else "–"
     figures = {key: percent(scores.get(key)) for key in ("top1", "top5")}
     balanced = percent(scores.get("balanced_accuracy"))
     return {"title": MODELS.get(model, model), "balanced": balanced, "interval": interval, **figures}
@@ -320,7 +318,7 @@ def _rung(rung: Mapping[str, Any]) -> dict[str, str]:
     else:
         difference = "–" if absolute is None else f"{absolute:.2e}"
     ok = rung.get("ok")
-    mark, tone = ("reported", "soft") if ok is None else ("✓ holds", "good") if ok else ("✗ fails", "bad")
+    mark, tone = ("measured", "soft") if ok is None else ("✓ holds", "good") if ok else ("✗ fails", "bad")
     return {
         "name": str(rung.get("name", "")),
         "difference": difference,

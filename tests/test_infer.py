@@ -1,0 +1,221 @@
+"""Scores against independent numbers; the classifier over a tiny model of each kind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.infer.classifier import Classifier
+from edgecls.infer.metrics import evaluate, softmax
+
+CLASSES = ["ant", "bee", "cat"]
+SIZE = 32
+
+
+def test_scores_equal_scikit_learn():
+    # accuracy_score, balanced_accuracy_score, confusion_matrix, precision_score and recall_score (average=None)
+    # of scikit-learn 1.9.1 on these labels and predictions.
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
+    guesses = np.array([0, 0, 0, 1, 2, 1, 1, 0, 2, 0])
+    scores = evaluate(np.eye(3)[guesses], labels, CLASSES)
+    assert (scores["count"], scores["top1"], scores["top5"]) == (10, pytest.approx(0.6), 1.0)
+    assert scores["balanced_accuracy"] == pytest.approx(0.5888888888888889)
+    assert scores["confusion"] == [[3, 1, 1], [1, 2, 0], [1, 0, 1]]
+    assert [c["precision"] for c in scores["per_class"]] == pytest.approx([0.6, 2 / 3, 0.5])
+    assert [c["recall"] for c in scores["per_class"]] == pytest.approx([0.6, 2 / 3, 0.5])
+    assert [(c["class"], c["count"]) for c in scores["per_class"]] == [("ant", 5), ("bee", 3), ("cat", 2)]
+    json.dumps(scores, allow_nan=False)
+
+
+def test_top5_and_interval_equal_plain_formulations():
+    rng = np.random.default_rng(5)
+    logits, labels = rng.normal(size=(300, 7)).round(1), rng.integers(0, 7, 300)  # rounded: ties occur
+    logits[np.arange(300), labels] += 0.7
+    scores = evaluate(logits, labels, list("abcdefg"))
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert scores["top5"] == np.mean([label in row for label, row in zip(labels, best, strict=True)])
+
+    hit = (
+        logits.argmax(1) == labels
+    )  # the bootstrap as one would write it down: draw images again, class by class
+    groups = [hit[labels == c] for c in range(7)]
+    means = [np.mean([rng.choice(g, len(g)).mean() for g in groups]) for _ in range(2000)]
+    assert scores["balanced_accuracy_ci95"] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.006)
+    assert scores == evaluate(logits, labels, list("abcdefg"))
+
+
+def test_absent_and_never_predicted_classes_have_no_figure():
+    scores = evaluate([[1, 0, 0], [1, 0, 0], [0.5, 1, 0]], [0, 1, 1], CLASSES)
+    assert scores["balanced_accuracy"] == 0.75  # classes that occur: recalls 1 and 1/2
+    assert [c["recall"] for c in scores["per_class"]] == [1.0, 0.5, None]
+    assert [c["precision"] for c in scores["per_class"]] == [0.5, 1.0, None]
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "error"),
+    [
+        (np.zeros((2, 3)), [0], UsageError),
+        (np.zeros((2, 4)), [0, 1], UsageError),
+        (np.zeros((0, 3)), [], UsageError),
+        (np.zeros((2, 3)), [0, 3], UsageError),
+        (np.zeros((2, 3)), [0, -1], UsageError),
+        (np.array([[0, 1, 2], [np.nan, 5, 1]]), [0, 1], EdgeclsError),
+        (np.array([[0, 1, 2], [np.inf, 5, 1]]), [0, 1], EdgeclsError),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(logits, labels, error):
+    with pytest.raises(error) as caught:
+        evaluate(logits, labels, CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+def test_softmax_of_huge_logits():
+    assert softmax([[1000.0, 1000.0, -1000.0]]).tolist() == [[0.5, 0.5, 0.0]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder with a network that answers the brightest colour channel, as .keras, fp32 and int8 .tflite."""
+    import keras
+
+    from edgecls.data.preprocess import Preprocess
+    from edgecls.export.tflite import to_tflite
+    from edgecls.quantize import calibrate, quantize_model
+    from edgecls.zoo.blocks import Normalize
+
+    folder = tmp_path_factory.mktemp("run")
+    image = keras.Input((SIZE, SIZE, 3))
+    x = Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), name="normalize")(image)
+    x = keras.layers.Conv2D(3, 1, name="conv")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Flatten(name="flatten")(
+        keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    )
+    model = keras.Model(image, keras.layers.Dense(3, name="fc")(x), name="tiny")
+    model.get_layer("conv").set_weights([4 * np.eye(3).reshape(1, 1, 3, 3), np.zeros(3)])
+    model.get_layer("fc").set_weights([np.eye(3), np.zeros(3)])
+    model.save(folder / "float.keras")
+    (folder / "labels.txt").write_text("".join(f"{c}\n" for c in CLASSES), encoding="utf-8")
+    preprocess = Preprocess(size=SIZE)
+    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict()), encoding="utf-8")
+    (folder / "export").mkdir()
+    to_tflite(model, folder / "export" / "model_fp32.tflite", "fp32", CLASSES, preprocess)
+    quantized = quantize_model(model)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3)).astype(np.float32)
+    pixels[:3] = 255 * np.eye(3, dtype=np.float32)[:, None, None]
+    calibrate(quantized, [pixels])
+    to_tflite(quantized, folder / "export" / "model_int8.tflite", "int8", CLASSES, preprocess, "uint8")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path) -> list[str]:
+    """A red, a green and a blue photograph."""
+    paths = []
+    for i in range(3):
+        colour = tuple(230 if c == i else 20 for c in range(3))
+        Image.new("RGB", (60, 45), colour).save(tmp_path / f"{i}.png")
+        paths.append(str(tmp_path / f"{i}.png"))
+    return paths
+
+
+def test_kinds_agree_and_know_their_labels(run, photos):
+    kinds = [Classifier.load(run, kind) for kind in ("float", "fp32", "int8")]
+    pixels = np.stack([kinds[0].preprocess.load(p) for p in photos])
+    whole, single, small = (k.logits(pixels) for k in kinds)
+    assert whole.shape == (3, 3) and whole.dtype == single.dtype == small.dtype == np.float32
+    np.testing.assert_allclose(single, whole, atol=1e-4)
+    np.testing.assert_allclose(small, whole, atol=0.1)  # uint8 output, dequantized
+    for kind in kinds:
+        assert kind.classes == CLASSES
+        assert kind.preprocess == kinds[0].preprocess
+        answers = kind.predict(photos, top=2)
+        assert [a["image"] for a in answers] == photos
+        assert [a["predictions"][0]["class"] for a in answers] == CLASSES
+        assert all(len(a["predictions"]) == 2 for a in answers)
+        assert kind.logits(pixels[:0]).shape == (0, 3)
+
+
+def test_a_run_prefers_int8_and_a_file_stands_alone(run, tmp_path, photos):
+    assert Classifier.load(run).path.name == "model_int8.tflite"
+    alone = tmp_path / "shipped.tflite"
+    alone.write_bytes((run / "export" / "model_int8.tflite").read_bytes())
+    assert Classifier.load(alone).predict(photos[:1]) == Classifier.load(run).predict(photos[:1])
+
+
+def test_a_file_without_metadata_names_classes_by_index(tmp_path, run, photos):
+    import keras
+
+    from edgecls.export.tflite import convert
+
+    bare = tmp_path / "bare.tflite"
+    bare.write_bytes(convert(keras.saving.load_model(run / "float.keras"), "fp32"))
+    classifier = Classifier.load(bare)
+    assert classifier.classes == ["0", "1", "2"]
+    assert classifier.preprocess.size == SIZE
+    assert classifier.predict(photos[1:2])[0]["predictions"][0]["class"] == "1"
+
+
+def test_unreadable_images_are_named(run, tmp_path):
+    torn, text = tmp_path / "torn.jpg", tmp_path / "text.jpg"
+    Image.effect_noise((64, 64), 50).save(torn)
+    torn.write_bytes(torn.read_bytes()[:400])
+    text.write_text("no image")
+    for bad in (torn, text, tmp_path / "absent.jpg", tmp_path):
+        with pytest.raises(UsageError, match=bad.name) as caught:
+            Classifier.load(run).predict([bad])
+        assert "\n" not in str(caught.value)
+
+
+def test_wrong_pixels_and_arguments_are_refused(run):
+    classifier = Classifier.load(run)
+    for images in (
+        np.zeros((1, SIZE, SIZE, 3), np.float32),
+        np.zeros((1, 8, 8, 3), np.uint8),
+        np.zeros(3, np.uint8),
+    ):
+        with pytest.raises(UsageError, match="takes uint8"):
+            classifier.logits(images)
+    with pytest.raises(UsageError, match="top"):
+        classifier.predict([], top=0)
+
+
+def test_wrong_files_are_one_line(run, tmp_path):
+    import keras
+
+    def refused(path, match, error=UsageError, kind=None):
+        with pytest.raises(error, match=match) as caught:
+            Classifier.load(path, kind)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+    refused(tmp_path / "nowhere", "no such file", MissingError)
+    refused(tmp_path, "float.keras", MissingError)
+    refused(run, "edgecls quantize", MissingError, "qat")
+    refused(run, "unknown kind", kind="int4")
+    refused(run / "labels.txt", "no model file")
+    refused(run / "float.keras", "kind", kind="int8")
+    for name in ("broken.keras", "broken.tflite", "empty.keras", "empty.tflite"):
+        (tmp_path / name).write_bytes(b"x" * 100 if name.startswith("broken") else b"")
+        refused(tmp_path / name, name)
+    (tmp_path / "torn.tflite").write_bytes((run / "export" / "model_int8.tflite").read_bytes()[:800])
+    refused(tmp_path / "torn.tflite", "torn.tflite")
+
+    (tmp_path / "alone.keras").write_bytes((run / "float.keras").read_bytes())
+    refused(tmp_path / "alone.keras", "how its images are prepared")
+    for name in ("labels.txt", "preprocess.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    Classifier.load(tmp_path / "alone.keras")
+    vector = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    vector.save(tmp_path / "vector.keras")
+    refused(tmp_path / "vector.keras", "not an image classifier")
+    image = keras.Input((SIZE, SIZE, 3))
+    keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(image))).save(tmp_path / "five.keras")
+    refused(tmp_path / "five.keras", "5 outputs, but there are 3 labels")
+    image = keras.Input((16, 16, 3))
+    keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image))).save(tmp_path / "small.keras")
+    refused(tmp_path / "small.keras", "takes 16 px")
+    (tmp_path / "preprocess.json").write_text("{")
+    refused(tmp_path / "alone.keras", "preprocess.json")
