@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
     return exit_code(document)
 
 

@@ -1,0 +1,260 @@
+"""Reads what the two programs called ``benchmark_model`` print: classic TFLite's and LiteRT v2's.
+
+They are told apart by their last lines. A figure is only given when the output says it completely: the
+averages are printed twice, and an output cut in the middle of a number disagrees with itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from android_bench.errors import BenchError
+
+_PREFIX = re.compile(r"^(?:(?:INFO|WARN|WARNING|ERROR): )?(?:\[[\w./-]+:\d+\] ?)?")
+_NUMBER = r"([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
+_PAIR = re.compile(rf"(\w+)={_NUMBER}")
+_CLASSIC = re.compile(
+    rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER}, "
+    rf"Warmup \(avg\): {_NUMBER}, Inference \(avg\): {_NUMBER}"
+)
+# TF 1.13 and 1.14; "no stats" is the average of runs without profiling, not of the runs of the line above.
+_CLASSIC_2019 = re.compile(
+    rf"Average inference timings in us: Warmup: {_NUMBER}, Init: {_NUMBER}, no stats: {_NUMBER}"
+)
+_LITERT = re.compile(rf"(Model initialization|Inference \(avg\)): +{_NUMBER} ms(?: \((\d+) runs\))?$")
+_FAILURES = ("Benchmarking failed.", "Disallowed CPU fallback detected.")
+
+
+class ParseError(BenchError):
+    """The output is of a failed run, is torn, or is not of ``benchmark_model`` at all (exit code 1)."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One line of run statistics in ms; the percentiles are None where the program is too old for them."""
+
+    count: int
+    first_ms: float
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    std_ms: float
+    p5_ms: float | None = None
+    median_ms: float | None = None
+    p95_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of the operator profile: time in ms, share of the total in percent, memory in KB."""
+
+    type: str
+    name: str
+    avg_ms: float
+    percent: float
+    memory_kb: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """A complete, successful run. Memory in MB of 2**20 bytes; ``*_delta_mb`` are growths of ``ru_maxrss``."""
+
+    kind: str
+    warmup: Stat
+    runs: Stat
+    init_ms: float
+    first_ms: float
+    init_delta_mb: float | None = None
+    overall_delta_mb: float | None = None
+    peak_mb: float | None = None
+    delegates: tuple[str, ...] = ()
+    layers: tuple[Operator, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def by_type(self) -> dict[str, float]:
+        """Milliseconds of each operator type over one inference, the costliest first."""
+        total: dict[str, float] = {}
+        for layer in self.layers:
+            total[layer.type] = total.get(layer.type, 0.0) + layer.avg_ms
+        return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def parse(text: str, exit_code: int | None = 0) -> Output:
+    """Reads one run's output.
+
+    Args:
+        text: stdout and stderr together.
+        exit_code: The program's; None when the connection broke before it was known.
+
+    Raises:
+        ParseError: With the reason: the program failed, ignored a flag, was cut off, or said nothing usable.
+    """
+    raw = text.splitlines()
+    # Without its line end the last line may be cut inside a number.
+    whole = raw if text.endswith("\n") else raw[:-1]
+    lines = [_PREFIX.sub("", line) for line in whole]
+    _check_failure(raw, lines, exit_code)
+    stats = [_stat(line) for line in lines if line.startswith("count=")]
+    if len(stats) < 2:
+        raise ParseError("the output ends before the runs did" if stats else "no benchmark_model output")
+    warmup, runs = stats[0], stats[-1]
+    if runs is None:
+        raise ParseError("no run was measured (count=0)")
+    first_ms = warmup.first_ms if warmup else runs.first_ms
+    kind, init_ms = _summary(lines, runs)
+    layers, notes = _layers(whole)
+    return Output(
+        kind=kind,
+        warmup=warmup or Stat(0, *[0.0] * 5),
+        runs=runs,
+        init_ms=init_ms,
+        first_ms=first_ms,
+        delegates=_delegates(lines),
+        layers=layers,
+        notes=notes,
+        **_memory(lines),
+    )
+
+
+def _check_failure(raw: list[str], lines: list[str], exit_code: int | None) -> None:
+    for line in lines:
+        if "Unconsumed cmdline flags" in line:
+            raise ParseError(f"the program does not know {line.split(':', 1)[-1].strip()}")
+    said = next((_PREFIX.sub("", line) for line in raw if line.startswith("ERROR: ")), "")
+    if exit_code in (126, 127):
+        why = "cannot be executed" if exit_code == 126 else "is not there"
+        raise ParseError(f"the program {why} (exit code {exit_code})")
+    if exit_code is None:
+        raise ParseError("the connection broke before the program ended")
+    if exit_code != 0:
+        last = said or (raw[-1].strip() if raw else "")
+        raise ParseError(f"the program failed with exit code {exit_code}" + (f": {last}" if last else ""))
+    failure = next((line for line in lines if line.startswith(_FAILURES)), "")
+    if failure:
+        raise ParseError(said or failure)
+
+
+def _stat(line: str) -> Stat | None:
+    """The statistics of a ``count=...`` line (microseconds there), None for ``count=0``."""
+    values = {name: float(value) for name, value in _PAIR.findall(line)}
+    if values.get("count") == 0:
+        return None
+    if "avg" not in values and "curr" in values:
+        # All runs took the same time, or there was one only: the line says just that.
+        same = values["curr"]
+        values |= {"first": same, "min": same, "max": same, "avg": same, "std": 0.0}
+    try:
+        basic = [values[name] for name in ("first", "min", "max", "avg", "std")]
+    except KeyError as missing:
+        raise ParseError(f"the statistics are torn: no {missing}", where=line) from None
+    low, high, mean = basic[1:4]
+    # The average is printed with six digits.
+    if not (math.isfinite(sum(basic)) and low <= high and low * 0.99999 <= mean <= high * 1.00001):
+        raise ParseError("the statistics contradict themselves", where=line)
+    first, low, high, mean, std = (round(value / 1e3, 6) for value in basic)
+    p5, median, p95 = (values[n] / 1e3 if n in values else None for n in ("p5", "median", "p95"))
+    return Stat(int(values["count"]), first, low, high, mean, std, p5, median, p95)
+
+
+def _summary(lines: list[str], runs: Stat) -> tuple[str, float]:
+    """The program's kind and the initialisation in ms, once the summary agrees with the statistics."""
+    for line in reversed(lines):
+        if found := _CLASSIC.search(line):
+            init, _, _, mean = map(float, found.groups())
+            _agree(mean / 1e3, runs.mean_ms, 1e-4, line)
+            return "tflite", init / 1e3
+        if found := _CLASSIC_2019.search(line):
+            _, init, mean = map(float, found.groups())
+            _agree(mean / 1e3, runs.mean_ms, 0.2, line)
+            return "tflite", init / 1e3
+    if not any("BENCHMARK RESULTS" in line for line in lines):
+        raise ParseError("the output ends before its summary")
+    results = {found[1]: found for line in lines if (found := _LITERT.search(line))}
+    if len(results) < 2 or not re.fullmatch("=+", next(filter(None, reversed(lines)), "")):
+        raise ParseError("the output ends within its summary")
+    mean_line = results["Inference (avg)"]
+    # Rounded to 0.01 ms there.
+    _agree(float(mean_line[2]), runs.mean_ms, 1e-4 + 0.0051 / max(runs.mean_ms, 1e-9), mean_line[0])
+    if mean_line[3] and int(mean_line[3]) != runs.count:
+        raise ParseError("the summary contradicts the statistics", where=mean_line[0])
+    exact = [m for line in lines if (m := re.match(rf"Initialized session in {_NUMBER}ms", line))]
+    return "litert", float(exact[-1][1] if exact else results["Model initialization"][2])
+
+
+def _agree(summary: float, statistics: float, tolerance: float, line: str) -> None:
+    if abs(summary - statistics) > tolerance * max(abs(statistics), 1e-9):
+        raise ParseError("the summary is torn or contradicts the statistics", where=line)
+
+
+def _memory(lines: list[str]) -> dict[str, float | None]:
+    patterns = {
+        "init_delta_mb": (rf"Memory footprint delta .*init={_NUMBER} ", rf"Init footprint: +{_NUMBER} MB"),
+        "overall_delta_mb": (
+            rf"Memory footprint delta .*overall={_NUMBER}",
+            rf"Overall footprint: +{_NUMBER} MB",
+        ),
+        "peak_mb": (rf"[Pp]eak memory (?:footprint|usage)[^:]*: +{_NUMBER}",),
+    }
+    found: dict[str, float | None] = dict.fromkeys(patterns)
+    for line in lines:
+        for name, choices in patterns.items():
+            for pattern in choices:
+                if match := re.search(pattern, line):
+                    found[name] = float(match[1])
+    return found
+
+
+def _delegates(lines: list[str]) -> tuple[str, ...]:
+    found: list[str] = []
+    for line in lines:
+        match = re.search(r"Created TensorFlow Lite (\w+) delegate|[Aa]pplied (\w+) delegate", line)
+        name = match and (match[1] or match[2])
+        if name and name not in found:
+            found.append(name)
+    return tuple(found)
+
+
+def _layers(lines: list[str]) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
+    """The run-order table of the measured runs, and a note when it is torn (it is then not given at all)."""
+    begin = next((i for i, line in enumerate(lines) if "Operator-wise Profiling Info" in line), None)
+    if begin is None:
+        return (), ()
+    rows = list(_rows(lines[begin:]))
+    said = next(
+        (m for line in lines[begin:] if (m := re.match(r"Number of nodes executed: (\d+)", line))), None
+    )
+    try:
+        if said is None or int(said[1]) != len(rows):
+            raise ValueError
+        return tuple(_operator(row) for row in rows), ()
+    except (KeyError, ValueError):
+        return (), ("the operator profile is torn and left out",)
+
+
+def _rows(lines: list[str]) -> Iterator[dict[str, str]]:
+    """Rows of the first table by the names in its header; columns come and go with the versions."""
+    header: list[str] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.split("\t")[1:]]
+        if not header:
+            if cells and cells[0].lower() == "[node type]":
+                header = [cell.strip("[]").lower() for cell in cells]
+        elif len(cells) == len(header):
+            yield dict(zip(header, cells, strict=True))
+        else:
+            return
+
+
+def _operator(row: dict[str, str]) -> Operator:
+    return Operator(
+        type=row["node type"],
+        name=row["name"],
+        avg_ms=float(row["avg ms"]),
+        percent=float(row["%"].rstrip("%")),
+        memory_kb=float(row["mem kb"]),
+        calls=int(row["times called"]),
+    )

@@ -1,0 +1,79 @@
+"""Statistics of latencies against numpy and scipy, and intervals against the truth they claim to cover."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from android_bench.stats import bootstrap_medians, compare, summarise
+
+
+def rounds(seed: int, count: int = 3, runs: int = 60, between: float = 0.02, centre: float = 5.0):
+    rng = np.random.default_rng(seed)
+    return [centre * (1 + between * rng.normal()) + rng.gamma(2, 0.05, runs) for _ in range(count)]
+
+
+def test_figures_equal_numpy_and_scipy() -> None:
+    data = rounds(0)
+    runs = np.concatenate(data)
+    got = summarise(data)
+    wanted = {
+        "median_ms": np.median(runs), "p90_ms": np.quantile(runs, 0.9), "p99_ms": np.quantile(runs, 0.99),
+        "min_ms": runs.min(), "max_ms": runs.max(), "mean_ms": scipy.stats.tmean(runs),
+        "std_ms": scipy.stats.tstd(runs),
+    }  # fmt: skip
+    for name, value in wanted.items():
+        assert got[name] == pytest.approx(value, abs=1e-6), name
+    assert got["n"] == 180
+    assert got["ci95_ms"][0] <= got["median_ms"] <= got["ci95_ms"][1]
+
+
+@pytest.mark.parametrize("runs", [30, 101, 2000])
+def test_interval_of_one_round_equals_scipy(runs: int) -> None:
+    data = np.random.default_rng(runs).lognormal(1, 0.3, runs)
+    theirs = scipy.stats.bootstrap(
+        (data,), np.median, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
+    )
+    low, high = np.percentile(bootstrap_medians([data], resamples=4000), [2.5, 97.5])
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert low == pytest.approx(theirs.confidence_interval.low, abs=0.15 * width)
+    assert high == pytest.approx(theirs.confidence_interval.high, abs=0.15 * width)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 12])
+def test_interval_covers_the_truth_when_rounds_differ(count: int) -> None:
+    truth = 5.0 + scipy.stats.gamma(2, scale=0.05).median()
+    hits = 0
+    for seed in range(200):
+        low, high = summarise(rounds(seed, count, between=0.02))["ci95_ms"]
+        hits += low <= truth <= high
+    assert hits / 200 >= 0.90
+
+
+def test_same_seed_same_interval() -> None:
+    assert summarise(rounds(1), seed=3) == summarise(rounds(1), seed=3)
+
+
+def test_edges() -> None:
+    alone = summarise([[2.0]])
+    assert (alone["median_ms"], alone["std_ms"], alone["n"], alone["ci95_ms"]) == (2.0, 0.0, 1, [2.0, 2.0])
+    assert summarise([[1.0] * 5, [1.0] * 5])["ci95_ms"] == [1.0, 1.0]
+    assert summarise([[0.1, 0.1], [9.0, 9.0]])["ci95_ms"][0] >= 0
+    for bad in ([], [[]], [[1.0, float("nan")]]):
+        with pytest.raises(ValueError):
+            summarise(bad)
+
+
+def test_compare() -> None:
+    slow, fast = rounds(0, between=0.002), [0.8 * r for r in rounds(1, between=0.002)]
+    result = compare(slow, fast)
+    assert result["verdict"] == "faster"
+    assert result["ratio"] == pytest.approx(0.8, abs=0.01)
+    assert result["ci95"][0] <= 0.8 <= result["ci95"][1]
+    assert result["sure"] > 0.99
+    assert compare(fast, slow)["verdict"] == "slower"
+    assert compare(rounds(3), rounds(4))["verdict"] == "no difference shown"
+
+
+def test_compare_rarely_sees_a_difference_where_there_is_none() -> None:
+    pairs = [compare(rounds(2 * s), rounds(2 * s + 1))["verdict"] for s in range(100)]
+    assert pairs.count("no difference shown") >= 90
