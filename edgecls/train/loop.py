@@ -1,0 +1,213 @@
+"""The training loop: one ``strategy.run`` step, an epoch at a time, resumable after every epoch.
+
+It is our own and not ``Model.fit`` because Keras 3's ``fit`` cannot run on several workers, and because
+distillation wants teacher and student in one step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edgecls.augment import mixup
+from edgecls.errors import EdgeclsError
+from edgecls.recipe import Optimizer, Train
+from edgecls.train import checkpoint
+from edgecls.train.losses import soft_labels
+from edgecls.train.objective import Objective
+from edgecls.train.schedules import make_schedule
+
+#: Variables by these names are not decayed: they are scales and offsets, not features.
+UNDECAYED = ("gamma", "beta", "bias")
+
+
+def make_optimizer(
+    config: Optimizer, schedule: keras.optimizers.schedules.LearningRateSchedule
+) -> keras.Optimizer:
+    """The optimizer of a recipe; weight decay is added to the gradient by the step (L2, as the originals do)."""
+    if config.name == "adam":
+        return keras.optimizers.Adam(schedule)
+    return keras.optimizers.SGD(schedule, momentum=config.momentum, nesterov=config.nesterov)
+
+
+@dataclass
+class Trainer:
+    """Model, optimizer and averages that advance together, and that a checkpoint holds.
+
+    Attributes:
+        model: Takes pixels, gives logits.
+        objective: Loss of a batch.
+        config: The recipe's ``train`` section.
+        classes: Number of classes.
+        steps_per_epoch: Optimizer steps of one epoch.
+        seed: Seeds mixup (data order and augmentation are seeded where they are made).
+        mixup_alpha: Beta distribution of mixup; 0 turns it off.
+    """
+
+    model: keras.Model
+    objective: Objective
+    config: Train
+    classes: int
+    steps_per_epoch: int
+    seed: int
+    mixup_alpha: float = 0.0
+    strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
+
+    def __post_init__(self) -> None:
+        train = self.config
+        schedule = make_schedule(train.schedule, train.optimizer.lr, train.epochs, self.steps_per_epoch)
+        with self.strategy.scope():
+            self.optimizer = make_optimizer(train.optimizer, schedule)
+            self.optimizer.build(self.model.trainable_variables)
+            self._loss, self._hits = keras.metrics.Mean(name="loss"), keras.metrics.Mean(name="accuracy")
+            self._averages = [_shadow(v) for v in _averaged(self.model)] if train.ema_decay else []
+        self.retrace()
+
+    def retrace(self) -> None:
+        """Compile the step anew: a layer's switch counts only when the step is traced."""
+        self._step = tf.function(self._distributed_step)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that a resumed training needs to go on bit for bit."""
+        return [*self.model.variables, *self.optimizer.variables, *self._averages]
+
+    def run_epoch(self, batches: tf.data.Dataset, on_step: Callable[[int], None]) -> dict[str, float]:
+        """Train on every batch once.
+
+        Args:
+            batches: Yields (pixels float32 [B, H, W, 3], labels int32 [B]).
+            on_step: Called with the number of steps done in this epoch.
+
+        Returns:
+            ``loss``, ``accuracy`` (on augmented images with labels), ``lr`` and ``images_per_s``.
+
+        Raises:
+            EdgeclsError: The loss is no longer finite, or memory ran out.
+        """
+        self._loss.reset_state()
+        self._hits.reset_state()
+        started, images = time.perf_counter(), 0
+        try:
+            for step, batch in enumerate(self.strategy.experimental_distribute_dataset(batches), start=1):
+                images += self.config.batch_size
+                self._step(*batch)
+                on_step(step)
+        except tf.errors.ResourceExhaustedError as error:
+            raise EdgeclsError("out of memory in a training step", fix="lower train.batch_size") from error
+        loss = float(self._loss.result())
+        if not np.isfinite(loss):
+            raise EdgeclsError(
+                "the loss is no longer finite", fix="lower train.optimizer.lr or set clip_norm"
+            )
+        return {
+            "loss": loss,
+            "accuracy": float(self._hits.result()),
+            "lr": float(self.optimizer.learning_rate),
+            "images_per_s": images / (time.perf_counter() - started),
+        }
+
+    def swap_averages(self) -> None:
+        """Exchange the model's weights with their running averages; a second call changes them back."""
+        for variable, average in zip(_averaged(self.model), self._averages, strict=False):
+            value = tf.identity(variable.value)
+            variable.assign(average)
+            average.assign(value)
+
+    def _distributed_step(self, pixels: tf.Tensor, labels: tf.Tensor) -> None:
+        self.strategy.run(self._replica_step, args=(pixels, labels))
+
+    def _replica_step(self, pixels: tf.Tensor, labels: tf.Tensor) -> None:
+        train, weights = self.config, self.model.trainable_variables
+        targets = soft_labels(labels, self.classes, train.label_smoothing)
+        if self.mixup_alpha:
+            step = tf.cast(self.optimizer.iterations.value, tf.int32)
+            pixels, targets = mixup(pixels, targets, self.mixup_alpha, tf.stack([self.seed, step]))
+        with tf.GradientTape() as tape:
+            logits = self.model(pixels, training=True)
+            losses = self.objective(pixels, targets, logits)
+            # Divided by the global batch, so that replicas' gradients add up to the mean.
+            loss = tf.reduce_sum(losses) / train.batch_size
+        gradients = tape.gradient(loss, [w.value for w in weights])
+        if train.optimizer.weight_decay:
+            gradients = [
+                g + train.optimizer.weight_decay * w.value if w.name not in UNDECAYED else g
+                for g, w in zip(gradients, weights, strict=True)
+            ]
+        if train.optimizer.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, train.optimizer.clip_norm)
+        self.optimizer.apply(gradients, weights)
+        for average, variable in zip(self._averages, _averaged(self.model), strict=False):
+            average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
+        self._loss.update_state(losses)
+        self._hits.update_state(tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1)))
+
+
+def fit(
+    trainer: Trainer,
+    epoch_batches: Callable[[int], tf.data.Dataset],
+    evaluate: Callable[[], dict[str, float]],
+    directory: Path,
+    *,
+    before_epoch: Callable[[int], bool] = lambda epoch: False,
+    on_start: Callable[[int], None] = lambda epoch: None,
+    on_step: Callable[[int, int], None] = lambda epoch, step: None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
+) -> dict[str, Any]:
+    """Train to the last epoch, from ``directory/last.npz`` if that exists, and leave the chosen weights in the model.
+
+    Args:
+        trainer: Model and optimizer.
+        epoch_batches: Training batches of an epoch; the same epoch must give the same batches.
+        evaluate: Measures the model on the validation split; selects by ``balanced_accuracy``.
+        directory: Where ``last.npz`` and ``best.npz`` are kept.
+        before_epoch: Called before each epoch; True says that it changed how the model trains (froze something),
+            so that the step is traced again.
+        on_start: Called once with the first epoch to be trained.
+        on_step: Called after each step with epoch and steps done.
+        on_epoch: Called after each epoch, before its checkpoint, with the epoch's figures.
+
+    Returns:
+        ``{"epochs", "best_epoch", "best_value"}``.
+    """
+    last, best = directory / "last.npz", directory / "best.npz"
+    state: dict[str, Any] = {"epochs": 0, "best_epoch": -1, "best_value": -1.0}
+    if last.exists():
+        state = checkpoint.restore(last, trainer.variables)
+    on_start(state["epochs"])
+    for epoch in range(state["epochs"], trainer.config.epochs):
+        if before_epoch(epoch):
+            trainer.retrace()
+        values = trainer.run_epoch(epoch_batches(epoch), partial(on_step, epoch))
+        trainer.swap_averages()
+        values |= {f"val_{key}": value for key, value in evaluate().items()}
+        score = values.get("val_balanced_accuracy", 0.0)
+        better = score > state["best_value"]
+        if better:
+            state |= {"best_epoch": epoch, "best_value": score}
+            checkpoint.save(best, trainer.model.variables, state)
+        trainer.swap_averages()
+        on_epoch(epoch, values)
+        state["epochs"] = epoch + 1
+        checkpoint.save(last, trainer.variables, state)
+    trainer.swap_averages()
+    if trainer.config.select == "best" and best.exists():
+        checkpoint.restore(best, trainer.model.variables)
+    return state
+
+
+def _averaged(model: keras.Model) -> list[Any]:
+    """Variables that an exponential moving average follows: weights and BN statistics, no counters or seeds."""
+    return [v for v in model.variables if v.dtype == "float32"]
+
+
+def _shadow(variable: Any) -> tf.Variable:
+    return tf.Variable(variable.value, trainable=False, name=f"{variable.name}_average")

@@ -1,0 +1,180 @@
+"""The stages that leave Python behind: export, the parity ladder, the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgecls.console import Console, Progress
+from edgecls.errors import EdgeclsError, MissingError
+from edgecls.files import atomic, read_json, write_json
+from edgecls.recipe import Data
+from edgecls.run import Run
+from edgecls.workflow.common import load_data, load_network, recipe_preprocess, run_stage, spread
+
+TFLITE = {
+    "fp32": "export/model_fp32.tflite",
+    "fp16": "export/model_fp16.tflite",
+    "int8": "export/model_int8.tflite",
+}
+LADDER_IMAGES = 200
+
+
+def export(
+    run: Run, console: Console, precisions: Sequence[str] | None = None, formats: Sequence[str] = ("tflite",)
+) -> dict[str, Any]:
+    """Write the run's networks for other programs under ``export/``.
+
+    Args:
+        precisions: ``fp32``, ``fp16`` and ``int8`` for TFLite; None: the recipe's, int8 only after QAT.
+        formats: ``tflite``, ``saved_model``, ``keras``.
+    """
+    recipe = run.recipe
+    files: dict[str, str] = {}
+    if "tflite" in formats:
+        wanted = precisions or [
+            p for p in recipe.export.precisions if p != "int8" or run.file("qat.keras").exists()
+        ]
+        for precision in wanted:
+            source, maker = (
+                ("qat.keras", "quantize") if precision == "int8" else ("float.keras", "train RECIPE")
+            )
+            inputs = {
+                "model": run.require(source, fix=f"make it with: edgecls {maker}"),
+                "labels": run.file("labels.txt"),
+                "preprocess": run.file("preprocess.json"),
+                "output": recipe.export.output,
+            }
+            work = partial(_convert, run, source, precision)
+            run_stage(run, console, f"export_{precision}", inputs, [TFLITE[precision]], work)
+            files[precision] = str(run.file(TFLITE[precision]))
+    for form, name in (("saved_model", "export/saved_model"), ("keras", "export/model.keras")):
+        if form in formats:
+            model = load_network(run.require("float.keras", fix="make it with: edgecls train RECIPE"))
+            with atomic(run.file(name)) as part:
+                model.export(part, verbose=False) if form == "saved_model" else model.save(part)
+            files[form] = str(run.file(name))
+    return {"schema": "edgecls.export/1", "run": str(run.path), "files": files}
+
+
+def verify(run: Run, console: Console, images: Path | None = None) -> dict[str, Any]:
+    """Climb the parity ladder (keras = qat = tflite) on real images; writes ``verify.json``.
+
+    Args:
+        images: A folder of photos with or without class folders; None: 200 of the training images.
+
+    Returns:
+        The content of ``verify.json``.
+
+    Raises:
+        EdgeclsError: A rung does not hold.
+        MissingError: The run is not quantized yet.
+    """
+    names = {"float": "float.keras", "qat": "qat.keras", "fp32": TFLITE["fp32"], "int8": TFLITE["int8"]}
+    paths = {kind: run.require(name, fix="make it with: edgecls quantize") for kind, name in names.items()}
+    inputs = paths | {"images": str(images), "split": read_json(run.file("split.json"))}
+    run_stage(run, console, "verify", inputs, ["verify.json"], partial(_climb, run, console, paths, images))
+    result = read_json(run.file("verify.json"))
+    broken = [rung["name"] for rung in result["rungs"] if not rung.get("ok", True)]
+    if broken:
+        raise EdgeclsError(f"does not hold: {'; '.join(broken)}", where=str(run.file("verify.json")))
+    return result
+
+
+def bench(
+    targets: Sequence[Path],
+    console: Console,
+    device: str,
+    threads: Sequence[int],
+    *,
+    warmup: int = 10,
+    runs: int = 30,
+    rounds: int = 3,
+    protocol: str = "standard",
+) -> dict[str, Any]:
+    """Measure latency and memory of TFLite files.
+
+    Args:
+        targets: Runs, folders or ``.tflite`` files; none: the newest run. A run's figures are kept in its
+            ``bench.json`` and report.
+        device: ``host``, a profile such as ``sd855``, a serial or ``host:port``.
+        threads: Thread counts to measure.
+        warmup: Inferences before measuring.
+        runs: Measured inferences a round.
+        rounds: Rounds; the files take turns in each.
+        protocol: ``standard``, or ``mlperf`` for MLPerf Mobile's counts and times.
+
+    Returns:
+        The content of ``bench.json``.
+    """
+    import android_bench
+    from edgecls.workflow.scoring import report
+
+    found = (
+        [Run.find(None)] if not targets else [Run(t) if (t / "recipe.yaml").is_file() else t for t in targets]
+    )
+    models = [_models_of(target) if isinstance(target, Run) else target for target in found]
+    with console.progress() as progress:
+        task = progress.add_task(f"bench on {device}", total=None, text="")
+        result = android_bench.bench(
+            models,
+            device,
+            list(threads),
+            warmup=warmup,
+            runs=runs,
+            rounds=rounds,
+            protocol=protocol,
+            on_event=partial(_show, progress, task),
+        )
+    if len(found) == 1 and isinstance(found[0], Run):
+        write_json(found[0].file("bench.json"), result)
+        report(found[0], console)
+    return result
+
+
+def _convert(run: Run, source: str, precision: str) -> dict[str, Any]:
+    from edgecls.data.preprocess import Preprocess
+    from edgecls.export.tflite import to_tflite
+
+    path = run.file(TFLITE[precision])
+    classes = run.file("labels.txt").read_text(encoding="utf-8").splitlines()
+    preprocess = Preprocess.from_dict(read_json(run.file("preprocess.json")))
+    to_tflite(load_network(run.file(source)), path, precision, classes, preprocess, run.recipe.export.output)
+    return {"bytes": path.stat().st_size}
+
+
+def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | None) -> dict[str, Any]:
+    import numpy as np
+
+    from edgecls.data.pipeline import batches
+    from edgecls.export.verify import ladder
+
+    recipe = run.recipe
+    settings = recipe.data
+    if images is not None:
+        settings = Data(source="folder", path=str(images), test_fraction=0.0, val_fraction=0.0)
+    split = spread(load_data(settings, console).train, LADDER_IMAGES)
+    pixels = np.concatenate([x.numpy() for x, _ in batches(split, recipe_preprocess(recipe), 50)])
+    result = ladder(paths, pixels.astype(np.uint8))
+    write_json(run.file("verify.json"), result)
+    return {"images": len(pixels)}
+
+
+def _models_of(run: Run) -> Path:
+    """The folder of a run's TFLite files."""
+    folder = run.file("export")
+    if not any(folder.glob("*.tflite")):
+        raise MissingError(
+            "the run has no .tflite file", where=str(run.path), fix="make it with: edgecls quantize"
+        )
+    return folder
+
+
+def _show(progress: Progress, task: int, event: dict[str, Any]) -> None:
+    """Move a bar on by an event of the benchmark."""
+    if event["event"] == "plan":
+        progress.update(task, total=event["cases"] * event["rounds"])
+    elif event["event"] == "round":
+        progress.advance(task)
