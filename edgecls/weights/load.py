@@ -6,6 +6,7 @@ States are kept in PaddlePaddle's form, which the networks' layer names follow: 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +20,25 @@ from edgecls.weights import readers, sources
 from edgecls.weights.readers import State
 from edgecls.zoo import catalog
 
-TORCH_PARTS = {
+# PyTorch's names for EfficientNet-Lite. Its norms are numbered anew inside every block.
+TORCH_TOP = {
     "_conv_stem": "stem.conv",
-    "_conv_head": "head.conv",
-    "_expand_conv": "expand.conv",
-    "_depthwise_conv": "depthwise.conv",
-    "_project_conv": "project.conv",
+    "_bn0": "stem.bn",
     "_blocks": "blocks",
+    "_conv_head": "head.conv",
+    "_bn1": "head.bn",
     "_fc": "fc",
-    "running_mean": "_mean",
-    "running_var": "_variance",
 }
-# The same names mean other layers inside a block and outside of one.
-TORCH_BN = {True: ("expand.bn", "depthwise.bn", "project.bn"), False: ("stem.bn", "head.bn")}
+TORCH_BLOCK = {
+    "_blocks": "blocks",
+    "_expand_conv": "expand.conv",
+    "_bn0": "expand.bn",
+    "_depthwise_conv": "depthwise.conv",
+    "_bn1": "depthwise.bn",
+    "_project_conv": "project.conv",
+    "_bn2": "project.bn",
+}
+TORCH_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 
 @dataclass
@@ -58,7 +65,7 @@ def load_weights(
 
     Args:
         model: A network of ``build_model``; its layer names are the keys.
-        source: A ``.pdparams``, ``.pth``, ``.npz`` (as ``state`` writes), ``.keras`` or ``.h5`` file; a URL with
+        source: A ``.pdparams``, ``.pth``, ``.npz`` (of ``state``) or ``.keras`` file; a URL with
             ``#sha256=``; ``"imagenet"`` for what the catalog knows; or a PaddlePaddle state ``{name: array}``.
         strict: Refuse anything but a complete match.
 
@@ -87,24 +94,23 @@ def from_torch(arrays: State) -> State:
     result = {}
     for key, value in arrays.items():
         parts = key.split(".")
-        if parts[-1] == "num_batches_tracked":
-            continue
-        inner = parts[0] == "_blocks"
-        for i, part in enumerate(parts):
-            if part.startswith("_bn") and part[3:].isdigit():
-                parts[i] = TORCH_BN[inner][int(part[3:])]
-            else:
-                parts[i] = TORCH_PARTS.get(part, part)
-        result[".".join(parts)] = value.T if value.ndim == 2 else value
+        table = (TORCH_BLOCK if parts[0] == "_blocks" else TORCH_TOP) | TORCH_STATISTICS
+        if parts[-1] != "num_batches_tracked":
+            result[".".join(table.get(part, part) for part in parts)] = value.T if value.ndim == 2 else value
     return result
 
 
 def _read(path: Path) -> State:
-    if path.suffix in (".keras", ".h5"):
-        return state(keras.models.load_model(path, compile=False))
+    if path.suffix == ".keras":
+        try:
+            return state(keras.models.load_model(path, compile=False))
+        except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"not a readable .keras model ({reason})", where=str(path)) from error
     reader = readers.READERS.get(path.suffix)
     if reader is None:
-        raise UsageError("weights of an unknown kind", where=str(path), fix=f"one of {' '.join(readers.READERS)} .keras .h5")
+        known = " ".join([*readers.READERS, ".keras"])
+        raise UsageError("weights of an unknown kind", where=str(path), fix=f"known: {known}")
     return from_torch(reader(path)) if reader is readers.read_torch else reader(path)
 
 
@@ -118,7 +124,9 @@ def _assign(model: keras.Model, arrays: State, where: str, strict: bool, fold: b
             continue
         value = _from_state(layer, np.asarray(arrays[key]))
         if value.shape != tuple(variable.shape):
-            report.mismatched.append(f"{key}: {value.shape} in the source, {tuple(variable.shape)} in the network")
+            report.mismatched.append(
+                f"{key}: {value.shape} in the source, {tuple(variable.shape)} in the network"
+            )
             continue
         report.loaded.append(key)
         values.append((variable, value * scale.get(key, np.float32(1))))
@@ -167,7 +175,7 @@ def _from_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:
 
 
 def _to_state(layer: keras.layers.Layer, variable: keras.Variable) -> np.ndarray:
-    value = keras.ops.convert_to_numpy(variable)
+    value = variable.numpy()
     if value.ndim == 4:
         return value.transpose((2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (3, 2, 0, 1))
     return value

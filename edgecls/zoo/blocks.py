@@ -110,7 +110,9 @@ class Normalize(layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         scale = [1.0 / (255.0 * s) for s in self.std]
         offset = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
-        return inputs * ops.convert_to_tensor(scale, inputs.dtype) + ops.convert_to_tensor(offset, inputs.dtype)
+        return inputs * ops.convert_to_tensor(scale, inputs.dtype) + ops.convert_to_tensor(
+            offset, inputs.dtype
+        )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -190,7 +192,14 @@ def conv(
         )
         return depthwise(x)
     return layers.Conv2D(
-        filters, kernel, stride, padding=padding, groups=groups, use_bias=bias, kernel_initializer=init, name=name
+        filters,
+        kernel,
+        stride,
+        padding=padding,
+        groups=groups,
+        use_bias=bias,
+        kernel_initializer=init,
+        name=name,
     )(x)
 
 
@@ -212,7 +221,13 @@ def conv_bn(
 
 
 def squeeze_excite(
-    x: Tensor, squeezed: int, *, name: str, act: str = "relu", gate: str = "hard_sigmoid", style: Style = PADDLE
+    x: Tensor,
+    squeezed: int,
+    *,
+    name: str,
+    act: str = "relu",
+    gate: str = "hard_sigmoid",
+    style: Style = PADDLE,
 ) -> Tensor:
     """Reweigh channels by a gate computed from their means (Hu et al., 2018, https://arxiv.org/abs/1709.01507).
 

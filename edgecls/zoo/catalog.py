@@ -84,11 +84,6 @@ class Entry:
 
 
 THREADS = (1, 2, 4)
-COLUMNS = (
-    "name architecture family input_size resize_short crop interpolation mean std dropout dropout_scales "
-    "params macs top1 top5 sd855_ms_1 sd855_ms_2 sd855_ms_4 storage_mb source "
-    "weights_package weights_file weights_sha256"
-).split()
 
 
 def names(pattern: str = "*") -> list[str]:

@@ -87,7 +87,9 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     x = taps.add(conv_bn(x, divisible(16 * scale), 3, 2, act="hard_swish", name="conv"))
     for i, block in enumerate(blocks):
         x = taps.add(_inverted_residual(x, block, scale, f"blocks.{i}"))
-    x = taps.add(conv_bn(x, divisible(6 * blocks[-1].out * scale), 1, act="hard_swish", name="last_second_conv"))
+    x = taps.add(
+        conv_bn(x, divisible(6 * blocks[-1].out * scale), 1, act="hard_swish", name="last_second_conv")
+    )
     x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
     x = activation(conv(x, 1280, 1, name="last_conv"), "hard_swish", "hardswish")
     return taps, classifier(x, head)
@@ -97,7 +99,13 @@ def _inverted_residual(x: Tensor, block: Block, scale: float, name: str) -> Tens
     expanded, out = divisible(block.expanded * scale), divisible(block.out * scale)
     y = conv_bn(x, expanded, 1, act=block.act, name=f"{name}.expand_conv")
     y = conv_bn(
-        y, expanded, block.kernel, block.stride, groups=expanded, act=block.act, name=f"{name}.bottleneck_conv"
+        y,
+        expanded,
+        block.kernel,
+        block.stride,
+        groups=expanded,
+        act=block.act,
+        name=f"{name}.bottleneck_conv",
     )
     if block.se:
         y = squeeze_excite(y, expanded // 4, name=f"{name}.mid_se")

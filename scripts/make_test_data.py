@@ -1,0 +1,55 @@
+"""Copy what the zoo's tests compare with from the reference folder to tests/data.
+
+    python scripts/make_test_data.py REFERENCE_DIR
+
+Writes zoo_reference.json (parameters, MACs, gain, tolerance and a hash of all state names and shapes for every
+network that has a builder here) and zoo_logits.npz (the original's logits for one image, where published).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from edgecls.zoo import FAMILIES
+
+DATA = Path(__file__).parents[1] / "tests" / "data"
+
+
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("reference", type=Path, help="folder with arch/ and logits/")
+    reference = parser.parse_args().reference
+    facts, logits = {}, {}
+    for module in FAMILIES.values():
+        for name in importlib.import_module(module).MODELS:
+            path = reference / "arch" / f"{name}.json"
+            if not path.exists():
+                continue
+            arch = json.loads(path.read_text())
+            names = "\n".join(sorted(f"{key} {list(shape)}" for key, shape in arch["state"]))
+            facts[name] = {
+                "params": arch["trainable_params"],
+                "macs": arch["macs"],
+                "gain": arch["gain"],
+                "tolerance": max(1e-4, 20 * arch.get("fp32_vs_fp64_max_rel_to_std", 0.0)),
+                "state_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            }
+            if (path := reference / "logits" / f"{name}.npz").exists():
+                logits[name] = np.load(path)["seed0"][0]
+    DATA.mkdir(exist_ok=True)
+    (DATA / "zoo_reference.json").write_text(json.dumps(facts, indent=1) + "\n")
+    np.savez_compressed(DATA / "zoo_logits.npz", **logits)
+    print(f"{len(facts)} networks, {len(logits)} with logits, in {DATA}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The zoo against the originals' numbers, and what every network must be able to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import fill
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import edgecls
+from edgecls.weights.load import state
+from edgecls.zoo import FAMILIES, catalog, cost
+from edgecls.zoo.blocks import BatchNormalization, HardSigmoid, HardSwish, Normalize, divisible
+
+DATA = Path(__file__).parent / "data"
+REFERENCE = json.loads((DATA / "zoo_reference.json").read_text())
+ONE_OF_EACH_FAMILY = ["MobileNetV3_small_x0_35", "ResNet18_vd", "EfficientNetLite0"]
+
+
+@pytest.fixture(autouse=True)
+def forget_models():
+    yield
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_network_is_the_original(name):
+    expect = REFERENCE[name]
+    model = edgecls.build_model(name)
+    assert (cost.params(model), cost.macs(model)) == (expect["params"], expect["macs"])
+    shapes = {key: list(value.shape) for key, value in state(model).items()}
+    text = "\n".join(sorted(f"{key} {shape}" for key, shape in shapes.items()))
+    assert hashlib.sha256(text.encode()).hexdigest() == expect["state_sha256"]
+
+    logits = np.load(DATA / "zoo_logits.npz")
+    if name in logits:
+        filled = {key: fill.weight(key, tuple(shape), expect["gain"]) for key, shape in shapes.items()}
+        edgecls.load_weights(model, filled, strict=True)
+        got = model(fill.image(model.input_shape[1]), training=False).numpy()[0]
+        assert np.abs(got - logits[name]).max() <= expect["tolerance"] * logits[name].std()
+
+
+# Published sizes of the pretrained checkpoints, statistics of the norms included.
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("EfficientNetLite0", 4_694_024), ("EfficientNetLite2", 6_150_168)]
+)
+def test_lite_has_the_size_of_its_checkpoint(name, numbers):
+    assert sum(a.size for a in state(edgecls.build_model(name)).values()) == numbers
+
+
+@pytest.mark.parametrize("name", ["EfficientNetLite1", "EfficientNetLite3", "EfficientNetLite4"])
+def test_catalog_costs_are_the_networks_own(name):
+    model, entry = edgecls.build_model(name), edgecls.model_info(name)
+    assert (cost.params(model), cost.macs(model)) == (entry.params, entry.macs)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_every_parameter_gets_a_gradient(name):
+    # 96 pixels leave 3x3 maps at the end: on a single cell a batch of this size normalises everything away.
+    model = edgecls.build_model(name, classes=42, input_size=96, include_preprocessing=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3)).astype("float32")
+    with tf.GradientTape() as tape:
+        logits = model(pixels, training=True)
+        loss = tf.reduce_mean(logits * tf.random.stateless_normal(logits.shape, (1, 2)))
+    assert logits.shape == (4, 42)
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    ):
+        assert gradient is not None and np.isfinite(gradient).all() and np.any(gradient), variable.path
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_saves_loads_and_converts(name, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = edgecls.build_model(name, input_size=64, include_preprocessing=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype("float32")
+    expect = model(pixels, training=False).numpy()
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert np.array_equal(again(pixels, training=False).numpy(), expect)
+
+    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+        tf.TensorSpec(pixels.shape)
+    )
+    content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+    interpreter.invoke()
+    got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert np.abs(got - expect).max() <= 1e-4 * np.ptp(expect)
+
+    ops = Counter(op["op_name"] for op in interpreter._get_ops_details())
+    kinds = Counter(type(layer) for layer in model.layers)
+    assert ops["HARD_SWISH"] == kinds[HardSwish]
+    assert (
+        ops["MUL"] == 1 + kinds[keras.layers.Multiply]
+    )  # one to normalise, one a gate: every norm is folded
+    assert ops["CONV_2D"] + ops["DEPTHWISE_CONV_2D"] == sum(
+        isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) for layer in model.layers
+    )
+    assert ops["DELEGATE"] == 1
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_feature_maps_by_stride(name):
+    model = edgecls.build_model(name, input_size=96, features=True)
+    maps = model(np.zeros((1, 96, 96, 3), "float32"))
+    assert list(maps) == ["stride_2", "stride_4", "stride_8", "stride_16", "stride_32"]
+    assert [m.shape[1] for m in maps.values()] == [48, 24, 12, 6, 3]
+
+
+def test_heads():
+    model = edgecls.build_model(
+        "MobileNetV3_small_x0_35", classes=7, embedding_dim=16, dropout=0.5, input_size=64
+    )
+    assert model.get_layer("dropout").rate == 0.5
+    assert model.get_layer("embedding").output.shape == (None, 16)
+    assert model.output.shape == (None, 7)
+    assert edgecls.build_model("MobileNetV3_small_x0_35", input_size=64).get_layer("dropout").rate == 0.2
+    with pytest.raises(ValueError, match="dropout"):
+        edgecls.build_model("ResNet18", dropout=1.0)
+    with pytest.raises(ValueError, match="input_size"):
+        edgecls.build_model("ResNet18", input_size=8)
+
+
+def test_catalog_finds_and_suggests():
+    assert len(edgecls.list_models()) == len(set(edgecls.list_models())) >= 21
+    assert len(edgecls.list_models("mobilenetv3_*_x?_*[05]")) == 10
+    entry = edgecls.model_info("ResNet50_vd_ssld")
+    assert (entry.architecture, entry.top1, entry.params) == ("ResNet50_vd", 0.824, 25_576_264)
+    assert edgecls.model_info("MobileNetV3_small_x1_0").sd855_ms == {1: 5.63, 2: 3.65, 4: 2.60}
+    with pytest.raises(catalog.UnknownModelError, match="MobileNetV3_large_x1_0") as caught:
+        edgecls.build_model("mobilenet_v3_large_x1.0")
+    assert caught.value.exit_code == 2
+    assert {catalog.get(name).family for name in catalog.names()} == set(FAMILIES)
+
+
+def test_importing_needs_no_tensorflow():
+    code = "import sys, edgecls; edgecls.model_info('ResNet18'); print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_divisible():
+    # Values of the published MobileNet rule, one for each branch: floor of 8, nearest, never below 0.9.
+    assert [divisible(v) for v in (5.6, 33.6, 22.4, 11.0, 16.0)] == [8, 32, 24, 16, 16]
+
+
+def test_activation_layers():
+    x = np.array([-4, -3, -1, 0, 1, 2.5, 3, 9], "float32")
+    assert np.allclose(HardSwish()(x), x * np.clip(x + 3, 0, 6) / 6)
+    assert np.allclose(HardSigmoid()(x), np.clip(0.2 * x + 0.5, 0, 1))
+    pixels = np.full((1, 1, 1, 3), 51, "float32")
+    layer = Normalize((0.1, 0.2, 0.3), (0.5, 1, 2))
+    assert np.allclose(layer(pixels), [0.2, 0, -0.05], atol=1e-7)
+    with pytest.raises(ValueError, match="std"):
+        Normalize((0, 0, 0), (1, 0, 1))
+    for each in (layer, HardSwish(), HardSigmoid(slope=1 / 6)):
+        assert type(each).from_config(each.get_config()).get_config() == each.get_config()
+
+
+def pair(**kwargs):
+    """Keras' layer and ours with the same odd weights, and an input of nonzero mean."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(4, 3, 5, 6)) * 2 + 1).astype("float32")
+    weights = [rng.uniform(0.5, 2, 6).astype("float32") for _ in range(4)]
+    both = keras.layers.BatchNormalization(**kwargs), BatchNormalization(**kwargs)
+    for layer in both:
+        layer.build(x.shape)
+        layer.set_weights(weights[: len(layer.weights)])
+    return *both, x
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"scale": False}, {"center": False}, {"epsilon": 1e-5, "momentum": 0.9}]
+)
+@pytest.mark.parametrize("mode", ["training", "inference", "frozen"])
+def test_fused_batch_normalization_is_keras_own(mode, kwargs):
+    *layers, x = pair(**kwargs)
+    results = []
+    for layer in layers:
+        layer.trainable = mode != "frozen"
+        inputs = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = layer(inputs, training=mode != "inference")
+            loss = tf.reduce_sum(y * tf.random.stateless_normal(y.shape, (3, 4)))
+        gradients = tape.gradient(loss, [inputs, *layer.trainable_variables])
+        # Moving statistics are among the weights: this is where a Bessel-corrected variance would show.
+        results.append([y.numpy(), *(g.numpy() for g in gradients), *layer.get_weights()])
+    for theirs, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+    assert (mode == "training") == (not np.array_equal(layers[1].moving_mean, pair(**kwargs)[1].moving_mean))
+
+
+def test_fused_batch_normalization_elsewhere():
+    _, ours, x = pair()
+    flat = x.reshape(-1, 6)  # rank 2 takes Keras' path
+    outputs = []
+    for kind in (keras.layers.BatchNormalization, BatchNormalization):
+        layer = kind.from_config(ours.get_config())
+        layer.build(flat.shape)
+        layer.set_weights(ours.get_weights())
+        outputs.append(layer(flat, training=True).numpy())
+    assert np.array_equal(*outputs)
+    half = BatchNormalization(dtype="mixed_float16")
+    assert keras.backend.standardize_dtype(half(x, training=True).dtype) == "float16"
+    assert half.moving_mean.dtype == "float32"
+    first = BatchNormalization(axis=1)
+    assert first(x, training=True).shape == x.shape
+
+
+def test_initial_kernels():
+    model = edgecls.build_model("MobileNetV3_large_x1_0")
+    kernel = model.get_layer("blocks.14.bottleneck_conv.conv").kernel
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (5 * 5 * 960)), rel=0.05)
+    bn = model.get_layer("conv.bn")
+    assert (bn.epsilon, bn.momentum) == (1e-5, 0.9)
+    assert np.abs(edgecls.build_model("ResNet18").get_layer("fc").kernel).max() == pytest.approx(
+        512**-0.5, rel=0.01
+    )
+    bn = edgecls.build_model("EfficientNetLite0").get_layer("stem.bn")
+    assert (bn.epsilon, bn.momentum) == (1e-3, 0.99)
