@@ -1,0 +1,201 @@
+"""Losses, schedules, checkpoints and the loop, against independent formulas and against themselves after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.recipe import Optimizer, Schedule, Train
+from edgecls.train import checkpoint
+from edgecls.train.loop import Trainer, fit
+from edgecls.train.losses import cross_entropy, js_divergence, soft_labels
+from edgecls.train.objective import Objective, as_teacher
+from edgecls.train.schedules import make_schedule
+
+RNG = np.random.default_rng(7)
+CLASSES, IMAGES, BATCH, SIZE = 3, 24, 8, 8
+PIXELS = RNG.integers(0, 256, (IMAGES, SIZE, SIZE, 3)).astype(np.float32)
+LABELS = RNG.integers(0, CLASSES, IMAGES).astype(np.int32)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_js_divergence_is_the_mean_of_two_kl_divergences(temperature: float) -> None:
+    t, s = RNG.normal(size=(2, 5, 10)).astype(np.float32)
+    p, q = softmax(t / temperature), softmax(s / temperature)
+    expected = (p * np.log(p / q)).sum(-1) / 2 + (q * np.log(q / p)).sum(-1) / 2
+    np.testing.assert_allclose(js_divergence(t, s, temperature), temperature**2 * expected, rtol=1e-4)
+
+
+def test_js_divergence_sends_no_gradient_into_the_teacher() -> None:
+    teacher, student = tf.Variable(RNG.normal(size=(4, 3))), tf.Variable(RNG.normal(size=(4, 3)))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(js_divergence(teacher, student))
+    into_teacher, into_student = tape.gradient(loss, [teacher, student])
+    assert into_teacher is None
+    assert np.abs(into_student).max() > 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_keras(smoothing: float) -> None:
+    logits = RNG.normal(size=(6, 4)).astype(np.float32)
+    labels = np.array([0, 1, 2, 3, 0, 1])
+    keras_loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing, reduction="none"
+    )
+    expected = keras_loss(keras.utils.to_categorical(labels, 4), logits)
+    np.testing.assert_allclose(cross_entropy(logits, soft_labels(labels, 4, smoothing)), expected, rtol=1e-5)
+
+
+def test_class_weights_scale_and_unlabelled_images_count_nothing() -> None:
+    logits, weights = np.zeros((3, 2), np.float32), tf.constant([1.0, 5.0])
+    losses = cross_entropy(logits, soft_labels(np.array([0, 1, -1]), 2, 0.1), weights)
+    np.testing.assert_allclose(
+        losses, np.log(2) * np.array([0.95 + 0.05 * 5, 0.05 + 0.95 * 5, 0.0]), rtol=1e-5
+    )
+
+
+def test_cosine_is_keras_after_a_linear_warmup() -> None:
+    schedule = make_schedule(Schedule(name="cosine", warmup_epochs=2.0), 0.4, epochs=12, steps_per_epoch=10)
+    np.testing.assert_allclose([schedule(i) for i in (0, 9, 19)], [0.02, 0.2, 0.4], rtol=1e-6)
+    cosine = keras.optimizers.schedules.CosineDecay(0.4, 100)
+    np.testing.assert_allclose(
+        [schedule(20 + i) for i in range(0, 101, 10)], [cosine(i) for i in range(0, 101, 10)], atol=1e-6
+    )
+    flat = make_schedule(Schedule(name="constant"), 0.4, epochs=12, steps_per_epoch=10)
+    assert float(flat(119)) == pytest.approx(0.4)
+
+
+def network(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    x = image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, use_bias=False)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Dropout(0.3)(keras.layers.Flatten()(x))
+    return keras.Model(image, keras.layers.Dense(CLASSES)(x), name="tiny")
+
+
+def epoch_batches(epoch: int) -> tf.data.Dataset:
+    order = np.random.default_rng(epoch).permutation(IMAGES)
+    return tf.data.Dataset.from_tensor_slices((PIXELS[order], LABELS[order])).batch(BATCH)
+
+
+def trainer(**changes: object) -> Trainer:
+    config = Train(epochs=4, batch_size=BATCH, optimizer=Optimizer(lr=0.01), ema_decay=0.9, select="last")
+    model = network()
+    return Trainer(
+        model,
+        Objective(teacher=as_teacher(network(1))),
+        config.model_copy(update=changes),
+        CLASSES,
+        IMAGES // BATCH,
+        seed=3,
+        mixup_alpha=0.2,
+    )
+
+
+def scores() -> dict[str, float]:
+    return {"balanced_accuracy": 0.5}
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, resumed = trainer(), trainer()
+    fit(whole, epoch_batches, scores, tmp_path / "whole")
+
+    def kill(epoch: int, step: int) -> None:
+        if (epoch, step) == (2, 2):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(resumed, epoch_batches, scores, tmp_path / "killed", on_step=kill)
+    starts: list[int] = []
+    fresh = trainer()
+    fit(fresh, epoch_batches, scores, tmp_path / "killed", on_start=starts.append)
+    assert starts == [2]
+    for a, b in zip(whole.model.variables, fresh.model.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
+    with np.load(tmp_path / "whole/last.npz") as a, np.load(tmp_path / "killed/last.npz") as b:
+        assert all(np.array_equal(a[key], b[key]) for key in a.files if key != "meta")
+
+
+def test_select_best_leaves_the_best_epochs_weights(tmp_path: Path) -> None:
+    values, kept = iter([0.2, 0.9, 0.4, 0.3]), {}
+    subject = trainer(select="best", ema_decay=None)
+
+    def evaluate() -> dict[str, float]:
+        score = next(values)
+        kept[score] = [v.numpy().copy() for v in subject.model.weights]
+        return {"balanced_accuracy": score}
+
+    state = fit(subject, epoch_batches, evaluate, tmp_path)
+    assert (state["best_epoch"], state["best_value"]) == (1, 0.9)
+    for variable, best in zip(subject.model.weights, kept[0.9], strict=True):
+        np.testing.assert_array_equal(np.asarray(variable), best)
+
+
+def test_one_sgd_step_is_the_textbook_step() -> None:
+    """Momentum SGD with coupled L2, recomputed with plain Keras on the same batch."""
+    config = Train(epochs=1, batch_size=BATCH, optimizer=Optimizer(lr=0.1, momentum=0.0, weight_decay=0.01))
+    model = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+    )
+    kernel, bias = (w.numpy() for w in model.weights)
+    x, y = PIXELS[:BATCH] / 255, LABELS[:BATCH]
+    subject = Trainer(model, Objective(), config, CLASSES, 1, seed=0)
+    subject.run_epoch(tf.data.Dataset.from_tensors((x, y)), lambda step: None)
+    flat = x.reshape(BATCH, -1)
+    error = (softmax(flat @ kernel + bias) - np.eye(CLASSES)[y]) / BATCH
+    np.testing.assert_allclose(model.weights[0], kernel - 0.1 * (flat.T @ error + 0.01 * kernel), atol=1e-5)
+    np.testing.assert_allclose(model.weights[1], bias - 0.1 * error.sum(0), atol=1e-5)
+
+
+def test_a_diverging_loss_stops_with_one_line() -> None:
+    subject = trainer(ema_decay=None)
+    with pytest.raises(EdgeclsError, match=r"no longer finite.*lr"):
+        subject.run_epoch(
+            tf.data.Dataset.from_tensors((PIXELS[:BATCH] * np.nan, LABELS[:BATCH])), lambda step: None
+        )
+
+
+def test_a_teacher_has_no_dropout_and_does_not_train() -> None:
+    teacher = as_teacher(network())
+    assert not teacher.trainable_variables
+    np.testing.assert_array_equal(teacher(PIXELS, training=False).shape, (IMAGES, CLASSES))
+    batch_stats = [np.asarray(teacher(PIXELS, training=True)) for _ in range(2)]
+    np.testing.assert_allclose(*batch_stats, atol=1e-5)
+    assert np.abs(batch_stats[0] - teacher(PIXELS, training=False)).max() > 1e-3
+
+
+def test_checkpoints_refuse_another_architecture_and_torn_files(tmp_path: Path) -> None:
+    path = tmp_path / "last.npz"
+    checkpoint.save(path, network().variables, {"epochs": 1})
+    assert checkpoint.restore(path, network(5).variables) == {"epochs": 1}
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(UsageError, match="another architecture"):
+        checkpoint.restore(path, other.variables)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UsageError, match="cannot be read"):
+        checkpoint.restore(path, network().variables)
+
+
+def test_objective_adds_hard_and_soft_losses() -> None:
+    logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), soft_labels(LABELS[:4], CLASSES)
+    teacher = as_teacher(network(2))
+    both = Objective(teacher=teacher, soft_weight=2.0, hard_weight=0.5)(PIXELS[:4], targets, logits)
+    soft = js_divergence(teacher(PIXELS[:4], training=False), logits)
+    np.testing.assert_allclose(both, 2.0 * soft + 0.5 * cross_entropy(logits, targets), rtol=1e-5)
+    np.testing.assert_allclose(Objective(teacher=teacher)(PIXELS[:4], targets, logits), soft, rtol=1e-6)
