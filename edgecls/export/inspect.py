@@ -1,0 +1,84 @@
+"""What a .tflite file consists of and how a runtime executes it (ai_edge_litert with XNNPACK)."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+BOUNDARY_OPS = ("QUANTIZE", "DEQUANTIZE", "CAST")  # conversions at the input and output
+
+
+class Runner:
+    """One file in one interpreter.
+
+    Args:
+        path: The .tflite file.
+        threads: Of the interpreter.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        self.interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads)
+        self.interpreter.allocate_tensors()
+        self.input: dict[str, Any] = self.interpreter.get_input_details()[0]
+        self.output: dict[str, Any] = self.interpreter.get_output_details()[0]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Real-valued logits [N, classes] of uint8 images [N, size, size, 3]."""
+        logits = []
+        for image in images:
+            self.interpreter.set_tensor(self.input["index"], image[None].astype(self.input["dtype"]))
+            self.interpreter.invoke()
+            logits.append(self.interpreter.get_tensor(self.output["index"])[0])
+        result = np.stack(logits)
+        if result.dtype == np.float32:
+            return result
+        scale, zero = self.output["quantization"]
+        return ((result.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
+def runner(path: str | Path, threads: int = 1) -> Runner:
+    """An interpreter for ``path``, ready to be called with images."""
+    return Runner(path, threads)
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Operators, float operators left and delegation of a file.
+
+    Returns:
+        ``bytes``; ``ops`` {name: count}; ``float_ops``: names of operators that compute in float, without conversions
+        at input and output; ``partitions``: delegate nodes; ``undelegated``: operators left to the interpreter.
+    """
+    interpreter = Interpreter(model_path=os.fspath(path), num_threads=1)
+    interpreter.allocate_tensors()
+    types = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    nodes = interpreter._get_ops_details()
+    own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    floats = [node["op_name"] for node in own if any(types.get(int(i)) == np.float32 for i in node["outputs"])]
+    return {
+        "bytes": Path(path).stat().st_size,
+        "ops": dict(Counter(node["op_name"] for node in own)),
+        "float_ops": sorted({name for name in floats if name not in BOUNDARY_OPS}),
+        "partitions": len(delegates),
+        "undelegated": _undelegated(own, delegates, interpreter.get_output_details()),
+    }
+
+
+def _undelegated(own: list[Any], delegates: list[Any], outputs: list[Any]) -> list[str]:
+    """Operators that still run by themselves: delegation keeps the replaced ones in the list.
+
+    Backwards from what the delegates and the user read: what no delegate makes, an operator makes.
+    """
+    made = {int(i) for node in delegates for i in node["outputs"]}
+    needed = {int(i) for node in delegates for i in node["inputs"]} | {int(o["index"]) for o in outputs}
+    left = []
+    for node in reversed(own):
+        if {int(i) for i in node["outputs"]} & (needed - made):
+            needed |= {int(i) for i in node["inputs"]}
+            left.append(node["op_name"])
+    return left[::-1]

@@ -1,0 +1,106 @@
+"""Keras networks to .tflite files that take photos as they are: uint8 RGB [1, size, size, 3]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.export import inspect, metadata
+from edgecls.files import atomic
+from edgecls.quantize.control import is_quantized
+from edgecls.zoo.blocks import Normalize
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def to_tflite(
+    model: keras.Model,
+    path: str | Path,
+    precision: Precision,
+    classes: Sequence[str],
+    preprocess: Any,
+    output: Literal["float", "uint8"] = "float",
+) -> Path:
+    """Convert ``model``, write its metadata into the file, run it once, and only then give it its name.
+
+    Args:
+        model: Pixels in, logits out: the float network for fp32 and fp16, the quantization-aware one for int8.
+        path: Where to; replaced atomically.
+        precision: int8 computes everything in int8; fp16 stores float weights in half the bytes.
+        classes: One label a logit.
+        preprocess: The ``Preprocess`` of the network, or its ``to_dict()``.
+        output: Of int8 files: dequantized logits, or the raw uint8 ones whose scale the tensor carries.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UsageError: The network does not fit the precision or the labels.
+        EdgeclsError: Conversion fails or the file does not compute finite numbers.
+    """
+    path = Path(path)
+    if precision not in ("fp32", "fp16", "int8"):
+        raise UsageError(f"unknown precision {precision!r}", fix="use fp32, fp16 or int8")
+    if (precision == "int8") != is_quantized(model):
+        kind = "quantization-aware" if precision == "int8" else "float"
+        raise UsageError(f"{precision} needs the {kind} network", where=model.name)
+    if len(classes) != model.output_shape[-1]:
+        raise UsageError(f"{len(classes)} labels for {model.output_shape[-1]} logits", where=model.name)
+    content = convert(model, precision, output)
+    with atomic(path) as temporary:
+        temporary.write_bytes(metadata.add(content, model.name, classes, preprocess, precision))
+        _smoke_test(temporary)
+    return path
+
+
+def convert(model: keras.Model, precision: Precision, output: str = "float") -> bytes:
+    """The bare TFLite flatbuffer of ``model``, batch 1."""
+    body, dtype = _body(model, precision)
+    spec = tf.TensorSpec([1, *model.input_shape[1:]], dtype, name="image")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def serve(image: Any) -> Any:
+        return body(tf.cast(image, tf.float32), training=False)
+
+    # Without the model argument the converter turns variables into constants, which quantization ranges must be.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()])
+    if precision != "fp32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8 if output == "uint8" else tf.float32
+    try:
+        return bytes(converter.convert())
+    except Exception as error:  # the converter raises whatever its passes raise
+        text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise EdgeclsError(f"TFLite conversion failed: {text}", where=model.name) from error
+
+
+def _body(model: keras.Model, precision: Precision) -> tuple[keras.Model, tf.DType]:
+    """What goes into the file and the type of its input while converting.
+
+    A normalization that a quantized network has kept as a layer is the zero point and step of its first grid (see
+    ``rewrite``): the file starts right after it, and pixels are those integers.
+    """
+    if precision != "int8":
+        return model, tf.uint8
+    normalize = [layer for layer in model.layers if isinstance(layer, Normalize)]
+    body = keras.Model(normalize[0].output, model.output) if normalize else model
+    return body, tf.float32
+
+
+def _smoke_test(path: Path) -> None:
+    """Run the file once on noise; a converter fault shows as NaN here and not on a phone."""
+    run = inspect.runner(path)
+    size = run.input["shape"][1:]
+    logits = run(np.random.default_rng(0).integers(0, 256, size, np.uint8)[None])
+    if not np.isfinite(logits).all():
+        raise EdgeclsError("the converted network computes values that are not finite", where=path.name)

@@ -1,0 +1,112 @@
+"""Ranges of activations from real pixels, before a single training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edgecls.errors import UsageError
+from edgecls.quantize import control
+from edgecls.quantize.layers import Quantize
+from edgecls.quantize.quantizers import STEPS
+
+BINS = 2048
+SHRINKS = np.linspace(1.0, 0.3, 71)  # candidate ends of a range, as parts of the extremes
+
+
+def calibrate(model: keras.Model, batches: Iterable[Any], method: str = "mse") -> dict[str, tuple[float, float]]:
+    """Set every activation range from what the unquantized network does on real images.
+
+    Args:
+        model: From ``quantize_model``.
+        batches: Pixels [batch, size, size, 3], or tuples that begin with them. Gone through twice; a one-shot iterator
+            is kept in memory.
+        method: ``"minmax"`` is the extremes, ``"percentile"`` leaves out 0.01 % at either end, ``"mse"`` picks the
+            range with the least squared rounding and clipping error.
+
+    Returns:
+        ``{quantizer name: (low, high)}``.
+
+    Raises:
+        UsageError: There is no batch, or the method is unknown, or a value is not finite.
+    """
+    if method not in ("minmax", "percentile", "mse"):
+        raise UsageError(f"unknown calibration method {method!r}", fix="use minmax, percentile or mse")
+    if iter(batches) is batches:
+        batches = list(batches)
+    layers = control.quantizers(model)
+    extremes = np.array([np.inf, -np.inf]) * np.ones((len(layers), 1))
+    measure = _probe(model, lambda _, x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]))
+    for pixels in _pixels(batches):
+        seen = np.stack(measure(pixels))
+        extremes = np.stack([np.minimum(extremes[:, 0], seen[:, 0]), np.maximum(extremes[:, 1], seen[:, 1])], 1)
+    if not np.isfinite(extremes).all():
+        raise UsageError("calibration saw no image, or values that are not finite", where=model.name)
+    ends = [layer.quantizer.clipped(*extreme) for layer, extreme in zip(layers, extremes, strict=True)]
+    limits = {layer.name: (float(low), float(high)) for layer, (low, high) in zip(layers, ends, strict=True)}
+    if method != "minmax":
+        histograms = np.zeros((len(layers), BINS), np.int64)
+        measure = _probe(model, lambda layer, x: tf.histogram_fixed_width(x, limits[layer.name], BINS))
+        for pixels in _pixels(batches):
+            histograms += np.stack(measure(pixels))
+        choose = _percentile if method == "percentile" else _least_error
+        limits = {n: choose(h, *limits[n]) for n, h in zip(limits, histograms, strict=True)}
+    for layer in layers:
+        layer.set_range(*limits[layer.name])
+    return limits
+
+
+def _pixels(batches: Iterable[Any]) -> Iterable[Any]:
+    return (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
+
+
+def _probe(model: keras.Model, statistic: Any) -> Any:
+    """A function from pixels to ``statistic(layer, tensor)`` of each tensor that will be put on a grid."""
+
+    @tf.function(reduce_retracing=True)
+    def measure(pixels: Any) -> list[Any]:
+        found: dict[str, Any] = {}
+
+        def probe(layer: Quantize, tensor: Any) -> None:
+            found[layer.name] = statistic(layer, tensor)
+
+        layers = control.quantizers(model)
+        with control.fake_quantization(model, on=False):
+            try:
+                for layer in layers:
+                    layer.probe = probe
+                model(pixels, training=False)
+            finally:
+                for layer in layers:
+                    layer.probe = None
+        return [found[layer.name] for layer in layers]
+
+    return lambda pixels: [np.asarray(x) for x in measure(tf.convert_to_tensor(pixels, tf.float32))]
+
+
+def _percentile(histogram: np.ndarray, low: float, high: float, outside: float = 1e-4) -> tuple[float, float]:
+    edges = np.linspace(low, high, BINS + 1)
+    below = np.concatenate([[0.0], np.cumsum(histogram) / histogram.sum()])
+    first, last = np.searchsorted(below, outside, "right") - 1, np.searchsorted(below, 1 - outside, "left")
+    return float(edges[max(first, 0)]), float(edges[min(last, BINS)])
+
+
+def _least_error(histogram: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """The range whose 8-bit grid is nearest to the values, one end after the other, twice."""
+    centers = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+    weights = histogram / histogram.sum()
+
+    def error(candidate: tuple[float, float]) -> float:
+        step = (candidate[1] - candidate[0]) / STEPS
+        clipped = np.clip(centers, *candidate)
+        return float(weights @ ((clipped - centers) ** 2 + (clipped == centers) * step**2 / 12))
+
+    best = (low, high)
+    for _ in range(2):
+        best = min(((best[0], high * s) for s in SHRINKS), key=error)
+        best = min(((low * s, best[1]) for s in SHRINKS), key=error)
+    return best

@@ -1,0 +1,56 @@
+"""Switches of a quantization-aware network. They are read when a step is traced: make a new ``tf.function`` after one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from edgecls.quantize import layers
+
+
+def quantizers(model: keras.Model) -> list[layers.Quantize]:
+    """The activation quantizers whose ranges come from data, in order of computation."""
+    return [layer for layer in model.layers if isinstance(layer, layers.Quantize) and not layer.fixed]
+
+
+def observe(model: keras.Model, on: bool = True) -> None:
+    """Let the ranges of activations follow the data in training, or keep them."""
+    for layer in quantizers(model):
+        layer.observing = on
+
+
+def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
+    """Train with batch normalization's running statistics, which is what the file computes, or with the batch's."""
+    for layer in model.layers:
+        if isinstance(layer, layers.FreezableBatchNormalization):
+            layer.frozen = on
+
+
+@contextmanager
+def fake_quantization(model: keras.Model, on: bool) -> Iterator[None]:
+    """Within the block, compute with (``on``) or without rounding to 8 bits."""
+    switched = [(layer, layer.enabled) for layer in model.layers if hasattr(layer, "enabled")]
+    try:
+        for layer, _ in switched:
+            layer.enabled = on
+        yield
+    finally:
+        for layer, before in switched:
+            layer.enabled = before
+
+
+def measure_kernels(model: keras.Model) -> None:
+    """Set the range of every kernel to what it holds now. Training does so at each step."""
+    for layer in model.layers:
+        if hasattr(layer, "quantized_kernel"):
+            layer.quantized_kernel(training=True)
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether ``model`` came from ``quantize_model``."""
+    return any(isinstance(layer, layers.Quantize) for layer in model.layers)
+
+
+__all__ = ["fake_quantization", "freeze_batchnorm", "is_quantized", "measure_kernels", "observe", "quantizers"]

@@ -1,0 +1,273 @@
+"""Layers of a quantization-aware network: each computes in float what its int8 counterpart will compute.
+
+Scales. Hard-swish and the hard-sigmoid gate come out six times too large here (see ``ScaledHardSwish``), so a tensor
+may be ``scale`` times that of the float network. The next linear layer divides by its ``input_scale``. Kernels stay in
+their original scale and are multiplied by a constant when used: their gradients are those of the float network.
+
+Two switches are plain attributes, read when a step is traced; ``edgecls.quantize.control`` sets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from edgecls.quantize import quantizers
+from edgecls.zoo import blocks
+
+Tensor = Any
+Shape = tuple[int | None, ...]
+
+_serializable = keras.saving.register_keras_serializable(package="edgecls")
+
+
+def _uneven(channels: int) -> np.ndarray:
+    """Ones but for a last bit: the converter quantizes a bias of equal numbers with the first channel's scale only."""
+    ones = np.ones(channels, np.float32)
+    ones[0] += 2 * np.finfo(np.float32).eps
+    return ones
+
+
+@_serializable
+class Quantize(layers.Layer):
+    """Puts a tensor on an 8-bit grid: the end of every group of layers that int8 computes in one go.
+
+    Called with ``follow=False`` it never moves its range: for pools, which keep the grid of their input.
+
+    Args:
+        fixed: ``(low, high)`` where the range is known beforehand; else it is calibrated and follows the data.
+        floor: See ``ActivationQuantizer``.
+        decay: See ``ActivationQuantizer``.
+        width: See ``ActivationQuantizer``.
+    """
+
+    def __init__(
+        self,
+        fixed: Sequence[float] | None = None,
+        floor: float | None = None,
+        decay: float = 0.99,
+        width: float = quantizers.TINY,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
+        self.quantizer = quantizers.ActivationQuantizer(decay, floor, width)
+        self.enabled = True
+        self.observing = True
+        self.probe: Callable[[Quantize, Tensor], None] | None = None
+
+    def build(self, input_shape: Shape) -> None:
+        self.ranges = (
+            {} if self.fixed else quantizers.ranges(self.quantizer, input_shape, "range", self)  # type: ignore[arg-type]
+        )
+        self.built = True
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The range's low and high end."""
+        return self.fixed or (float(self.ranges["min_var"]), float(self.ranges["max_var"]))
+
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range, made to hold zero; the moving average goes on from there."""
+        for variable, end in zip(self.ranges.values(), self.quantizer.clipped(low, high), strict=True):
+            variable.assign(end)
+
+    def call(self, inputs: Tensor, training: bool | None = None, follow: bool = True) -> Tensor:
+        if self.probe is not None and follow and not self.fixed:
+            self.probe(self, inputs)
+        if not self.enabled:
+            return inputs
+        if self.fixed:
+            return quantizers.fixed(inputs, *self.fixed)
+        moving = bool(training) and self.observing and follow
+        return self.quantizer(inputs, moving, quantizers.values(self.ranges))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        moving = {key: getattr(self.quantizer, key) for key in ("floor", "decay", "width")}
+        return {**super().get_config(), "fixed": self.fixed, **moving}
+
+
+class _QuantizedKernel:
+    """What the linear layers share: a kernel on an int8 grid of its own, and constant scales around it.
+
+    ``output = output_scale * (layer(input / input_scale)) + output_shift``.
+    """
+
+    per_channel = True
+
+    def __init__(
+        self, *args: Any, input_scale: float = 1.0, output_scale: float = 1.0, output_shift: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.input_scale, self.output_scale, self.output_shift = input_scale, output_scale, output_shift
+        self.kernel_quantizer = quantizers.KernelQuantizer(self.per_channel)
+        self.enabled = True
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)  # type: ignore[misc]
+        shape = tuple(self._grid(tf.zeros(self.kernel.shape)).shape)  # type: ignore[attr-defined]
+        self.ranges = quantizers.ranges(self.kernel_quantizer, shape, "kernel_range", self)  # type: ignore[arg-type]
+
+    def quantized_kernel(self, training: bool | None) -> Tensor:
+        """The scaled kernel on its grid, in the shape the TFLite op has it, last axis the channels."""
+        kernel = tf.convert_to_tensor(self.kernel) * (self.output_scale / self.input_scale)  # type: ignore[attr-defined]
+        kernel = self._grid(kernel)
+        if not self.enabled:
+            return kernel
+        return self.kernel_quantizer(kernel, bool(training), quantizers.values(self.ranges))
+
+    def shifted(self, outputs: Tensor) -> Tensor:
+        """``outputs`` of the scaled kernel with the scaled bias and the shift."""
+        if self.use_bias:  # type: ignore[attr-defined]
+            bias = tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift  # type: ignore[attr-defined]
+        elif self.output_shift:
+            bias = tf.fill([outputs.shape[-1]], self.output_shift)
+        else:
+            return outputs
+        return outputs + bias * _uneven(outputs.shape[-1])
+
+    def _grid(self, kernel: Tensor) -> Tensor:
+        return kernel
+
+    def save_own_variables(self, store: Any) -> None:
+        for variable in self.variables:  # type: ignore[attr-defined]  # Keras' own would leave out the ranges
+            store[variable.name] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        for variable in self.variables:  # type: ignore[attr-defined]
+            variable.assign(store[variable.name])
+
+    def get_config(self) -> dict[str, Any]:
+        scales = {key: getattr(self, key) for key in ("input_scale", "output_scale", "output_shift")}
+        return {**super().get_config(), **scales}  # type: ignore[misc]
+
+
+@_serializable
+class QuantizedConv2D(_QuantizedKernel, layers.Conv2D):
+    """``Conv2D`` with an int8 kernel, one scale an output channel."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return self.shifted(self.convolution_op(inputs, self.quantized_kernel(training)))
+
+
+@_serializable
+class QuantizedDepthwiseConv2D(_QuantizedKernel, layers.DepthwiseConv2D):
+    """``DepthwiseConv2D`` with an int8 kernel, one scale an output channel."""
+
+    def _grid(self, kernel: Tensor) -> Tensor:
+        height, width, *channels = kernel.shape
+        return tf.reshape(kernel, [1, height, width, int(np.prod(channels))])
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        kernel = tf.reshape(self.quantized_kernel(training), self.kernel.shape)
+        strides = [1, *self.strides, 1]
+        outputs = tf.nn.depthwise_conv2d(
+            inputs, kernel, strides, self.padding.upper(), dilations=list(self.dilation_rate)
+        )
+        return self.shifted(outputs)
+
+
+@_serializable
+class QuantizedDense(_QuantizedKernel, layers.Dense):
+    """``Dense`` on [batch, features] with an int8 kernel, computed as a 1x1 convolution: one scale an output.
+
+    The converter transposes the weights of a fully connected op and then loses their axis.
+    """
+
+    def _grid(self, kernel: Tensor) -> Tensor:
+        return tf.reshape(kernel, [1, 1, *kernel.shape])
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        pixel = tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]])
+        outputs = self.shifted(tf.nn.conv2d(pixel, self.quantized_kernel(training), 1, "VALID"))
+        return tf.reshape(outputs, [-1, self.units])
+
+
+@_serializable
+class FreezableBatchNormalization(blocks.BatchNormalization):
+    """Batch normalization that can stay with its running statistics in training while gamma and beta still learn."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.frozen = False
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        return super().call(inputs, training=bool(training) and not self.frozen, mask=mask)
+
+
+@_serializable
+class ScaledHardSwish(layers.Layer):
+    """``x * relu6(x + 3)``: hard-swish times six, in a form that stays one delegate partition in int8.
+
+    XNNPACK does not take an int8 HARD_SWISH, and the converter fuses the textbook form into one.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.enabled = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        gate = tf.nn.relu6(inputs + 3.0)
+        return inputs * (quantizers.fixed(gate, 0.0, 6.0) if self.enabled else gate)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
+@_serializable
+class Rescale(layers.Layer):
+    """``x * scale`` right after a linear layer, into which the converter folds it."""
+
+    def __init__(self, scale: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs * self.scale
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale}
+
+
+@_serializable
+class Affine(layers.Layer):
+    """``x * scale + offset`` with constants a channel, as a 1x1 depthwise convolution: an op of its own in int8.
+
+    Each scale is 127 steps of its own grid, so the kernel is exact.
+
+    Args:
+        scale: Factor of each channel, not zero.
+        offset: Offset of each channel.
+    """
+
+    def __init__(self, scale: Sequence[float], offset: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scale, self.offset = [float(s) for s in scale], [float(o) for o in offset]
+        self.enabled = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        kernel = tf.constant(self.scale, tf.float32, [1, 1, 1, len(self.scale)])
+        if self.enabled:
+            bound = np.abs(np.float32(self.scale))
+            kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+                kernel, -bound, bound, narrow_range=True
+            )
+        kernel = tf.reshape(kernel, [1, 1, len(self.scale), 1])
+        return tf.nn.depthwise_conv2d(inputs, kernel, [1, 1, 1, 1], "VALID") + tf.constant(self.offset, tf.float32)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale, "offset": self.offset}

@@ -1,0 +1,102 @@
+"""tfmot's quantizers on Keras 3 layers.
+
+The quantizers hold a range in two variables of the layer they serve and apply TensorFlow's fake-quantization ops with
+straight-through gradients (Jacob et al., 2018, https://arxiv.org/abs/1712.05877). They are Keras-agnostic but for one
+call, ``layer.add_weight(name, initializer=<tf_keras>, shape=None or int)``, which ``ranges`` answers with Keras 3's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras  # before tfmot, which asks TensorFlow for the legacy Keras
+import tensorflow as tf
+from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
+
+Tensor = Any
+Ranges = dict[str, keras.Variable]
+
+STEPS = 255  # steps of an 8-bit grid
+TINY = 1e-6  # half-width of the range of an all-zero kernel or activation: a zero scale breaks the converter
+
+
+def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, layer: keras.Layer) -> Ranges:
+    """The range variables ``<name>_min`` and ``<name>_max`` that ``quantizer`` wants, owned by ``layer``.
+
+    Args:
+        quantizer: One of tfmot's.
+        shape: Shape of the quantized tensor; per-axis ranges have its last dimension.
+        name: Prefix of the variables' names.
+        layer: The Keras 3 layer being built.
+    """
+
+    class Adapter:
+        def add_weight(self, name: str, initializer: Any, trainable: bool, shape: Any = None) -> keras.Variable:
+            return layer.add_weight(
+                name=name,
+                shape=() if shape is None else (shape,),
+                initializer=keras.initializers.Constant(float(initializer.value)),
+                trainable=trainable,
+                aggregation="mean",  # replicas see different batches
+            )
+
+    return quantizer.build(shape, name, Adapter())
+
+
+def values(ranges: Ranges) -> dict[str, Tensor]:
+    """The TensorFlow variables behind ``ranges``, as tfmot's quantizers take them."""
+    return {key: variable.value for key, variable in ranges.items()}
+
+
+class KernelQuantizer(quantizers.LastValueQuantizer):
+    """Symmetric signed 8 bits, -127..127, the range that of the kernel at hand; one a channel of the last axis.
+
+    Args:
+        per_channel: One range a channel, else one for the tensor.
+    """
+
+    def __init__(self, per_channel: bool = True) -> None:
+        super().__init__(num_bits=8, per_axis=per_channel, symmetric=True, narrow_range=True)
+
+    def __call__(self, inputs: Tensor, training: bool, weights: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        if training:
+            axes = list(range(len(inputs.shape) - 1)) if self.per_axis else None
+            bound = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(inputs)), axis=axes), TINY)
+            weights["min_var"].assign(-bound)
+            weights["max_var"].assign(bound)
+        return super().__call__(inputs, False, weights, **kwargs)
+
+
+class ActivationQuantizer(quantizers.MovingAverageQuantizer):
+    """Asymmetric 8 bits over a range that follows a moving average of each batch's minimum and maximum.
+
+    tfmot's decay is 0.999 from a start of -6..6, which a short run never leaves; here it is an argument and the start
+    comes from ``calibrate``.
+
+    Args:
+        decay: Weight of the old range.
+        floor: Values below it mean the same to what follows (-3 before hard-swish): the range ends there.
+        width: The least width of the range.
+    """
+
+    def __init__(self, decay: float = 0.99, floor: float | None = None, width: float = TINY) -> None:
+        super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+        self.decay, self.floor, self.width = decay, floor, width
+
+    def clipped(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The range made to hold zero, to end at the floor and to have its width."""
+        low = tf.minimum(low if self.floor is None else tf.maximum(low, self.floor), 0.0)
+        return low, tf.maximum(tf.maximum(high, 0.0), low + self.width)
+
+    def __call__(self, inputs: Tensor, training: bool, weights: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        if training:
+            values = tf.stop_gradient(inputs)
+            batch = self.clipped(tf.reduce_min(values), tf.reduce_max(values))
+            for variable, new in zip((weights["min_var"], weights["max_var"]), batch, strict=True):
+                variable.assign(variable * self.decay + new * (1.0 - self.decay))
+        return super().__call__(inputs, False, weights, **kwargs)
+
+
+def fixed(inputs: Tensor, low: float, high: float) -> Tensor:
+    """``inputs`` on the 8-bit grid of a range known beforehand."""
+    return quant_ops.FixedQuantize(inputs, low, high)

@@ -1,0 +1,317 @@
+"""Rewrite a float network into one that trains with the arithmetic of its int8 file.
+
+One walk over the graph; what becomes of a layer is one rule in ``RULES``. Rules hand on ``Value``s, which are put on an
+int8 grid only when a consumer needs it: convolution, batch normalization and ReLU are one int8 operation and get one
+grid, at their end. A value also remembers by how much it is scaled against the float network (``layers`` says why).
+
+A new kind of layer takes one function with ``@rule(TheLayer)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers as kl
+
+from edgecls.errors import UsageError
+from edgecls.quantize import layers as ql
+from edgecls.quantize.control import measure_kernels
+from edgecls.quantize.graph import Graph, Op, Ref, trace
+from edgecls.zoo import blocks
+
+Tensor = Any
+
+
+@dataclass
+class Value:
+    """A tensor of the new graph and what it means.
+
+    Args:
+        tensor: The Keras tensor, ``scale`` times that of the float network, plus ``shift``.
+        name: Of the layer that made it; its quantizer is named after it.
+        users: How many operations take it.
+        linear: It comes from an op into which TFLite fuses a following ReLU or constant factor.
+        grid: The quantizer on whose grid it lies, None while it is on none.
+    """
+
+    tensor: Tensor
+    name: str
+    users: int
+    scale: float = 1.0
+    shift: float = 0.0
+    linear: bool = False
+    grid: ql.Quantize | None = None
+
+
+# XNNPACK adds int8 tensors only if no term's step is 2**10 times finer than the sum's: a term that has all but died
+# out would split the graph.
+TERM_WIDTH = 0.02
+
+Rule = Callable[["Rewriter", Op, list[Value]], Value]
+RULES: dict[type, Rule] = {}
+
+
+def rule(*classes: type) -> Callable[[Rule], Rule]:
+    """Register the function below as what becomes of layers of these classes (and of their subclasses)."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(classes, function))
+        return function
+
+    return register
+
+
+def quantize_model(model: keras.Model) -> keras.Model:
+    """The quantization-aware twin of a float network, with its weights.
+
+    Layers keep their names, kernels their scale, so optimizers and learning rates carry over. Call ``calibrate`` on
+    the result before anything else: the ranges of its activations are not set.
+
+    Args:
+        model: A functional Keras 3 network from pixels [batch, size, size, 3] to logits; a ``Normalize`` first layer
+            goes into the file.
+
+    Returns:
+        A functional model of serialisable layers with the same inputs and outputs.
+
+    Raises:
+        UsageError: A layer has no rule; the text names it.
+    """
+    graph = trace(model)
+    network = Rewriter(graph).run(model.name)
+    for layer in {op.layer.name: op.layer for op in graph.ops}.values():
+        _copy_weights(layer, network)
+    measure_kernels(network)
+    return network
+
+
+class Rewriter:
+    """The walk: the new value of each old tensor, and what rules need to make more."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.values: dict[Ref, Value] = {}
+        self.sources: list[Tensor] = []
+
+    def run(self, name: str) -> keras.Model:
+        """Rewrite every operation and close the graph."""
+        for op in self.graph.ops:
+            inputs = [self.values[ref] for ref in op.inputs]
+            self.values[op.output] = self._rule(op.layer)(self, op, inputs)
+        outputs = [self.on_grid(self.plain(self.values[ref])) for ref in self.graph.outputs]
+        one = len(self.sources) == len(outputs) == 1
+        return keras.Model(*((self.sources[0], outputs[0]) if one else (self.sources, outputs)), name=name)
+
+    def _rule(self, layer: keras.Layer) -> Rule:
+        for cls in type(layer).__mro__:
+            if cls in RULES:
+                return RULES[cls]
+        raise UsageError(
+            f"no quantization rule for layers of class {type(layer).__name__}",
+            where=layer.name,
+            fix="register one with edgecls.quantize.rewrite.rule",
+        )
+
+    def result(self, op: Op, tensor: Tensor, **meaning: Any) -> Value:
+        """The value that ``op`` makes."""
+        return Value(tensor, op.layer.name, self.users(op), **meaning)
+
+    def users(self, op: Op) -> int:
+        return len(self.graph.consumers(op.output)) + self.graph.outputs.count(op.output)
+
+    def only_user(self, op: Op) -> keras.Layer | None:
+        """The layer that alone takes the output of ``op``, if one does."""
+        consumers = self.graph.consumers(op.output)
+        return consumers[0].layer if self.users(op) == len(consumers) == 1 else None
+
+    def on_grid(
+        self,
+        value: Value,
+        floor: float | None = None,
+        fixed: tuple[float, float] | None = None,
+        width: float = 0.0,
+    ) -> Tensor:
+        """The tensor of ``value`` on its int8 grid, which is made on first need and is at least ``width`` wide."""
+        if value.grid is None:
+            value.grid = ql.Quantize(fixed, floor, name=f"{value.name}.quant")
+            value.tensor = value.grid(value.tensor)
+        value.grid.quantizer.width = max(value.grid.quantizer.width, width)
+        return value.tensor
+
+    def fused(self, value: Value) -> Tensor:
+        """The tensor for an activation that TFLite fuses into the op before, if nothing else looks at that."""
+        return value.tensor if value.linear and value.users == 1 else self.on_grid(value)
+
+    def rescaled(self, value: Value, scale: float) -> Value:
+        """``value`` at another scale and without shift: free after a linear layer, else an op of its own."""
+        factor = scale / value.scale
+        if factor == 1.0 and not value.shift:
+            return value
+        name = f"{value.name}.rescale"
+        if value.linear and value.users == 1 and value.grid is None and not value.shift:
+            return replace(value, tensor=ql.Rescale(factor, name=name)(value.tensor), scale=scale)
+        return self.affine(value, factor, -value.shift * factor, name, scale)
+
+    def plain(self, value: Value) -> Value:
+        """``value`` at the scale of the float network, for functions that are not homogeneous."""
+        return self.rescaled(value, 1.0)
+
+    def affine(self, value: Value, factor: float, offset: float, name: str, scale: float, shift: float = 0.0) -> Value:
+        """``value * factor + offset`` as a 1x1 depthwise convolution, known as of ``scale`` and ``shift``."""
+        tensor = self.on_grid(value)
+        channels = tensor.shape[-1]
+        tensor = ql.Affine([factor] * channels, [offset] * channels, name=name)(tensor)
+        return Value(tensor, name, 1, scale, shift, linear=True)
+
+
+def _clone(layer: keras.Layer, cls: type | None = None, **changes: Any) -> keras.Layer:
+    return (cls or type(layer)).from_config({**layer.get_config(), **changes})
+
+
+def _copy_weights(layer: keras.Layer, network: keras.Model) -> None:
+    """Give the twin of ``layer`` in ``network`` its variables, by name."""
+    if not layer.variables:
+        return
+    twins = {v.name: v for v in network.get_layer(layer.name).variables}
+    for variable in layer.variables:
+        twins[variable.name].assign(variable.value)
+
+
+@rule(kl.InputLayer)
+def _input(rewriter: Rewriter, op: Op, _: list[Value]) -> Value:
+    tensor = keras.Input(batch_shape=op.layer.batch_shape, dtype=op.layer.dtype, name=op.layer.name)
+    rewriter.sources.append(tensor)
+    return rewriter.result(op, tensor)
+
+
+@rule(blocks.Normalize)
+def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """Pixels are integers: a normalisation with one mean and one scale is just their grid's zero point and step."""
+    mean, std = np.array(op.layer.mean), np.array(op.layer.std)
+    zero = mean[0] * 255
+    low, high = -mean / std, (1 - mean) / std
+    if np.ptp(mean) < 1e-9 and np.ptp(std) < 1e-9 and abs(zero - round(zero)) < 1e-3 and 0 <= zero <= 255:
+        value = rewriter.result(op, _clone(op.layer)(inputs[0].tensor))
+        rewriter.on_grid(value, fixed=(low[0], high[0]))
+        return value
+    pixels = rewriter.on_grid(inputs[0], fixed=(0.0, 255.0))
+    value = rewriter.result(op, ql.Affine(1 / (255 * std), low, name=op.layer.name)(pixels))
+    rewriter.on_grid(value, fixed=(min(low.min(), 0.0), max(high.max(), 0.0)))
+    return value
+
+
+@rule(kl.Conv2D)
+def _conv(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    return _linear(rewriter, op, inputs[0], ql.QuantizedConv2D)
+
+
+@rule(kl.DepthwiseConv2D)
+def _depthwise(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    return _linear(rewriter, op, inputs[0], ql.QuantizedDepthwiseConv2D)
+
+
+@rule(kl.Dense)
+def _dense(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    if len(inputs[0].tensor.shape) != 2:
+        raise UsageError("Dense on a tensor that is not flat", where=op.layer.name, fix="use a 1x1 Conv2D")
+    return _linear(rewriter, op, inputs[0], ql.QuantizedDense)
+
+
+def _linear(rewriter: Rewriter, op: Op, value: Value, cls: type) -> Value:
+    """Undo the scale of the input in the kernel; for a hard-sigmoid that follows, fold its slope and offset too."""
+    if op.layer.activation is not keras.activations.linear:
+        raise UsageError("an activation inside a layer", where=op.layer.name, fix="make it a layer of its own")
+    value = value if not value.shift else rewriter.plain(value)
+    scale, shift = 1.0, 0.0
+    follower = rewriter.only_user(op)
+    if isinstance(follower, blocks.HardSigmoid):
+        scale, shift = 6.0 * follower.slope, 6.0 * follower.offset
+    layer = _clone(op.layer, cls, input_scale=value.scale, output_scale=scale, output_shift=shift)
+    return rewriter.result(op, layer(rewriter.on_grid(value)), scale=scale, shift=shift, linear=True)
+
+
+@rule(kl.BatchNormalization)
+def _batch_norm(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """The converter folds it into the convolution before; where there is none, into an identity one."""
+    value = rewriter.plain(inputs[0])
+    if not (value.linear and value.users == 1 and value.grid is None):
+        value = rewriter.affine(value, 1.0, 0.0, f"{op.layer.name}.identity", 1.0)
+    return rewriter.result(op, _clone(op.layer, ql.FreezableBatchNormalization)(value.tensor), linear=True)
+
+
+@rule(kl.ReLU)
+def _relu(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    if op.layer.negative_slope or op.layer.threshold:
+        raise UsageError("a leaky or thresholded ReLU", where=op.layer.name, fix="use a plain one")
+    value = inputs[0] if op.layer.max_value is None and not inputs[0].shift else rewriter.plain(inputs[0])
+    return rewriter.result(op, _clone(op.layer)(rewriter.fused(value)), scale=value.scale)
+
+
+@rule(blocks.HardSwish)
+def _hard_swish(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """Below -3 it is zero, so the grid of its input ends there: finer steps for what matters."""
+    value = rewriter.plain(inputs[0])
+    tensor = rewriter.on_grid(value, floor=-3.0 if value.users == 1 else None, width=TERM_WIDTH)
+    return rewriter.result(op, ql.ScaledHardSwish(name=op.layer.name)(tensor), scale=6.0, linear=True)
+
+
+@rule(blocks.HardSigmoid)
+def _hard_sigmoid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """``relu6(6 * slope * x + 6 * offset)``, six times the gate; the linear part is in the layer before."""
+    value, scale, shift = inputs[0], 6.0 * op.layer.slope, 6.0 * op.layer.offset
+    if (value.scale, value.shift) != (scale, shift):
+        value = rewriter.plain(value)
+        value = rewriter.affine(value, scale, shift, f"{op.layer.name}.slope", scale, shift)
+    tensor = kl.ReLU(max_value=6.0, name=op.layer.name)(rewriter.fused(value))
+    return rewriter.result(op, tensor, scale=6.0)
+
+
+@rule(kl.Multiply)
+def _multiply(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    factors = [value if not value.shift else rewriter.plain(value) for value in inputs]
+    tensor = _clone(op.layer)([rewriter.on_grid(value) for value in factors])
+    return rewriter.result(op, tensor, scale=float(np.prod([value.scale for value in factors])), linear=True)
+
+
+@rule(kl.Add)
+def _add(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """Both terms at one scale: that of a term which cannot be rescaled for free."""
+    stuck = [v.scale for v in inputs if not (v.linear and v.users == 1 and v.grid is None)]
+    scale = max(stuck) if stuck else inputs[0].scale
+    terms = [rewriter.on_grid(rewriter.rescaled(value, scale), width=TERM_WIDTH * scale) for value in inputs]
+    return rewriter.result(op, _clone(op.layer)(terms), scale=scale, linear=True)
+
+
+@rule(kl.GlobalAveragePooling2D)
+def _mean(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    tensor = _clone(op.layer)(rewriter.on_grid(inputs[0]))
+    return rewriter.result(op, tensor, scale=inputs[0].scale, shift=inputs[0].shift)
+
+
+@rule(kl.MaxPooling2D, kl.AveragePooling2D, kl.ZeroPadding2D, kl.Flatten, kl.Reshape, kl.Dropout)
+def _same_grid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """Ops whose int8 output has the grid of its input. Averages are rounded to it.
+
+    A pool with several consumers is put on it once more, else the converter leaves one of them in float.
+    """
+    value = inputs[0] if not inputs[0].shift else rewriter.plain(inputs[0])
+    tensor = _clone(op.layer)(rewriter.on_grid(value))
+    assert value.grid is not None
+    if isinstance(op.layer, kl.AveragePooling2D) or rewriter.users(op) > 1:
+        tensor = value.grid(tensor, follow=False)
+    return rewriter.result(op, tensor, scale=value.scale, grid=value.grid)
+
+
+@rule(kl.Activation)
+def _activation(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    kind = keras.activations.serialize(op.layer.activation)
+    if kind == "linear":
+        return replace(inputs[0], users=rewriter.users(op))
+    if kind in ("relu", "relu6"):
+        value = inputs[0] if kind == "relu" and not inputs[0].shift else rewriter.plain(inputs[0])
+        return rewriter.result(op, _clone(op.layer)(rewriter.fused(value)), scale=value.scale)
+    raise UsageError(f"no quantization rule for activation {kind!r}", where=op.layer.name)
