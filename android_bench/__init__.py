@@ -31,6 +31,7 @@ def bench(
     rounds: int = 3,
     warmup_s: float = 0.5,
     run_s: float = 0.5,
+    repeats: int = 3,
     protocol: str = "standard",
     profile: bool = False,
     seed: int = 0,
@@ -47,6 +48,7 @@ def bench(
         rounds: Rounds, in which all models and thread counts take turns.
         warmup_s: Least seconds of warming up before a round.
         run_s: Least seconds of measuring a round.
+        repeats: How often disturbed rounds are measured again before the result is marked unsure.
         protocol: ``"standard"``, or ``"mlperf"``: at least 1,024 runs and 60 s a round.
         profile: Times of the single operators (phones only).
         seed: Seed of the input and of the bootstrap.
@@ -68,8 +70,9 @@ def bench(
 
     counts = parse_threads(threads)
     plan = Protocol(
-        name=protocol, warmup=warmup, warmup_s=warmup_s, runs=runs, run_s=run_s, rounds=rounds, seed=seed
-    )
+        name=protocol, warmup=warmup, warmup_s=warmup_s, runs=runs, run_s=run_s, rounds=rounds, repeats=repeats,
+        seed=seed,
+    )  # fmt: skip
     files = find_models(models)
     target = resolve(device)
     if target.kind != "host":

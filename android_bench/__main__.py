@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     add("--warmup", type=int, default=10, metavar="N", help="least runs before each round (10)")
     add("--runs", type=int, default=30, metavar="N", help="least measured runs a round (30)")
     add("--rounds", type=int, default=3, metavar="N", help="rounds, all models taking turns (3)")
+    add("--repeats", type=int, default=3, metavar="N", help="most repeats of disturbed rounds (3)")
     add("--protocol", choices=PROTOCOLS, default="standard", help="mlperf: 1,024 runs and 60 s a round")
     add("--seed", type=int, default=0, help="seed of the random input and of the bootstrap (0)")
     add("--json", metavar="OUT", help="write bench.json to this file, or to stdout with -")
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             document = bench(
                 options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
-                rounds=options.rounds, protocol=options.protocol, seed=options.seed, on_event=_progress,
+                rounds=options.rounds, repeats=options.repeats, protocol=options.protocol, seed=options.seed, on_event=_progress,
             )  # fmt: skip
         except Interrupted as stop:
             _write(stop.document, options)

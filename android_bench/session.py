@@ -18,6 +18,7 @@ from android_bench.stats import summarise
 GROUP = 8
 _KEPT_SAMPLES = 1024
 _MB = 2**20
+_OFF = "its median is"
 
 
 class Case:
@@ -105,9 +106,11 @@ class Session:
             if not disturbed:
                 break
             self._tell({"event": "settle", "cases": len(disturbed)})
-            self._backend.settle()
+            settled = self._backend.settle()
             for case in disturbed:
                 self._guard(case, self._measure, number=len(case.rounds), repeat=True)
+            if not settled:
+                break  # the disturbance lasts; waiting again would only take longer to say so
         for case in cases:
             case.close()
             self._tell(case.event("result", **self._outcome(case)))
@@ -137,8 +140,14 @@ class Session:
     def _judge(self, case: Case) -> list[str]:
         return judge(case.rounds, case.threads, self._protocol, self._backend)
 
-    def _lacking(self, case: Case) -> int:
-        return self._protocol.rounds - sum(not why for why in self._judge(case))
+    def _lacking(self, case: Case) -> bool:
+        """Whether clean rounds are too few, or too many disagreed for no reason that we can see.
+
+        Repeating until enough rounds agree would find agreement anywhere: at most a third may be outliers.
+        """
+        reasons = self._judge(case)
+        clean, off = reasons.count(""), sum(why.startswith(_OFF) for why in reasons)
+        return clean < max(self._protocol.rounds, 2 * off)
 
     def _outcome(self, case: Case) -> dict[str, Any]:
         """``status``, ``why``, and which rounds the figures come from."""
@@ -151,7 +160,7 @@ class Session:
         reasons = self._judge(case)
         used = [index for index, why in enumerate(reasons) if not why]
         repeated = len(case.rounds) - self._protocol.rounds
-        if len(used) >= self._protocol.rounds:
+        if not self._lacking(case):
             why = f"{repeated} disturbed round(s) measured again" if repeated > 0 else ""
             return {"status": "ok", "why": why, "used": used}
         if len(case.rounds) < self._protocol.rounds:
@@ -193,15 +202,12 @@ class Session:
 def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Backend) -> list[str]:
     """Why each round is not to be used; the empty string for a clean one."""
     reasons = [_foreign(r, threads, protocol, backend) for r in rounds]
-    medians = [statistics.median(r.samples_ms) for r in rounds]
-    clean = [m for m, why in zip(medians, reasons, strict=True) if not why]
-    if not clean:
-        return reasons
-    others = statistics.median(clean)
-    for index, median in enumerate(medians):
-        off = median / others - 1 if others else 0.0
-        if not reasons[index] and abs(off) > protocol.off_limit:
-            reasons[index] = f"its median is {off:+.0%} off the others'"
+    clean = {i: statistics.median(r.samples_ms) for i, r in enumerate(rounds) if not reasons[i]}
+    for index, median in clean.items():
+        others = [m for i, m in clean.items() if i != index]
+        off = median / statistics.median(others) - 1 if others else 0.0
+        if abs(off) > protocol.off_limit:
+            reasons[index] = f"{_OFF} {off:+.0%} off the others'"
     return reasons
 
 

@@ -1,0 +1,381 @@
+"""Measuring on this computer: real models through real workers, and the session over a played backend."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from android_bench import BenchError, BenchUsageError, DeviceMissing, Interrupted, bench, exit_code
+from android_bench.host import HostBackend, HostRunner
+from android_bench.models import ModelFile, find_models, parse_threads
+from android_bench.output import atomic, read_json, to_csv, write_json
+from android_bench.protocol import Loaded, Protocol, Round
+from android_bench.session import Session, judge
+
+REPO = Path(__file__).parents[1]
+QUICK = {"warmup": 2, "warmup_s": 0.0, "runs": 12, "run_s": 0.0, "rounds": 2, "repeats": 0}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny network in fp32 and int8, one whose outputs are NaN, and a torn file."""
+    import keras
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("models")
+    image = keras.Input((32, 32, 3), batch_size=1)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(image)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(16, 3, activation="relu")(x))
+    net = keras.Model(image, keras.layers.Dense(4)(x))
+
+    def convert(model: Any, name: str, int8: bool = False) -> Path:
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        if int8:
+            photos = np.random.default_rng(0).random((4, 1, 32, 32, 3), np.float32)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([photo] for photo in photos)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.uint8
+        path = folder / f"{name}.tflite"
+        path.write_bytes(converter.convert())
+        return path
+
+    fp32 = convert(net, "fp32")
+    negative = keras.layers.Lambda(lambda t: tf.math.log(-1.0 - t))(image)
+    torn = folder / "torn.tflite"
+    torn.write_bytes(fp32.read_bytes()[:2000])
+    return {
+        "fp32": fp32,
+        "int8": convert(net, "int8", int8=True),
+        "nan": convert(keras.Model(image, negative), "nan"),
+        "torn": torn,
+    }
+
+
+@pytest.fixture(scope="session")
+def document(models: dict[str, Path]) -> dict[str, Any]:
+    """One real measurement of a good model in two precisions, a torn and a NaN one, with 1 and 2 threads."""
+    events: list[dict[str, Any]] = []
+    files = [models[name] for name in ("fp32", "torn", "int8", "nan")]
+    result = bench(files, "host", [1, 2], on_event=events.append, **QUICK)
+    return {**result, "events": events}
+
+
+def test_figures_are_those_of_the_runs(document: dict[str, Any], models: dict[str, Path]) -> None:
+    assert document["schema"] == "android_bench/1" and document["complete"]
+    good = [r for r in document["results"] if r["model"] in ("fp32.tflite", "int8.tflite")]
+    assert [(r["model"], r["threads"]) for r in good] == [
+        (model, threads) for model in ("fp32.tflite", "int8.tflite") for threads in (1, 2)
+    ]
+    for r in good:
+        assert r["status"] in ("ok", "unsure") and (r["status"] == "ok" or r["why"])
+        used = [row for row in r["rounds"] if row["used"]]
+        runs = np.concatenate([row["samples_ms"] for row in used])
+        assert r["n"] == len(runs) == sum(row["n"] for row in used) and all(row["n"] == 12 for row in used)
+        assert r["median_ms"] == pytest.approx(np.median(runs), abs=2e-5)
+        assert r["ci95_ms"][0] <= r["median_ms"] <= r["ci95_ms"][1]
+        assert 0 < r["min_ms"] <= r["median_ms"] <= r["p90_ms"] <= r["p99_ms"] <= r["max_ms"]
+        assert r["init_ms"] > 0 and r["first_ms"] > 0
+        assert 0 < r["peak_mb"] < r["peak_total_mb"]
+        assert r["bytes"] == models[r["model"].split(".")[0]].stat().st_size and len(r["sha256"]) == 64
+        assert r["partitions"] == 1
+
+
+def test_broken_models_fail_alone(document: dict[str, Any]) -> None:
+    bad = {r["model"]: r for r in document["results"] if r["status"] == "failed"}
+    assert set(bad) == {"torn.tflite", "nan.tflite"}
+    assert "not finite" in bad["nan.tflite"]["why"]
+    for r in bad.values():
+        assert r["why"] and "\n" not in r["why"] and r["median_ms"] is None and r["n"] == 0
+    assert exit_code(document) == 1
+
+
+def test_rounds_take_turns(document: dict[str, Any]) -> None:
+    rounds = [e for e in document["events"] if e["event"] == "round" and not e["repeat"]]
+    once = [("fp32.tflite", 1), ("fp32.tflite", 2), ("int8.tflite", 1), ("int8.tflite", 2)]
+    assert [(e["model"], e["threads"]) for e in rounds] == once * 2
+
+
+def test_json_and_csv(document: dict[str, Any], tmp_path: Path) -> None:
+    clean = {key: value for key, value in document.items() if key != "events"}
+    write_json(clean, tmp_path / "bench.json")
+    assert read_json(tmp_path / "bench.json") == clean
+    assert max(map(len, (tmp_path / "bench.json").read_text().splitlines())) < 20_000
+    rows = list(csv.DictReader(io.StringIO(to_csv(clean))))
+    assert [row["status"] for row in rows] == [r["status"] for r in clean["results"]]
+    assert float(rows[0]["median_ms"]) == clean["results"][0]["median_ms"] and rows[2]["median_ms"] == ""
+
+
+def test_table_names_every_result(document: dict[str, Any]) -> None:
+    from android_bench.report import print_table
+
+    text = io.StringIO()
+    print_table(document, text)
+    for r in document["results"]:
+        assert (
+            r["model"] in text.getvalue() and r["status"] in text.getvalue() and r["why"] in text.getvalue()
+        )
+
+
+def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "android_bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=REPO, **kwargs)
+
+
+def test_command_line_alone_without_tensorflow(models: dict[str, Path], tmp_path: Path) -> None:
+    """Decoys of TensorFlow, Keras and edgecls stand first on the path of the command and of its workers."""
+    for name in ("tensorflow", "keras", "edgecls"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\n")
+    path = os.pathsep.join([str(tmp_path), str(REPO)])
+    options = ["--threads", "1", "--rounds", "1", "--repeats", "0", "--json", str(tmp_path / "b.json")]
+    done = run(str(models["int8"]), *options, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    assert "int8.tflite" in done.stdout
+    assert read_json(tmp_path / "b.json")["results"][0]["status"] in ("ok", "unsure")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_torn_model_exits_1_and_keeps_the_rest(models: dict[str, Path]) -> None:
+    done = run(str(models["torn"]), str(models["fp32"]), "--rounds", "1", "--repeats", "0", "--json", "-")
+    assert done.returncode == 1
+    assert [r["status"] == "failed" for r in json.loads(done.stdout)["results"]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["{fp32}", "--threads", "0,x"], 2, "threads must be numbers from 1 to 64"),
+        (["{fp32}", "--runs", "0"], 2, "runs must be at least 1"),
+        (["nowhere.tflite"], 2, "no such model file"),
+        (["{repo}/pyproject.toml"], 2, "not a TFLite file"),
+        (["{repo}/tests/data/bench"], 2, "no .tflite file"),
+        (["{fp32}", "--device", "sd855"], 3, "--device host"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], code: int, says: str, models: dict[str, Path]) -> None:
+    done = run(
+        *(a.format(fp32=models["fp32"], repo=REPO) for a in arguments),
+        env={**os.environ, "ANDROID_ADB_SERVER_PORT": "1"},
+    )
+    assert done.returncode == code
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1 and done.stdout == ""
+
+
+def test_ctrl_c_keeps_the_figures_so_far(models: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "b.json"
+    command = [
+        sys.executable,
+        "-m",
+        "android_bench",
+        str(models["fp32"]),
+        "--rounds",
+        "500",
+        "--json",
+        str(out),
+    ]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "round 1" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    result = read_json(out)["results"][0]
+    assert result["status"] == "unsure" and "interrupted" in result["why"] and result["n"] > 0
+
+
+def test_dead_worker_is_a_failure_with_a_reason(models: dict[str, Path]) -> None:
+    runner = HostRunner(find_models([models["fp32"]])[0], 1, seed=0)
+    try:
+        runner.load()
+        os.kill(runner._process.pid, signal.SIGKILL)
+        with pytest.raises(BenchError, match=r"died \(signal 9\)"):
+            runner.measure(Protocol())
+    finally:
+        runner.close()
+
+
+def test_memory_of_the_parent_is_not_counted(models: dict[str, Path]) -> None:
+    """ru_maxrss is handed down through fork and exec; the figure reported is not."""
+    ballast = np.ones(600 * 2**20, np.uint8)
+    runner = HostRunner(find_models([models["fp32"]])[0], 1, seed=0)
+    try:
+        runner.load()
+        peak = runner.measure(Protocol(warmup=0, warmup_s=0, runs=1, run_s=0)).peak_total_bytes
+    finally:
+        runner.close()
+    assert peak is not None and 0 < peak < ballast.nbytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "0,x", "1,,2", "-1", "1.5", "65", "²", [], [True], "1 2"])
+def test_threads_refused(text: Any) -> None:
+    with pytest.raises(BenchUsageError):
+        parse_threads(text)
+
+
+def test_threads_accepted() -> None:
+    assert parse_threads("1, 2,4") == [1, 2, 4] == parse_threads([1, 2, 4, 2])
+    assert parse_threads(2) == [2]
+
+
+def test_protocols() -> None:
+    mlperf = Protocol("mlperf")
+    assert (mlperf.runs, mlperf.run_s) == (1024, 60.0)
+    assert (Protocol().warmup, Protocol().runs) == (10, 30)
+    with pytest.raises(BenchUsageError, match="no protocol"):
+        Protocol("fast")
+
+
+def test_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic(tmp_path / "x.json") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BenchUsageError, match="cannot write"), atomic(tmp_path / "no" / "x.json"):
+        pass
+
+
+def test_unmeasurable_number_is_refused_in_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json({"x": float("nan")}, tmp_path / "x.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def quiet(median: float, **what: Any) -> Round:
+    return Round([median] * 5, foreign_cores=0.0, wait=0.0, switches=0, seconds=1.0, **what)
+
+
+class Played:
+    """A backend whose rounds are given: a list of rounds, or errors to raise, for each model name."""
+
+    cores, foreign_limit = 2, 0.2
+
+    def __init__(self, script: dict[str, list[Any]]) -> None:
+        self.script, self.settled, self.open_now, self.settles = script, 0, 0, True
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "played", "name": "played"}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def settle(self) -> bool:
+        self.settled += 1
+        return self.settles
+
+    def open(self, model: ModelFile, threads: int, seed: int) -> Any:
+        backend, steps = self, iter(self.script[model.name])
+
+        class Runner:
+            def load(self) -> Loaded:
+                backend.open_now += 1
+                return Loaded(1.0, 2.0)
+
+            def measure(self, protocol: Protocol) -> Round:
+                step = next(steps)
+                if isinstance(step, BaseException):
+                    raise step
+                return step
+
+            def close(self) -> None:
+                backend.open_now -= 1
+
+        return Runner()
+
+
+def play(script: dict[str, list[Any]], threads: int = 1, **protocol: Any) -> tuple[dict[str, Any], Played]:
+    backend = Played(script)
+    files = [ModelFile(Path(name), name, "0" * 64, 1) for name in script]
+    return Session(backend, files, [threads], Protocol(**protocol)).run(), backend
+
+
+BUSY = Round([5.0] * 5, foreign_cores=1.5, wait=0.0)
+WAITING = Round([5.0] * 5, foreign_cores=None, wait=0.3)
+
+
+def test_quiet_rounds_are_used() -> None:
+    document, backend = play({"m": [quiet(5.0), quiet(5.1), quiet(5.2)]})
+    (result,) = document["results"]
+    assert (result["status"], result["why"], result["n"], result["median_ms"]) == ("ok", "", 15, 5.1)
+    assert backend.settled == backend.open_now == 0
+
+
+@pytest.mark.parametrize("bad", [BUSY, WAITING, quiet(6.0), quiet(4.0)])
+def test_disturbed_round_is_measured_again(bad: Round) -> None:
+    document, backend = play({"m": [quiet(5.0), bad, quiet(5.1), quiet(5.2)]})
+    (result,) = document["results"]
+    assert result["status"] == "ok" and "measured again" in result["why"] and backend.settled == 1
+    assert [r["used"] for r in result["rounds"]] == [True, False, True, True]
+    assert result["median_ms"] == 5.1 and result["rounds"][1]["why"]
+
+
+@pytest.mark.parametrize("bad", [BUSY, WAITING])
+def test_lasting_disturbance_is_unsure(bad: Round) -> None:
+    document, backend = play({"m": [bad] * 6})
+    (result,) = document["results"]
+    assert (
+        result["status"] == "unsure"
+        and "6 of 6 rounds" in result["why"]
+        and "other programs" in result["why"]
+    )
+    assert result["n"] == 30 and backend.settled == 3  # shown, and marked
+
+
+def test_two_clean_rounds_of_three_are_unsure_and_the_figures_theirs() -> None:
+    (result,) = play({"m": [quiet(5.0), quiet(5.0), *[BUSY] * 4]})[0]["results"]
+    assert result["status"] == "unsure" and result["n"] == 10
+
+
+@pytest.mark.parametrize(
+    "medians", [(5, 6, 7, 5, 6, 7), (5, 6, 6, 5, 5, 6), (5, 5, 6, 6, 6, 5), (5, 9, 7, 4, 6, 3)]
+)
+def test_repeating_never_makes_rounds_agree_that_do_not(medians: tuple[float, ...]) -> None:
+    (result,) = play({"m": [quiet(m) for m in medians]})[0]["results"]
+    assert result["status"] == "unsure" and "off the others" in result["why"]
+
+
+def test_no_more_repeats_where_the_device_does_not_settle() -> None:
+    backend = Played({"m": [BUSY] * 4})
+    backend.settles = False
+    document = Session(backend, [ModelFile(Path("m"), "m", "0" * 64, 1)], [1], Protocol()).run()
+    assert len(document["results"][0]["rounds"]) == 4 and document["results"][0]["status"] == "unsure"
+
+
+def test_waiting_for_own_threads_is_no_disturbance() -> None:
+    assert play({"m": [WAITING] * 3}, threads=4)[0]["results"][0]["status"] == "ok"
+
+
+def test_failure_in_mid_run_leaves_the_others() -> None:
+    document, backend = play({"bad": [quiet(5.0), BenchError("gone")], "good": [quiet(5.0)] * 3})
+    assert [r["status"] for r in document["results"]] == ["failed", "ok"]
+    assert document["results"][0]["why"] == "gone" and backend.open_now == 0
+
+
+def test_interrupt_keeps_what_there_is() -> None:
+    with pytest.raises(Interrupted) as stop:
+        play({"a": [quiet(5.0), quiet(5.0)], "b": [quiet(5.0), KeyboardInterrupt()]})
+    assert stop.value.exit_code == 130
+    assert [r["status"] for r in stop.value.document["results"]] == ["unsure", "unsure"]
+    assert not stop.value.document["complete"]
+
+
+def test_missing_runtime_stops_all() -> None:
+    with pytest.raises(DeviceMissing):
+        play({"a": [DeviceMissing("no TFLite runtime")]})
+
+
+def test_many_cases_are_measured_in_groups() -> None:
+    document, _ = play({f"m{i}": [quiet(5.0)] * 3 for i in range(20)})
+    assert len(document["results"]) == 20 and document["protocol"]["interleaved"] == 8
+
+
+def test_judge_needs_a_clean_round_to_compare_with() -> None:
+    assert judge([], 1, Protocol(), HostBackend()) == []
+    assert all(judge([BUSY, BUSY], 1, Protocol(), Played({})))
