@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgecls import _yaml
 from edgecls._explain import is_union, section_of, usage_error
 from edgecls.errors import UsageError
+from edgecls.zoo import catalog
 
 _PATH = "path"  # marks a field as a path on disk
 FilePath = Annotated[str, _PATH]
@@ -288,9 +289,20 @@ def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
     for text in overrides:
         tree.merge(_override(text, tree))
     try:
-        return Recipe.model_validate(_absolute(Recipe, tree, tree.values, ()))
+        recipe = Recipe.model_validate(_absolute(Recipe, tree, tree.values, ()))
     except ValidationError as error:
         raise usage_error(error, tree, Recipe) from None
+    _known("model", recipe.model, tree)
+    if recipe.teacher is not None:
+        _known("teacher", recipe.teacher, tree)
+    return recipe
+
+
+def _known(section: str, network: Model | Teacher, tree: _yaml.Tree) -> None:
+    try:
+        catalog.get(network.name)
+    except catalog.UnknownModelError as error:
+        raise UsageError(f"{section}.name: {error}", where=tree.origin((section, "name")).text) from None
 
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> _yaml.Tree:

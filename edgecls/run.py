@@ -339,7 +339,7 @@ def _runs(folder: Path, pattern: str = "*") -> list[Run]:
 
 def _new_folder(parent: Path) -> Path:
     stamp = _now()
-    names = [stamp, *(f"{stamp}-{i}" for i in range(2, 100))]
+    names = [stamp, *(f"{stamp}-{i:02d}" for i in range(2, 100))]
     return next(parent / name for name in names if not (parent / name).exists())
 
 

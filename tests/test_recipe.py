@@ -1,0 +1,219 @@
+"""The recipe: what is accepted, what is refused and with which line, inheritance, overrides, round trips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecls import _yaml, recipe
+from edgecls.errors import UsageError
+from edgecls.recipe import Recipe, load_recipe
+
+BASIC = """\
+name: demo
+model:
+  name: MobileNetV3_small_x1_0
+data:
+  path: photos
+train:
+  epochs: 3
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a recipe under ``folder/`` and stand beside that folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+
+    def write(text: str = BASIC, name: str = "r.yaml") -> Path:
+        path = Path("folder") / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(path: Path, *overrides: str) -> str:
+    with pytest.raises(UsageError) as error:
+        load_recipe(path, overrides)
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_defaults_and_types(write):
+    loaded = load_recipe(write())
+    assert loaded.train.epochs == 3
+    assert loaded.train.optimizer.momentum == 0.9
+    assert loaded.teacher is None and loaded.distill is None
+    assert loaded.export.precisions == ["fp32", "int8"]
+
+
+# (override, what the line must say)
+WRONG = [
+    ("train.epohcs=3", "unknown key 'train.epohcs'", "did you mean 'epochs'?"),
+    ("trian.epochs=3", "unknown key 'trian'", "did you mean 'train'?"),
+    ("train.optimizer.learning=3", "unknown key 'train.optimizer.learning'", "known keys here: name, lr"),
+    ("train.epochs=many", "train.epochs: expected a whole number", 'got text "many"'),
+    ("train.epochs='5'", "train.epochs: expected a whole number", 'got text "5"'),
+    ("train.epochs=5.5", "train.epochs: expected a whole number", "got number 5.5"),
+    ("train.epochs=true", "train.epochs: expected a whole number", "got boolean true"),
+    ("train.epochs=", "train.epochs: expected a whole number", "got null"),
+    ("train.epochs=0", "train.epochs: expected greater than or equal to 1", "got whole number 0"),
+    ("train.optimizer.lr=yes", "train.optimizer.lr: expected a number", "got boolean true"),
+    ("train.optimizer.lr=.inf", "train.optimizer.lr: expected", "got number Infinity"),
+    ("train.optimizer.name=rmsprop", "expected 'sgd' or 'adam'", 'got text "rmsprop"'),
+    ("train.schedule.warmup_epochs=9", "train: schedule.warmup_epochs is longer", ""),
+    ("train=fast", "train: expected a mapping with the keys of Train", 'got text "fast"'),
+    ("data.classes=1.5", "data.classes: expected a list or a whole number", "got number 1.5"),
+    ("data.classes=1", "classes must be at least 2", ""),
+    ("data.classes=[a]", "classes must name at least 2", ""),
+    ("data.classes=[a, a]", "classes has a name twice", ""),
+    ("data.classes=[a, no]", "data.classes.1: expected text", "got boolean false"),
+    ("data.path=null", "source 'folder' needs path", ""),
+    ("augment.crop_scale=[0.5]", "augment.crop_scale: expected a list of at least 2", ""),
+    ("augment.crop_scale=[1, 0.5]", "crop_scale must be [low, high]", ""),
+    ("bench.threads=[1, 0]", "bench.threads.1: expected greater than", ""),
+    ("bench.threads.0=1", "bench.threads is a list: set it whole", ""),
+    ("export.precisions=[]", "export.precisions: expected a list of at least 1", ""),
+    ("teacher.weights=imagenet", "key 'teacher.name' is missing", ""),
+    ("distill={}", "distill needs a teacher", ""),
+    ("name=../up", "name: expected a name of letters", ""),
+    ("name=latest", "name 'latest' is taken", ""),
+    ("model.name=MobileNetV3_smal_x1_0", "model.name: unknown model", "MobileNetV3_small_x1_0"),
+    ("train.epochs=[", "not valid YAML", ""),
+    ("train.epochs", "an override is KEY=VALUE", ""),
+    ("train..epochs=1", "an override is KEY=VALUE", ""),
+    ("=1", "an override is KEY=VALUE", ""),
+]
+
+
+@pytest.mark.parametrize(("override", "what", "also"), WRONG)
+def test_wrong_override(write, override, what, also):
+    text = write(BASIC + "bench: {threads: [1]}\n")
+    line = refused(text, override)
+    assert what in line and also in line
+    if not line.startswith(("data: ", "train: ", "augment: ", "distill", "source", "name", "key")):
+        assert f"-o {override}" in line
+
+
+def test_line_and_key_in_the_file(write):
+    path = write(BASIC + "  optimizer:\n    momentun: 0.5\n")
+    assert refused(path) == (
+        "unknown key 'train.optimizer.momentun' (folder/r.yaml:9); did you mean 'momentum'?"
+    )
+    path = write(BASIC.replace("epochs: 3", "epochs: three"))
+    assert refused(path) == 'train.epochs: expected a whole number, got text "three" (folder/r.yaml:7)'
+
+
+def test_line_in_the_file_that_is_inherited_from(write):
+    write(BASIC + "seeed: 1\n", "base.yaml")
+    assert "(folder/base.yaml:8)" in refused(write("base: base.yaml\nname: other\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "the recipe is empty"),
+        ("# only a comment\n", "the recipe is empty"),
+        ("- a\n", "a recipe is a mapping"),
+        ("just text", "a recipe is a mapping"),
+        ("name: demo\nmodel: {name: x\n", "not valid YAML"),
+        ("name: demo\n\tmodel: x\n", "folder/r.yaml:2"),
+        ("name: a\nname: b\n", "key 'name' is written twice (folder/r.yaml:2)"),
+        ("name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("name: &a [*a]\n", "circle"),
+        ("? [a, b]\n: c\n", "a key must be a plain name"),
+        ("name: demo\n", "key 'model' is missing"),
+        ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+            f"{n}: &{n} [{','.join([f'*{p}'] * 10)}]\n" for p, n in zip("abcdef", "bcdefg", strict=True)
+        ), "too large"),
+    ],
+)  # fmt: skip
+def test_bad_files(write, text, what):
+    assert what in refused(write(text))
+
+
+def test_missing_file_and_folder(write, tmp_path):
+    assert "no such recipe (folder/none.yaml)" in refused(Path("folder/none.yaml"))
+    assert "is a folder" in refused(tmp_path)
+    (tmp_path / "b.yaml").write_bytes(b"name: \xff\xfe")
+    assert "not UTF-8" in refused(tmp_path / "b.yaml")
+
+
+def test_base_merges_in_order(write):
+    write(BASIC + "  optimizer: {lr: 0.5, nesterov: true}\n", "a.yaml")
+    write("train: {epochs: 7, optimizer: {lr: 0.25}}\n", "b.yaml")
+    loaded = load_recipe(write("base: [a.yaml, b.yaml]\nname: c\ntrain: {batch_size: 8}\n", "c.yaml"))
+    assert (loaded.name, loaded.train.epochs, loaded.train.batch_size) == ("c", 7, 8)
+    assert (loaded.train.optimizer.lr, loaded.train.optimizer.nesterov) == (0.25, True)
+
+
+def test_base_in_a_circle_or_missing(write):
+    write("base: b.yaml\n", "a.yaml")
+    assert "b.yaml -> a.yaml -> b.yaml" in refused(write("base: a.yaml\n", "b.yaml"))
+    assert "no such recipe: none.yaml (folder/r.yaml:2)" in refused(write("name: x\nbase: none.yaml\n"))
+    assert "base: expected a file name" in refused(write("base: {a: b}\n"))
+
+
+def test_overrides(write):
+    path = write()
+    changes = [
+        "train.optimizer.lr=1e-3",
+        "teacher={name: EfficientNetLite0, weights: imagenet}",
+        "seed=7",
+        "distill={}",
+    ]
+    loaded = load_recipe(path, changes)
+    assert loaded.train.optimizer.lr == 1e-3
+    assert loaded.teacher is not None and loaded.teacher.weights == "imagenet"
+    assert loaded.distill is not None and loaded.distill.weight == 1.0
+    assert load_recipe(path).override(changes) == loaded
+    assert load_recipe(path, [*changes, "teacher=null", "distill=null"]).teacher is None
+
+
+def test_paths_are_relative_to_the_recipe_unless_they_exist_here(write, tmp_path):
+    assert load_recipe(write()).data.path == str(tmp_path / "folder" / "photos")
+    (tmp_path / "photos").mkdir()
+    assert load_recipe(write()).data.path == str(tmp_path / "photos")
+    assert load_recipe(write(), ["data.path=there"]).data.path == str(tmp_path / "there")
+    assert load_recipe(write(), ["model.weights=imagenet"]).model.weights == "imagenet"
+    assert load_recipe(write(), ["model.weights=w.npz"]).model.weights == str(tmp_path / "w.npz")
+
+
+def test_dump_loads_back_equal_and_hashes_tell_apart(write, tmp_path):
+    first = load_recipe(
+        write(), ["data.classes=['no', '1e-3', '1', 'ok: x', 'ä']", "train.optimizer.lr=1e-7"]
+    )
+    (tmp_path / "again.yaml").write_text(first.dump(), encoding="utf-8")
+    again = load_recipe(tmp_path / "again.yaml")
+    assert again == first and again.hash() == first.hash()
+    assert again.hash() != load_recipe(write(), ["seed=1"]).hash()
+
+
+@given(
+    st.dictionaries(st.text(min_size=1), st.text() | st.floats(allow_nan=False) | st.integers() | st.none())
+)
+def test_yaml_round_trip(values):
+    assert _yaml.parse(_yaml.dump(values), "x", Path()).values == values
+
+
+def _sections() -> list[type]:
+    return [c for c in vars(recipe).values() if isinstance(c, type) and issubclass(c, recipe.Section)]
+
+
+@pytest.mark.parametrize("section", _sections(), ids=lambda c: c.__name__)
+def test_every_section_is_strict_and_documented(section):
+    assert section.__doc__
+    assert section.model_config["extra"] == "forbid" and section.model_config["strict"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("recipes/**/*.yaml")), ids=lambda p: p.stem
+)
+def test_the_recipes_that_come_with_it_load(path):
+    assert isinstance(load_recipe(path), Recipe)
