@@ -18,8 +18,10 @@ from edgecls.report.figures import (
     points,
     rows,
     split_counts,
+    texts,
 )
-from edgecls.report.html import bench_rows, device, ladder, render, score_rows, write_page
+from edgecls.report.html import render, write_page
+from edgecls.report.sections import bench_rows, device, ladder, score_rows
 
 _LICENCES = {
     "elpv": "CC BY-NC-SA 4.0 (ELPV solar cell photographs): no commercial use, credit the authors, share alike. "
@@ -52,7 +54,7 @@ def card(run: RunLike) -> str:
         model=facts.model,
         teacher=facts.teacher,
         commit=str(facts.env.get("commit") or "")[:12],
-        classes=[str(c) for c in facts.split.get("classes") or facts.eval.get("classes") or []],
+        classes=texts(facts.split.get("classes")) or texts(facts.eval.get("classes")),
         source=source,
         licence=_LICENCES.get(source, "that of your own images; state it here."),
         counts=split_counts(facts.split),

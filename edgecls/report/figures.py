@@ -258,6 +258,11 @@ def rows(value: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
+def texts(value: Any) -> list[str]:
+    """``value``'s items as texts if it is a list, else ``[]``."""
+    return [str(v) for v in value] if isinstance(value, list) else []
+
+
 def number(value: Any) -> float | None:
     """``value`` as a finite float, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

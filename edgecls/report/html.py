@@ -6,39 +6,27 @@ policy in the page forbids both). Names of files and classes come from strangers
 
 from __future__ import annotations
 
-import base64
-import binascii
+import functools
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecls.report import plots
+from edgecls.report import plots, sections
 from edgecls.report.figures import (
-    MODELS,
     Facts,
     RunLike,
-    at,
     bad_images,
     duration,
-    fixed,
     headline,
-    interval_text,
-    mapping,
-    megabytes,
     milliseconds,
-    number,
-    pair,
-    percent,
-    rows,
     split_counts,
+    texts,
 )
 from edgecls.run import atomic
 
-MATRIX_CLASSES = 12  # a larger confusion matrix is unreadable; the commonest confusions are listed instead
-LISTED = 20
-_SECTIONS = (
+_CONTENTS = (
     ("accuracy", "Accuracy"),
     ("photos", "Photographs"),
     ("training", "Training"),
@@ -70,28 +58,28 @@ def write_page(path: Path, text: str) -> Path:
 def page(run: RunLike) -> str:
     """The report of one run as HTML."""
     facts = Facts(run)
-    classes = [str(c) for c in facts.split.get("classes") or []]
+    classes = texts(facts.split.get("classes"))
     longest = max((s["seconds"] for s in facts.stages), default=0)
     return render(
         "report.html",
         name=facts.name,
         time=facts.time,
-        summary=_summary(facts),
+        summary=sections.summary(facts),
         headline=headline(facts),
-        sections=_SECTIONS,
-        evaluation=_evaluation(facts),
-        photos=_photos(facts),
-        predictions=_part(facts, "predictions.json", "report"),
+        contents=_CONTENTS,
+        evaluation=sections.evaluation(facts),
+        photos=sections.photos(facts),
+        predictions=sections.part(facts, "predictions.json", "report"),
         curves=plots.curves(facts.metrics),
-        metrics={**_part(facts, "metrics.jsonl", "train"), "command": "edgecls train RECIPE"},
-        ladder=ladder(facts),
-        bench=_bench(facts),
+        metrics={**sections.part(facts, "metrics.jsonl", "train"), "command": "edgecls train RECIPE"},
+        ladder=sections.ladder(facts),
+        bench=sections.bench(facts),
         stages=[{**s, "text": duration(s["seconds"])} for s in facts.stages],
         longest=longest,
         counts=split_counts(facts.split),
-        classes=classes if len(classes) <= MATRIX_CLASSES else [],
+        classes=classes if len(classes) <= sections.MATRIX_CLASSES else [],
         bad=bad_images(facts.split),
-        env=_flat(facts.env),
+        env=sections.flat(facts.env),
         recipe_text=facts.recipe_text,
     )
 
@@ -110,7 +98,7 @@ def compare(runs: Sequence[RunLike]) -> str:
         (f"Median latency, {p}, one thread", [milliseconds(f.result(p).get("median_ms")) for f in facts])
         for p in ("fp32", "int8")
     ]
-    table.append(("Device", [device(f) for f in facts]))
+    table.append(("Device", [sections.device(f) for f in facts]))
     table.append(("Time of all stages", [duration(sum(s["seconds"] for s in f.stages)) for f in facts]))
     columns = [f"{f.name} {f.time}" for f in facts]
     return render("compare.html", columns=columns, rows=[{"label": k, "texts": v} for k, v in table])
@@ -118,6 +106,11 @@ def compare(runs: Sequence[RunLike]) -> str:
 
 def render(template: str, **context: Any) -> str:
     """Fill a template of this package; ``.html`` ones escape every value."""
+    return _templates().get_template(template).render(**context)
+
+
+@functools.cache
+def _templates() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -128,7 +121,7 @@ def render(template: str, **context: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"md": _markdown, "code": _code, "python": lambda text: repr(str(text))}
-    return environment.get_template(template).render(**context)
+    return environment
 
 
 def _markdown(text: Any) -> str:
@@ -140,255 +133,3 @@ def _markdown(text: Any) -> str:
 def _code(text: Any) -> str:
     """One line that may stand between backticks."""
     return " ".join(str(text).replace("`", "'").split())
-
-
-def _part(facts: Facts, file: str, verb: str, options: str = "") -> dict[str, str]:
-    if verb in ("verify", "bench", "report") and not facts.run.file("export", "model_int8.tflite").exists():
-        verb, options = "quantize", ""  # comes first, and makes these as well or makes them possible
-    problem = facts.problems.get(file, "")
-    problem = "" if problem == "missing" else problem
-    return {"file": file, "problem": problem, "command": facts.command(verb, options)}
-
-
-def _summary(facts: Facts) -> str:
-    source = at(facts.recipe, "data", "source")
-    text = facts.model
-    if facts.teacher:
-        text += f" taught by {facts.teacher}"
-    if source:
-        text += f", on {source}"
-    total = sum(count for _, count, _ in split_counts(facts.split))
-    if total:
-        text += f" ({total} images)"
-    gated = [r for r in rows(facts.verify.get("rungs")) if "ok" in r]
-    failed = sum(not r["ok"] for r in gated)
-    if failed:
-        text += f". {failed} of {len(gated)} parity checks failed: do not ship this export"
-    elif gated:
-        text += f". {len(gated)} of {len(gated)} parity checks hold"
-    return text + "."
-
-
-def _evaluation(facts: Facts) -> dict[str, Any]:
-    present, order = _evaluated(facts)
-    classes = [str(c) for c in facts.eval.get("classes") or []]
-    subject = next((m for m in ("int8", "float") if m in present), next(iter(order), ""))
-    small = 0 < len(classes) <= MATRIX_CLASSES
-    per_class = rows(present.get(subject, {}).get("per_class"))
-    if len(per_class) > LISTED:
-        recall = [(number(c.get("recall")), c) for c in per_class]
-        shown = [
-            c for _, c in sorted(((r, c) for r, c in recall if r is not None), key=lambda p: p[0])[:LISTED]
-        ]
-    else:
-        shown = per_class
-    matrices = [(m, _matrix(present[m], len(classes))) for m in order if small]
-    return {
-        **_part(facts, "eval.json", "eval"),
-        "split": str(facts.eval.get("split", "test")),
-        "count": facts.eval.get("count", "?"),
-        "classes": classes,
-        "top5": len(classes) > 5,  # with fewer classes it says nothing
-        "subject": MODELS.get(subject, subject),
-        "models": score_rows(facts),
-        "matrices": [{"title": MODELS.get(m, m), "rows": _cells(x, classes)} for m, x in matrices if x],
-        "confused": [] if small else _confused(_matrix(present.get(subject, {}), len(classes)), classes),
-        "more_classes": len(per_class) > LISTED,
-        "per_class": [
-            {
-                "name": c.get("class", ""),
-                "count": c.get("count", "–"),
-                "recall": percent(c.get("recall")),
-                "precision": percent(c.get("precision")),
-            }
-            for c in shown
-        ],
-    }
-
-
-def score_rows(facts: Facts) -> list[dict[str, str]]:
-    """The models of eval.json with their headline scores, as texts."""
-    present, order = _evaluated(facts)
-    return [_scores(model, present[model]) for model in order]
-
-
-def _evaluated(facts: Facts) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of eval.json, and their names in reading order."""
-    present = {name: mapping(scores) for name, scores in mapping(facts.eval.get("models")).items()}
-    return present, [*(m for m in MODELS if m in present), *(m for m in present if m not in MODELS)]
-
-
-def _scores(model: str, scores: Mapping[str, Any]) -> dict[str, str]:
-    ends = pair(scores.get("balanced_accuracy_ci95"))
-    interval = interval_text(ends) if ends else "–"
-    figures = {key: percent(scores.get(key)) for key in ("top1", "top5")}
-    balanced = percent(scores.get("balanced_accuracy"))
-    return {"title": MODELS.get(model, model), "balanced": balanced, "interval": interval, **figures}
-
-
-def _matrix(scores: Mapping[str, Any], size: int) -> list[list[int]]:
-    """The confusion matrix if it is whole, else ``[]``."""
-    matrix = scores.get("confusion")
-    if not isinstance(matrix, list) or len(matrix) != size or not size:
-        return []
-    whole = all(isinstance(r, list) and len(r) == size and all(isinstance(n, int) for n in r) for r in matrix)
-    return matrix if whole else []
-
-
-def _cells(matrix: list[list[int]], classes: list[str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "cells": [{"count": n, "share": n / sum(row) if sum(row) else 0.0} for n in row]}
-        for name, row in zip(classes, matrix, strict=True)
-    ]
-
-
-def _confused(matrix: list[list[int]], classes: list[str]) -> list[dict[str, Any]]:
-    pairs = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
-    pairs.sort(key=lambda p: (-p[0], p[1], p[2]))
-    return [{"truth": classes[i], "guess": classes[j], "count": n} for n, i, j in pairs[:LISTED]]
-
-
-def _photos(facts: Facts) -> list[dict[str, Any]]:
-    shown = []
-    for photo in rows(facts.predictions.get("photos")):
-        label, answers = str(photo.get("label", "")), []
-        for kind in ("float", "int8"):
-            answer = mapping(photo.get(kind))
-            if answer:
-                right = str(answer.get("class")) == label
-                answers.append(
-                    {
-                        "kind": kind,
-                        "name": str(answer.get("class", "")),
-                        "probability": percent(answer.get("probability"), 0),
-                        "tone": ("" if right else "bad") if label else "",
-                        "mark": (" ✓" if right else " ✗") if label else "",
-                    }
-                )
-        image = _jpeg(photo.get("jpeg_base64"))
-        shown.append({"file": photo.get("file", ""), "label": label, "image": image, "answers": answers})
-    return shown
-
-
-def _jpeg(text: Any) -> str:
-    """``text`` if it is the base64 of a JPEG, else "": nothing else may be named one in the page."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        return ""
-    return base64.b64encode(data).decode() if data.startswith(b"\xff\xd8\xff") else ""
-
-
-def ladder(facts: Facts) -> dict[str, Any]:
-    """The parity ladder and the exported files of verify.json, as texts."""
-    files = []
-    for name, about in mapping(facts.verify.get("files")).items():
-        ops = [(str(op), int(n)) for op, n in mapping(at(about, "ops")).items() if number(n) is not None]
-        ops.sort(key=lambda o: (-o[1], o[0]))
-        partitions = number(at(about, "partitions"))
-        files.append(
-            {
-                "name": name,
-                "size": megabytes(at(about, "bytes")),
-                "ops": [{"name": op, "count": n} for op, n in ops],
-                "most": max((n for _, n in ops), default=0),
-                "total": sum(n for _, n in ops),
-                "partitions": None if partitions is None else int(partitions),
-                "tone": "" if "int8" not in name else "good" if partitions == 1 else "warn",
-                "undelegated": _listed(at(about, "undelegated")),
-                "float_ops": _listed(at(about, "float_ops")) if "int8" in name else "",
-                "quantized": "int8" in name and isinstance(at(about, "float_ops"), list),
-            }
-        )
-    return {
-        **_part(facts, "verify.json", "verify"),
-        "images": facts.verify.get("images", "?"),
-        "rungs": [_rung(r) for r in rows(facts.verify.get("rungs"))],
-        "files": files,
-    }
-
-
-def _rung(rung: Mapping[str, Any]) -> dict[str, str]:
-    steps, share, limit = (number(rung.get(key)) for key in ("max_steps", "of_range", "limit"))
-    absolute, unit = number(rung.get("max_abs")), ""
-    if steps is not None:
-        difference, unit = f"{steps:g} step{'' if steps == 1 else 's'}", f" step{'' if limit == 1 else 's'}"
-    elif share is not None:
-        difference, unit = f"{share:.1e} of the range", " of the range"
-    else:
-        difference = "–" if absolute is None else f"{absolute:.2e}"
-    ok = rung.get("ok")
-    mark, tone = ("measured", "soft") if ok is None else ("✓ holds", "good") if ok else ("✗ fails", "bad")
-    return {
-        "name": str(rung.get("name", "")),
-        "difference": difference,
-        "limit": "–" if limit is None else f"{limit:g}{unit}",
-        "agreement": percent(rung.get("top1_agreement")),
-        "mark": mark,
-        "tone": tone,
-    }
-
-
-def _bench(facts: Facts) -> dict[str, Any]:
-    protocol = mapping(facts.bench.get("protocol"))
-    said = [f"{protocol[k]} {name}" for k, name in _PROTOCOL.items() if k in protocol]
-    return {
-        **_part(facts, "bench.json", "bench", " --device host --threads 1,2"),
-        "device": device(facts),
-        "protocol": f"Each figure: {', '.join(said)}." if said else "",
-        "rows": bench_rows(facts),
-        "plot": plots.latency(facts.results()),
-    }
-
-
-_PROTOCOL = {"warmup": "warm-up runs", "runs": "measured runs a round", "rounds": "rounds"}
-
-
-def bench_rows(facts: Facts) -> list[dict[str, str]]:
-    """The rows of bench.json, as texts."""
-    return [_bench_row(row) for row in facts.results()]
-
-
-def _bench_row(row: Mapping[str, Any]) -> dict[str, str]:
-    status = str(row.get("status", ""))
-    ends = pair(row.get("ci95_ms"))
-    peak = number(row.get("peak_mb"))
-    return {
-        "model": str(row.get("model", "")),
-        "threads": str(row.get("threads", "–")),
-        "median": milliseconds(row.get("median_ms")),
-        "interval": f"{fixed(ends[0])} – {fixed(ends[1])}" if ends else "–",
-        "p90": milliseconds(row.get("p90_ms")),
-        "min": milliseconds(row.get("min_ms")),
-        "n": str(row.get("n", "–")),
-        "init": milliseconds(row.get("init_ms")),
-        "peak": "–" if peak is None else f"{peak:.1f} MB",
-        "bytes": megabytes(row.get("bytes")),
-        "status": status,
-        "tone": {"ok": "good", "unsure": "warn"}.get(status, "bad"),
-        "why": str(row.get("why") or ""),
-    }
-
-
-def device(facts: Facts) -> str:
-    """What was measured on, in words."""
-    device = mapping(facts.bench.get("device"))
-    said = [str(device[k]) for k in ("name", "cpu") if device.get(k)]
-    if device.get("cores"):
-        said.append(f"{device['cores']} cores")
-    return ", ".join(dict.fromkeys(said)) or str(device.get("kind") or "–")
-
-
-def _listed(value: Any) -> str:
-    return ", ".join(str(v) for v in value) if isinstance(value, list) else ""
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, text) pairs."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", _listed(value) if isinstance(value, list) else str(value)))
-    return pairs
