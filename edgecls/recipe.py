@@ -94,15 +94,14 @@ class Train(Section):
     select: Literal["best", "last"] = Field(
         default="best", description="checkpoint kept: best on validation, or last"
     )
+    bn_momentum: Fraction | None = Field(
+        default=None,
+        description="weight of the old batch-normalisation statistics at each step; null: the network's own,"
+        " which is made for long trainings",
+    )
     ema_decay: Fraction | None = Field(
         default=None, description="decay a step of the averaged weights; null: no average"
     )
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Train:
-        if self.schedule.warmup_epochs > self.epochs:
-            raise ValueError("schedule.warmup_epochs is longer than epochs")
-        return self
 
 
 class Teacher(Section):

@@ -64,6 +64,10 @@ class Trainer:
     def __post_init__(self) -> None:
         train = self.config
         schedule = make_schedule(train.schedule, train.optimizer.lr, train.epochs, self.steps_per_epoch)
+        if train.bn_momentum is not None:
+            for layer in self.model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.momentum = train.bn_momentum
         with self.strategy.scope():
             self.optimizer = make_optimizer(train.optimizer, schedule)
             self.optimizer.build(self.model.trainable_variables)

@@ -69,7 +69,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             block += 1
     x = taps.add(conv_bn(x, HEAD, 1, act="relu6", style=STYLE, name="head"))
     x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, uniform=1 / math.sqrt(head.classes))
+    return taps, classifier(x, head, uniform=1 / math.sqrt(HEAD))
 
 
 def _inverted_residual(x: Tensor, stage: Stage, stride: int, width: float, name: str) -> Tensor:
