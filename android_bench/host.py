@@ -174,7 +174,10 @@ class HostRunner:
 
     def _obituary(self) -> str:
         """Why the worker died: its signal or exit code, and the last line it said."""
-        code = self._process.wait(10.0)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5.0)
+        self._process.kill()  # does nothing to a process that has ended
+        code = self._process.wait()
         self._stderr.seek(0)
         said = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"

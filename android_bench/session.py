@@ -162,6 +162,8 @@ class Session:
         repeated = len(case.rounds) - self._protocol.rounds
         if not self._lacking(case):
             why = f"{repeated} disturbed round(s) measured again" if repeated > 0 else ""
+            if all(r.foreign_cores is None and r.wait is None for r in case.rounds):
+                why = "; ".join(filter(None, (why, "the load of other programs is not known here")))
             return {"status": "ok", "why": why, "used": used}
         if len(case.rounds) < self._protocol.rounds:
             why = f"interrupted after {len(case.rounds)} of {self._protocol.rounds} rounds"

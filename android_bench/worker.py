@@ -119,7 +119,9 @@ class Window:
         foreign = None
         # The kernel counts in ticks of 10 ms: below 0.1 s they say nothing.
         if busy0 is not None and busy1 is not None and seconds >= 0.1:
-            foreign = round(max(0.0, (busy1 - busy0) - (own1 - own0)) / seconds, 3)
+            busy, own = busy1 - busy0, own1 - own0
+            # A sandbox may show counters that stand still: less than our own use is no measurement.
+            foreign = round(max(0.0, busy - own) / seconds, 3) if busy >= own / 2 else None
         waited = None if wait0 is None or wait1 is None else round(max(0.0, wait1 - wait0), 6)
         return {
             "seconds": round(seconds, 6),

@@ -348,6 +348,11 @@ def test_no_more_repeats_where_the_device_does_not_settle() -> None:
     assert len(document["results"][0]["rounds"]) == 4 and document["results"][0]["status"] == "unsure"
 
 
+def test_unknown_load_is_said() -> None:
+    (result,) = play({"m": [Round([5.0] * 5)] * 3})[0]["results"]
+    assert result["status"] == "ok" and "not known" in result["why"]
+
+
 def test_waiting_for_own_threads_is_no_disturbance() -> None:
     assert play({"m": [WAITING] * 3}, threads=4)[0]["results"][0]["status"] == "ok"
 
