@@ -118,7 +118,11 @@ def finished(trained) -> Run:
     write(run, "bench.json", {"device": device, "protocol": {"warmup": 10, "runs": 30}, "results": results})
     buffer = io.BytesIO()
     Image.new("RGB", (32, 24), "teal").save(buffer, "JPEG")
-    photo = {"file": "a.jpg", "label": "good", "jpeg_base64": base64.b64encode(buffer.getvalue()).decode()}
+    photo = {
+        "file": "/home/somebody/a.jpg",
+        "label": "good",
+        "jpeg_base64": base64.b64encode(buffer.getvalue()).decode(),
+    }
     photo |= {
         "float": {"class": "good", "probability": 0.91},
         "int8": {"class": "cracked", "probability": 0.55},
@@ -195,6 +199,7 @@ def test_every_part_is_there(finished):
     assert sum(tag == "svg" for tag, _ in page.tags) == 3 * 3 + 1  # three stages of three plots, and latency
     assert sum(tag == "img" for tag, _ in page.tags) == 1
     assert "Make it with" not in page.text
+    assert "somebody" not in page.text
 
 
 def test_a_trained_run_names_the_commands_that_are_left(trained):
@@ -256,6 +261,13 @@ def test_only_jpegs_become_images(tmp_path):
     for data in ("javascript:alert(1)", base64.b64encode(b"<svg onload=alert(1)>").decode(), None, '"><b>'):
         write(run, "predictions.json", {"photos": [{"file": "a", "label": "b", "jpeg_base64": data}]})
         assert not [tag for tag, _ in read(write_report(run)).tags if tag == "img"]
+
+
+def test_a_photo_without_a_label_is_not_judged(tmp_path):
+    run = Run(tmp_path)
+    write(run, "predictions.json", {"photos": [{"file": "a.jpg", "label": None, "int8": {"class": "good"}}]})
+    text = read(write_report(run)).text
+    assert "good" in text and "None" not in text and "✗" not in text
 
 
 def test_many_classes_list_the_confusions(finished):

@@ -181,56 +181,25 @@ def _load_keras(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Prep
 
 
 def _load_tflite(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
-    interpreter_class = _interpreter_class()
+    from edgecls.export.inspect import Runner
+
     try:
-        interpreter = interpreter_class(model_path=str(path), num_threads=min(4, os.cpu_count() or 1))
-        interpreter.allocate_tensors()
+        runner = Runner(path, threads=min(4, os.cpu_count() or 1))
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"not a usable TFLite file: {_first_line(error)}", where=str(path), fix="export it again"
         ) from error
-    taken, given = interpreter.get_input_details(), interpreter.get_output_details()
-    shape = [int(d) for d in taken[0]["shape"]]
-    if (
-        len(taken) != 1
-        or len(given) != 1
-        or taken[0]["dtype"] != np.uint8
-        or len(shape) != 4
-        or shape[0] != 1
-        or shape[1] != shape[2]
-        or shape[3] != 3
-        or len(given[0]["shape"]) != 2
-    ):
+    shape, outputs = [int(d) for d in runner.input["shape"]], runner.output["shape"]
+    ends = (runner.interpreter.get_input_details(), runner.interpreter.get_output_details())
+    fits = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3 and len(outputs) == 2
+    if not fits or runner.input["dtype"] != np.uint8 or any(len(end) != 1 for end in ends):
         raise UsageError(
-            f"not an image classifier with uint8 input: it takes {np.dtype(taken[0]['dtype']).name} {shape}",
+            f"not an image classifier with uint8 input: it takes {np.dtype(runner.input['dtype']).name} {shape}",
             where=str(path),
             fix="export the model with edgecls",
         )
-    source, sink = taken[0]["index"], given[0]["index"]
-    scale, zero = given[0]["quantization"]
-
-    def forward(images: Pixels) -> Logits:
-        rows = []
-        for image in images:
-            interpreter.set_tensor(source, image[None])
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(sink)[0])
-        out = np.stack(rows).astype(np.float32)
-        return (out - np.float32(zero)) * np.float32(scale) if scale else out
-
     classes, preprocess = _metadata(path)
-    return forward, *_fitting(path, classes, preprocess, shape[1], int(given[0]["shape"][1]))
-
-
-def _interpreter_class() -> Any:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:  # boards where only the old package exists
-        try:
-            from tflite_runtime.interpreter import Interpreter
-        except ImportError as error:
-            raise MissingError("no TFLite runtime", fix="pip install ai-edge-litert") from error
-    return Interpreter
+    return runner, *_fitting(path, classes, preprocess, shape[1], int(outputs[1]))
 
 
 def _fitting(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from edgecls.report import plots
@@ -142,7 +143,7 @@ def photos(facts: Facts) -> list[dict[str, Any]]:
     """The photographs of predictions.json with both answers."""
     shown = []
     for photo in rows(facts.predictions.get("photos")):
-        label, answers = str(photo.get("label", "")), []
+        label, answers = str(photo.get("label") or ""), []
         for kind in ("float", "int8"):
             answer = mapping(photo.get(kind))
             if answer:
@@ -157,7 +158,14 @@ def photos(facts: Facts) -> list[dict[str, Any]]:
                     }
                 )
         image = _jpeg(photo.get("jpeg_base64"))
-        shown.append({"file": photo.get("file", ""), "label": label, "image": image, "answers": answers})
+        shown.append(
+            {
+                "file": PurePath(str(photo.get("file", ""))).name,
+                "label": label,
+                "image": image,
+                "answers": answers,
+            }
+        )
     return shown
 
 
