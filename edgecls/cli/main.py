@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     if not debug:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, _terminated)  # a batch system's polite stop is the user's Ctrl-C
     try:
         code = cli.main(args, prog_name="edgecls", standalone_mode=False) or 0

@@ -12,6 +12,7 @@ import numpy as np
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import atomic
+from edgecls.quiet import import_tensorflow
 from edgecls.recipe import Data, Recipe
 from edgecls.run import Run
 from edgecls.zoo import catalog
@@ -63,6 +64,7 @@ def load_network(path: Path) -> keras.Model:
     Raises:
         UsageError: The file is torn or made by something else.
     """
+    import_tensorflow()
     import keras
 
     import edgecls.quantize.layers
@@ -96,6 +98,7 @@ def run_stage(
         return
     if stage.stamp:
         console.log(f"{name}: again ({stage.why})")
+    import_tensorflow()
     import keras
 
     keras.utils.set_random_seed(run.recipe.seed)

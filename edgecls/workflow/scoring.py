@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ from PIL import Image
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import read_json, sha256, write_json
+from edgecls.quiet import import_tensorflow
 from edgecls.recipe import Data
 from edgecls.run import Run
-from edgecls.workflow.common import load_data, spread
+from edgecls.workflow.common import load_data, run_stage, spread
 
 if TYPE_CHECKING:
     from edgecls.data.sources import Dataset, Split
@@ -42,20 +44,22 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
     if not len(data.test) or (data.test.labels < 0).all():
         console.log("no labelled test images: nothing to score")
         return {}
-    path = run.file("eval.json")
-    old = read_json(path) if path.exists() else {}
+    file = run.file("eval.json")
+    old = read_json(file) if file.exists() else {}
     split = data.describe()["splits"]["test"]
-    models = old.get("models", {}) if old.get("split_sha256") == split["sha256"] else {}
+    kept = old.get("models", {}) if old.get("split_sha256") == split["sha256"] else {}
+    digests = {k: sha256(path) for k, (name, _) in KINDS.items() if (path := run.file(name)).exists()}
+    models = {kind: scores for kind, scores in kept.items() if scores["sha256"] == digests.get(kind)}
     for kind in kinds:
-        digest = sha256(run.file(KINDS[kind][0]))
-        if models.get(kind, {}).get("sha256") != digest:
+        if kind not in models:
+            import_tensorflow()
             logits = _logits(Classifier.load(run.path, kind), data.test)
-            models[kind] = score(logits, data.test.labels, data.classes) | {"sha256": digest}
+            models[kind] = score(logits, data.test.labels, data.classes) | {"sha256": digests[kind]}
             console.say(
                 f"{kind}: balanced accuracy {models[kind]['balanced_accuracy']:.3f} on {len(logits)} test images"
             )
     write_json(
-        path,
+        file,
         {
             "schema": "edgecls.eval/1",
             "split": "test",
@@ -84,6 +88,7 @@ def evaluate(
     from edgecls.infer.classifier import Classifier
     from edgecls.infer.metrics import evaluate as score
 
+    import_tensorflow()
     run = _run_of(target)
     classifier = Classifier.load(target or Run.find(None).path)
     if data is not None:
@@ -112,6 +117,7 @@ def predict(target: Path | None, images: Sequence[Path], top: int = 5) -> dict[s
     """The likeliest classes of photos, by a run's int8 file (or float network), or by a model file."""
     from edgecls.infer.classifier import Classifier
 
+    import_tensorflow()
     classifier = Classifier.load(target or Run.find(None).path)
     return {
         "schema": "edgecls.predict/1",
@@ -122,10 +128,14 @@ def predict(target: Path | None, images: Sequence[Path], top: int = 5) -> dict[s
 
 def report(run: Run, console: Console) -> dict[str, Any]:
     """Write ``report.html`` and ``card.md`` from what the run holds so far."""
+    from edgecls.infer.classifier import KINDS
     from edgecls.report import write_card, write_report
 
     if run.file("export", "model_int8.tflite").exists() and run.file("eval.json").exists():
-        _write_predictions(run, console)
+        inputs = {kind: run.file(KINDS[kind][0]) for kind in ("float", "int8")} | {
+            "test": run.file("split.json")
+        }
+        run_stage(run, console, "photos", inputs, ["predictions.json"], partial(_write_predictions, run))
     page, card = write_report(run), write_card(run)
     return {"schema": "edgecls.report/1", "run": str(run.path), "report": str(page), "card": str(card)}
 
@@ -151,7 +161,7 @@ def _logits(classifier: Classifier, split: Split) -> np.ndarray:
     return np.concatenate([classifier.logits(pixels) for pixels in _pixels(split, classifier)])
 
 
-def _write_predictions(run: Run, console: Console) -> None:
+def _write_predictions(run: Run) -> dict[str, Any]:
     """A few test photos with what the float and the int8 network say, for the report."""
     from edgecls.infer.classifier import Classifier
     from edgecls.infer.metrics import softmax
@@ -170,6 +180,7 @@ def _write_predictions(run: Run, console: Console) -> None:
         label = data.classes[some.labels[i]] if some.labels[i] >= 0 else None
         photos.append({"file": name, "label": label, "jpeg_base64": _jpeg(pixels[i]), **said})
     write_json(run.file("predictions.json"), {"schema": "edgecls.predictions/1", "photos": photos})
+    return {"photos": len(photos)}
 
 
 def _jpeg(pixels: np.ndarray) -> str:
