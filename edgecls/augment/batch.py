@@ -29,16 +29,25 @@ def mixup(pixels: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tf.Tensor) -
     order = tf.random.experimental.stateless_shuffle(
         tf.range(tf.shape(pixels)[0]), tf.random.fold_in(seed, 1)
     )
-    return tuple(lam * x + (1.0 - lam) * tf.gather(x, order) for x in (pixels, labels))  # type: ignore[return-value]
+
+    def blend(x: tf.Tensor) -> tf.Tensor:
+        return lam * x + (1.0 - lam) * tf.gather(x, order)
+
+    return blend(pixels), blend(labels)
 
 
 def _beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
-    """One draw of Beta(alpha, alpha), float64."""
-    draws = tf.random.stateless_gamma([2], seed, alpha=tf.constant(alpha, tf.float64), dtype=tf.float64)
-    total = tf.reduce_sum(draws)
-    # For a tiny alpha both draws may underflow: the distribution is then all at its two ends.
-    end = tf.cast(tf.random.stateless_uniform([], seed) < 0.5, tf.float64)
-    return tf.where(total > 0, tf.math.divide_no_nan(draws[0], total), end)
+    """One draw of Beta(alpha, alpha): g / (g + h) of two Gamma(alpha) draws, float64.
+
+    Gamma(alpha) is Gamma(alpha + 1) * U ** (1 / alpha); logarithms keep a small alpha from underflowing.
+    """
+    above, uniform = tf.random.fold_in(seed, 0), tf.random.fold_in(seed, 1)
+    gamma = tf.random.stateless_gamma(
+        [2], above, alpha=tf.constant(alpha + 1.0, tf.float64), dtype=tf.float64
+    )
+    share = tf.random.stateless_uniform([2], uniform, minval=1e-300, dtype=tf.float64)
+    logs = tf.math.log(gamma) + tf.math.log(share) / alpha
+    return tf.sigmoid(logs[0] - logs[1])
 
 
 BATCH: dict[str, BatchOp] = {"mixup_alpha": mixup}

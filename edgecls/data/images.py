@@ -22,11 +22,14 @@ from PIL import Image, ImageOps
 
 from edgecls.files import atomic
 
-EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm".split())
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
 MAX_PIXELS = 2**27
 """134 million: a photograph of 108 megapixels passes, a decompression bomb does not."""
 
 _EXIF_ORIENTATION = 0x0112
+_BLOCK = 512  # files between two reports of progress
 
 
 class Info(NamedTuple):
@@ -67,7 +70,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, bool]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, lower, limit of pixels; odd EXIF
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width}x{image.height}"
                 raise ValueError(f"{size} pixels are more than the {MAX_PIXELS / 1e6:.0f} million allowed")
@@ -81,8 +84,10 @@ def _decode(data: bytes) -> tuple[np.ndarray, bool]:
         raise ValueError("not an image") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than the {MAX_PIXELS / 1e6:.0f} million pixels allowed") from None
-    except (OSError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
-        raise ValueError(f"torn image: {error}") from None  # what Pillow's parsers raise on damaged files
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
+        raise ValueError(f"torn image: {error}") from None
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -112,7 +117,8 @@ def inspect(path: str | Path) -> Info | str:
         return f"cannot be read: {error.strerror}"
     except ValueError as error:
         return str(error) if data else "empty file"
-    return Info(*pixels.shape, jpeg, hashlib.blake2b(data, digest_size=16).hexdigest())
+    height, width, channels = pixels.shape
+    return Info(height, width, channels, jpeg, hashlib.blake2b(data, digest_size=16).hexdigest())
 
 
 def scan(
@@ -131,16 +137,21 @@ def scan(
     keys = [_key(path) for path in files]
     found: list[Info | str | None] = [_known(known.get(p), k) for p, k in zip(files, keys, strict=True)]
     todo = [i for i, result in enumerate(found) if result is None]
-    with ThreadPoolExecutor(threads()) as pool:
-        results = pool.map(inspect, [files[i] for i in todo])
-        for done, (i, result) in enumerate(zip(todo, results, strict=True), 1):
-            found[i] = result
-            if progress is not None and (done % 256 == 0 or done == len(todo)):
-                progress(done, len(todo))
-    if cache is not None and todo:
-        rows = {p: [k, r] for p, k, r in zip(files, keys, found, strict=True) if k is not None}
-        _write_cache(cache, {**known, **rows})
-    return found  # type: ignore[return-value]  # no None is left
+    done = 0
+    try:
+        with ThreadPoolExecutor(threads()) as pool:
+            while done < len(todo):
+                block = todo[done : done + _BLOCK]
+                for i, result in zip(block, pool.map(inspect, [files[i] for i in block]), strict=True):
+                    found[i] = result
+                done += len(block)
+                if progress is not None:
+                    progress(done, len(todo))
+    finally:  # what an interrupted check has found is kept
+        if cache is not None and done:
+            rows = {p: [k, r] for p, k, r in zip(files, keys, found, strict=True) if k and r is not None}
+            _write_cache(cache, {**known, **rows})
+    return [result for result in found if result is not None]
 
 
 def threads() -> int:
@@ -148,16 +159,15 @@ def threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def cache_file(root: str | Path) -> Path:
-    """The per-user file that remembers ``scan`` of one data set.
+def cache_file(source: str) -> Path:
+    """The per-user file that remembers ``scan`` of one source, named by its absolute path or its name.
 
     Under ``$EDGECLS_CACHE``, else ``$XDG_CACHE_HOME/edgecls``, else ``~/.cache/edgecls``.
     """
-    base = os.environ.get("EDGECLS_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    folder = Path(base) if base else Path.home() / ".cache"
-    folder = folder if os.environ.get("EDGECLS_CACHE") else folder / "edgecls"
-    name = hashlib.blake2b(os.fsencode(Path(root).absolute()), digest_size=12).hexdigest()
-    return folder / "scan" / f"{name}.json"
+    own = os.environ.get("EDGECLS_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecls"
+    name = hashlib.blake2b(os.fsencode(source), digest_size=12).hexdigest()
+    return base / "scan" / f"{name}.json"
 
 
 _CACHE_VERSION = 1  # raise when inspect() judges differently
@@ -190,5 +200,5 @@ def _write_cache(path: Path, files: dict[str, list]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             Path(temporary).write_text(json.dumps({"version": _CACHE_VERSION, "files": files}), "utf-8")
-    except Exception:  # noqa: BLE001, S110  # a read-only or full home must not stop training
+    except Exception:  # a read-only or full home must not stop training
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,8 @@ def batches(
     """One pass over a split.
 
     Training batches are shuffled and changed at random, by nothing but (seed, epoch, index of the image): the same
-    epoch is the same bit for bit, on any number of threads and after a resume.
+    epoch is the same bit for bit, on any number of threads and after a resume. (With and without ``cache`` a random
+    crop of a JPEG may differ by a level at its rim, where colour is interpolated.)
 
     Args:
         split: The images.
@@ -63,14 +65,29 @@ def batches(
             f"{count} images do not fill one batch of {batch_size}", fix="lower batch_size or add images"
         )
     order = np.random.default_rng([seed, epoch]).permutation(count) if training else np.arange(count)
-    read = _memory_reader(split) if cache and split.in_memory else _file_reader(split, preprocess)
     settings = augment.model_dump() if training and augment is not None else {}
+    with tf.device("CPU:0"):  # what the pipeline reads from stays out of the accelerator
+        in_memory = split.images is not None or (cache and split.in_memory)
+        read = _memory_reader(split) if in_memory else _file_reader(split, preprocess)
+        example = _example(split, preprocess, read, settings, tf.constant([seed, epoch], tf.int32))
+        labels = tf.constant(split.labels, tf.int32)
+        indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int32))
+        data = indices.map(lambda i: (example(i), labels[i]), tf.data.AUTOTUNE, deterministic=True)
+        data = data.batch(batch_size, drop_remainder)
+        data = data.map(lambda x, y: (tf.cast(x, tf.float32), y))
+        return data.prefetch(tf.data.AUTOTUNE)
+
+
+def _example(
+    split: Split, preprocess: Preprocess, read: Reader, settings: dict[str, Any], key: tf.Tensor
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from an index into ``split`` to uint8 [size, size, 3], changed as ``settings`` say."""
     change = image_augmentation(settings)
     crop_scale, size = settings.get("crop_scale"), preprocess.size
     shapes = tf.constant(split.shapes, tf.int32)
 
     def example(index: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.fold_in(tf.constant([seed, epoch], tf.int32), index)
+        draws = tf.random.fold_in(key, index)
         if crop_scale is None:
             image = preprocess.resize_crop(read(index, None))
         else:
@@ -79,23 +96,16 @@ def batches(
             window = random_window(height, width, crop_scale, settings["crop_ratio"], own)
             image = preprocess.resize(read(index, window), [size, size])
         image = tf.broadcast_to(image, [size, size, 3])  # from one channel where grey
-        image = change(image, draws)
-        return tf.ensure_shape(image, [size, size, 3])
+        return tf.ensure_shape(change(image, draws), [size, size, 3])
 
-    labels = tf.constant(split.labels, tf.int32)
-    indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int32))
-    data = indices.map(lambda i: (example(i), labels[i]), tf.data.AUTOTUNE, deterministic=True)
-    data = data.batch(batch_size, drop_remainder)
-    data = data.map(lambda x, y: (tf.cast(x, tf.float32), y))
-    return data.prefetch(tf.data.AUTOTUNE)
+    return example
 
 
 def _memory_reader(split: Split) -> Reader:
-    with tf.device("CPU:0"):
-        if "pixels" not in split.store:
-            split.store["pixels"] = tf.constant(_decode_all(split))
-        pixels, shapes = split.store["pixels"], tf.constant(split.shapes, tf.int32)
-        starts = tf.constant(np.cumsum([0, *split.sizes[:-1]]), tf.int64)
+    if "pixels" not in split.store:
+        split.store["pixels"] = tf.constant(_decode_all(split))
+    pixels, shapes = split.store["pixels"], tf.constant(split.shapes, tf.int32)
+    starts = tf.constant(np.cumsum([0, *split.sizes[:-1]]), tf.int64)
 
     def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
         shape = shapes[index]
@@ -129,9 +139,7 @@ def _decode_all(split: Split) -> np.ndarray:
 
 
 def _file_reader(split: Split, preprocess: Preprocess) -> Reader:
-    if split.images is not None:
-        return _memory_reader(split)
-    files, jpeg = tf.constant(split.files), tf.constant(split.jpeg)
+    files, jpeg = tf.constant(split.files, tf.string), tf.constant(split.jpeg, tf.bool)
 
     def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
         data = tf.io.read_file(files[index])

@@ -183,5 +183,6 @@ def decode_jpeg(data: tf.Tensor, window: tf.Tensor | None = None) -> tf.Tensor:
 
 
 def _decode_any(data: tf.Tensor) -> tf.Tensor:
-    image = tf.numpy_function(images.decode_rgb, [data], tf.uint8)
+    # Called eagerly, TensorFlow hands over an array of one object; in a pipeline, the bytes.
+    image = tf.numpy_function(lambda x: images.decode_rgb(np.asarray(x, object).item()), [data], tf.uint8)
     return tf.ensure_shape(image, [None, None, 3])

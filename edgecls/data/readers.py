@@ -17,7 +17,7 @@ import gzip
 import importlib.util
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +98,11 @@ def read_folder(cfg: recipe.Data) -> tuple[list[str], Parts]:
     for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
         if text is not None:
             roots[purpose] = _path(text, f"{purpose} folder")
-    rows = {purpose: _folder_rows(folder) for purpose, folder in roots.items()}
-    return _label(rows, cfg)
+    empty = [c for c in _folders(roots["train"]) if not any(_images(c))]
+    if empty:
+        fix = "add images, or move the folder away if it is no class"
+        raise UsageError(f"no images in the class folder {empty[0].name!r}", where=str(empty[0]), fix=fix)
+    return _label({purpose: _folder_rows(folder) for purpose, folder in roots.items()}, cfg)
 
 
 def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
@@ -107,25 +110,28 @@ def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
 
 
-def _images(folder: Path, pattern: str) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.glob(pattern)
-        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file()
-    )
+def _images(folder: Path) -> Iterator[Path]:
+    """Image files at any depth, sorted within each folder."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _images(path)
+        elif path.suffix.lower() in EXTENSIONS:
+            yield path
 
 
 def _folder_rows(root: Path) -> list[Row]:
     classes = _folders(root)
     if not classes:
-        return [Row(p.name, str(p), None, str(p)) for p in _images(root, "*")]
+        return [Row(p.name, str(p), None, str(p)) for p in _images(root)]
     return [
         Row(p.relative_to(root).as_posix(), str(p), folder.name, str(p))
         for folder in classes
-        for p in _images(folder, "**/*")
+        for p in _images(folder)
     ]
 
 
@@ -172,7 +178,7 @@ def _label(rows: dict[str, list[Row]], cfg: recipe.Data) -> tuple[list[str], Par
     """Turn the users' labels into class numbers."""
     words = {row.label for part in rows.values() for row in part if row.label not in (None, "-1")}
     named = _class_names(cfg)
-    numbers = cfg.source == "list" and all(_NUMBER.fullmatch(w) for w in words if w)
+    numbers = (cfg.source == "list" or not words) and all(_NUMBER.fullmatch(w) for w in words if w)
     if named is not None and numbers and words & set(named):
         numbers = False  # classes that are called "0", "7", ...
     if numbers:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 UNLABELLED = -1
 
 
-def stratified(labels: np.ndarray, groups: Sequence[str], fraction: float, salt: str) -> np.ndarray:
+def stratified(labels: np.ndarray, groups: Iterable[str], fraction: float, salt: str) -> np.ndarray:
     """Choose a fixed share of every class.
 
     Images of one group (copies of one file) stay together. The order of choice is a hash of the group's name, so it

@@ -92,7 +92,7 @@ class Dataset:
         val: To choose checkpoints by; may be empty.
         test: To report, and for nothing else; may be empty.
         bad: (name, reason) of the files that were left out.
-        duplicates: Files that are copies of an earlier one.
+        duplicates: Images that are copies of another one, whichever split they are in.
     """
 
     classes: list[str]
@@ -128,43 +128,41 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     """
     classes, parts = readers.read(cfg)
     where = cfg.path or f"data.source: {cfg.source}"
-    if not sum(len(part.names) for part in parts.values()):
+    count = sum(len(part.names) for part in parts.values())
+    if not count:
         raise MissingError("no images found", where=where, fix="expected are folders of images, one a class")
-    splits: dict[str, Split] = {}
-    groups: dict[str, list[str]] = {}
-    bad: list[tuple[str, str]] = []
-    for purpose, part in parts.items():
-        splits[purpose], groups[purpose], wrong = _check(part, where, progress)
-        bad += wrong
-    _judge(bad, sum(len(part.names) for part in parts.values()), cfg.max_bad_fraction, where)
-    _check_classes(splits["train"], classes, where)
+    checked = {purpose: _check(part, cfg, progress) for purpose, part in parts.items()}
+    bad = [pair for _, _, wrong in checked.values() for pair in wrong]
+    _judge(bad, count, cfg.max_bad_fraction, where)
 
-    for purpose, fraction in (("test", cfg.test_fraction), ("val", cfg.val_fraction)):
-        if purpose not in splits:
-            rest, names = splits["train"], groups["train"]
-            chosen = stratified(rest.labels, names, fraction, f"edgecls {purpose} split")
-            splits[purpose], splits["train"] = rest.subset(chosen), rest.subset(~chosen)
-            groups[purpose] = [g for g, c in zip(names, chosen, strict=True) if c]
-            groups["train"] = [g for g, c in zip(names, chosen, strict=True) if not c]
+    splits = {purpose: split for purpose, (split, _, _) in checked.items()}
+    fractions = {"test": cfg.test_fraction, "val": cfg.val_fraction}
+    to_make = {purpose: f for purpose, f in fractions.items() if purpose not in splits}
+    _check_classes(splits["train"], classes, 2 if any(to_make.values()) else 1, where)
+    groups = np.array(_groups(splits["train"].names, checked["train"][1]), object)
+    for purpose, fraction in to_make.items():
+        rest = splits["train"]
+        chosen = stratified(rest.labels, groups, fraction, f"edgecls {purpose} split")
+        splits[purpose], splits["train"], groups = rest.subset(chosen), rest.subset(~chosen), groups[~chosen]
 
-    everything = [g for names in groups.values() for g in names]
     in_memory = cfg.cache and sum(int(s.sizes.sum()) for s in splits.values()) <= MEMORY_LIMIT
     splits = {purpose: replace(s, in_memory=in_memory) for purpose, s in splits.items()}
-    duplicates = len(everything) - len(set(everything))
+    digests = [digest for _, digests, _ in checked.values() for digest in digests]
+    duplicates = len(digests) - len(set(digests))
     return Dataset(classes, splits["train"], splits["val"], splits["test"], bad, duplicates)
 
 
 def _check(
-    part: Part, where: str, progress: Callable[[int, int], None] | None
+    part: Part, cfg: recipe.Data, progress: Callable[[int, int], None] | None
 ) -> tuple[Split, list[str], list[tuple[str, str]]]:
-    """The usable images of a part, their groups (the first name of each content), and the bad files."""
+    """The usable images of a part, a digest of each one's content, and the bad files with the reason."""
     if part.images is not None:
         shapes = np.tile(np.array(part.images.shape[1:], np.int32), (len(part.names), 1))
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
-        split = Split(part.names, part.labels, shapes, images=part.images)
-        return split, _groups(part.names, digests), []
+        return Split(part.names, part.labels, shapes, images=part.images), digests, []
     assert part.files is not None
-    results = images.scan(part.files, images.cache_file(where), progress)
+    source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
+    results = images.scan(part.files, images.cache_file(source), progress)
     bad = [(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)]
     good = [i for i, r in enumerate(results) if not isinstance(r, str)]
     infos = [r for r in results if not isinstance(r, str)]
@@ -175,7 +173,7 @@ def _check(
         files=[str(Path(part.files[i]).absolute()) for i in good],
         jpeg=np.array([i.jpeg for i in infos], bool),
     )
-    return split, _groups(split.names, [i.digest for i in infos]), bad
+    return split, [i.digest for i in infos], bad
 
 
 def _groups(names: list[str], digests: list[str]) -> list[str]:
@@ -196,18 +194,16 @@ def _judge(bad: list[tuple[str, str]], count: int, limit: float, where: str) -> 
         )
 
 
-def _check_classes(train: Split, classes: list[str], where: str) -> None:
-    if len(classes) < 2:
-        found = (
-            f"only the class {classes[0]!r}" if classes else "no class (unlabelled images need data.classes)"
-        )
-        raise UsageError(
-            f"classification needs two classes, found {found}", where=where, fix="add a second one"
-        )
-    counts = np.bincount(train.labels[train.labels != UNLABELLED], minlength=len(classes))
-    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if n < 2]
-    if few and counts.sum():
+def _check_classes(train: Split, classes: list[str], least: int, where: str) -> None:
+    """Two classes at least, each with ``least`` images; classes without any are for unlabelled training."""
+    labelled = train.labels[train.labels != UNLABELLED]
+    counts = np.bincount(labelled, minlength=len(classes))
+    present = [name for name, n in zip(classes, counts, strict=True) if n] if len(labelled) else classes
+    if len(present) < 2:
+        found = f"found only {present[0]!r}" if present else "found none; unlabelled images need data.classes"
+        raise UsageError(f"two classes or more are needed, {found}", where=where, fix="add another class")
+    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < least]
+    if few:
         shown = ", ".join(few[:3]) + (", ..." if len(few) > 3 else "")
-        raise UsageError(
-            f"a class needs two images at least: {shown}", where=where, fix="add images or drop the class"
-        )
+        fix = f"add images or drop the class; the splits need {least}"
+        raise UsageError(f"too few images of a class: {shown}", where=where, fix=fix)

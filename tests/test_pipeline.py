@@ -1,0 +1,138 @@
+"""The tf.data pipeline: the one preprocessing, reproducible epochs, on photos of many formats."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from photos import folder, picture
+
+from edgecls.data import pipeline, sources
+from edgecls.data.pipeline import batches
+from edgecls.data.preprocess import Preprocess
+from edgecls.data.sources import load_dataset
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.recipe import Augment, Data
+
+SMALL = Preprocess(16, 18)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return folder(tmp_path / "photos", {"cat": 20, "dog": 12})
+
+
+def data(path, **keys):
+    return Data(path=str(path), **keys)
+
+
+def everything(dataset, **keys):
+    return [(x.numpy(), y.numpy()) for x, y in batches(dataset, SMALL, **{"batch_size": 4, **keys})]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Photos of many formats and sizes."""
+    options = [
+        (".jpg", (40, 30), "RGB"), (".jpg", (30, 50), "L"), (".png", (33, 21), "RGBA"), (".png", (20, 20), "L"),
+        (".gif", (25, 35), "P"), (".bmp", (41, 22), "RGB"), (".jpg", (24, 24), "CMYK"), (".webp", (31, 31), "RGB"),
+    ]  # fmt: skip
+    for i in range(24):
+        suffix, size, mode = options[i % 8]
+        picture(tmp_path / "mixed" / "ab"[i % 3 == 0] / f"{i}{suffix}", i, size, mode)
+    return load_dataset(data(tmp_path / "mixed", test_fraction=0.3)).train
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_evaluation_batches_are_the_one_preprocessing(mixed, cache):
+    out = everything(mixed, cache=cache, batch_size=5)
+    x, y = (np.concatenate(part) for part in zip(*out, strict=True))
+    assert x.dtype == np.float32 and y.dtype == np.int32 and x.shape == (len(mixed), 16, 16, 3)
+    assert np.array_equal(y, mixed.labels)
+    assert np.array_equal(x, np.stack([SMALL.load(f) for f in mixed.files]))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_plain_training_is_a_shuffle_of_evaluation(mixed, cache):
+    settings = Augment(crop_scale=None, flip="none")
+    out = everything(mixed, cache=cache, training=True, augment=settings, drop_remainder=False, seed=3)
+    x = np.concatenate([batch for batch, _ in out])
+    plain = np.concatenate([batch for batch, _ in everything(mixed)])
+    order = [int(np.flatnonzero((plain == image).all((1, 2, 3)))[0]) for image in x]
+    assert sorted(order) == list(range(len(mixed))) and order != sorted(order)
+    labels = np.concatenate([y for _, y in out])
+    assert np.array_equal(labels, mixed.labels[order])
+
+
+ALL = Augment(crop_scale=[0.3, 1.0], flip="both", rotate90=True)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_epoch_is_fixed_by_seed_and_number(mixed, cache):
+    def epoch(split, **keys):
+        out = everything(split, cache=cache, training=True, augment=ALL, **keys)
+        return np.concatenate([x.reshape(len(x), -1) for x, _ in out])
+
+    first = epoch(mixed, seed=5, epoch=2)
+    assert np.array_equal(first, epoch(mixed.subset(slice(None)), seed=5, epoch=2))  # as after a restart
+    assert len(first) == len(mixed) // 4 * 4
+    assert first.min() >= 0 and first.max() <= 255 and np.array_equal(first, first.round())
+    for other in ({"seed": 5, "epoch": 3}, {"seed": 6, "epoch": 2}):
+        assert not np.array_equal(first, epoch(mixed, **other))
+
+
+def test_cached_and_uncached_crops_differ_by_a_rim_at_most(mixed):
+    keys = {"training": True, "augment": ALL, "seed": 1}
+    for (a, _), (b, _) in zip(everything(mixed), everything(mixed, cache=False), strict=True):
+        assert np.array_equal(a, b)
+    pairs = zip(everything(mixed, **keys), everything(mixed, cache=False, **keys), strict=True)
+    differences = np.concatenate([np.abs(a - b).ravel() for (a, _), (b, _) in pairs])
+    assert (differences > 3).mean() < 0.05
+
+
+def test_evaluation_ignores_augmentation_and_keeps_the_last_batch(mixed):
+    with_it = everything(mixed, augment=ALL, batch_size=5)
+    assert all(
+        np.array_equal(a, b) for (a, _), (b, _) in zip(with_it, everything(mixed, batch_size=5), strict=True)
+    )
+    assert sum(len(y) for _, y in with_it) == len(mixed)
+
+
+def test_too_small_for_one_batch(mixed):
+    with pytest.raises(UsageError, match="do not fill one batch of 64"):
+        batches(mixed, SMALL, 64, training=True)
+
+
+def test_large_splits_are_not_kept_in_memory(photos, monkeypatch):
+    monkeypatch.setattr(sources, "MEMORY_LIMIT", 1000)
+    found = load_dataset(data(photos))
+    assert not found.train.in_memory and not load_dataset(data(photos, cache=False)).train.in_memory
+    monkeypatch.setattr(pipeline, "_decode_all", lambda split: pytest.fail("decoded everything"))
+    assert len(everything(found.train)) == 6
+
+
+def test_a_photo_that_changes_under_way_is_named(photos):
+    train = load_dataset(data(photos)).train
+    Path(train.files[2]).write_bytes(b"gone")
+    with pytest.raises(EdgeclsError, match=Path(train.files[2]).name):
+        everything(train)
+
+
+def test_static_shapes(mixed):
+    pixels, labels = batches(mixed, SMALL, 4, training=True).element_spec
+    assert pixels == tf.TensorSpec([4, 16, 16, 3], tf.float32) and labels == tf.TensorSpec([4], tf.int32)
+
+
+def test_subset(photos):
+    train = load_dataset(data(photos)).train
+    for index in (np.array([3, 1]), slice(2, 5), train.labels == 1):
+        part, chosen = train.subset(index), np.arange(len(train))[index]
+        assert part.names == [train.names[i] for i in chosen] and len(part) == len(chosen)
+        assert part.store is not train.store
+    (x, _), *_ = everything(train.subset(np.array([3, 1])))
+    assert np.array_equal(x[1], SMALL.load(train.files[1]))
