@@ -99,7 +99,9 @@ def compare(runs: Sequence[RunLike]) -> str:
         for p in ("fp32", "int8")
     ]
     table.append(("Device", [sections.device(f) for f in facts]))
-    table.append(("Time of all stages", [duration(sum(s["seconds"] for s in f.stages)) for f in facts]))
+    table.append(
+        ("Time of all stages", [duration(sum(s["seconds"] for s in f.stages) or None) for f in facts])
+    )
     columns = [f"{f.name} {f.time}" for f in facts]
     return render("compare.html", columns=columns, rows=[{"label": k, "texts": v} for k, v in table])
 
