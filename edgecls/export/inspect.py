@@ -82,3 +82,14 @@ def _undelegated(own: list[Any], delegates: list[Any], outputs: list[Any]) -> li
             needed |= {int(i) for i in node["inputs"]}
             left.append(node["op_name"])
     return left[::-1]
+
+
+def output_step(path: str | Path) -> float:
+    """The quantization step of an int8 file's logits, whether it gives them raw or dequantized."""
+    interpreter = Interpreter(model_path=os.fspath(path), num_threads=1)
+    output = interpreter.get_output_details()[0]
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    for node in interpreter._get_ops_details():
+        if output["index"] in node["outputs"] and node["op_name"] == "DEQUANTIZE":
+            output = tensors[int(node["inputs"][0])]
+    return float(output["quantization"][0])

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from edgecls.errors import UsageError
 from edgecls.quantize import control
+from edgecls.quantize.finalize import finalize
 from edgecls.quantize.layers import Quantize
 from edgecls.quantize.quantizers import STEPS
 
@@ -46,7 +47,8 @@ def calibrate(model: keras.Model, batches: Iterable[Any], method: str = "mse") -
         extremes = np.stack([np.minimum(extremes[:, 0], seen[:, 0]), np.maximum(extremes[:, 1], seen[:, 1])], 1)
     if not np.isfinite(extremes).all():
         raise UsageError("calibration saw no image, or values that are not finite", where=model.name)
-    ends = [layer.quantizer.clipped(*extreme) for layer, extreme in zip(layers, extremes, strict=True)]
+    wide = extremes * np.array([[layer.quantizer.headroom] for layer in layers])
+    ends = [layer.quantizer.clipped(*extreme) for layer, extreme in zip(layers, wide, strict=True)]
     limits = {layer.name: (float(low), float(high)) for layer, (low, high) in zip(layers, ends, strict=True)}
     if method != "minmax":
         histograms = np.zeros((len(layers), BINS), np.int64)
@@ -54,9 +56,12 @@ def calibrate(model: keras.Model, batches: Iterable[Any], method: str = "mse") -
         for pixels in _pixels(batches):
             histograms += np.stack(measure(pixels))
         choose = _percentile if method == "percentile" else _least_error
-        limits = {n: choose(h, *limits[n]) for n, h in zip(limits, histograms, strict=True)}
+        for layer, histogram in zip(layers, histograms, strict=True):
+            if layer.quantizer.headroom == 1.0:
+                limits[layer.name] = choose(histogram, *limits[layer.name])
     for layer in layers:
         layer.set_range(*limits[layer.name])
+    finalize(model)
     return limits
 
 

@@ -44,6 +44,7 @@ class Quantize(layers.Layer):
         floor: See ``ActivationQuantizer``.
         decay: See ``ActivationQuantizer``.
         width: See ``ActivationQuantizer``.
+        headroom: See ``ActivationQuantizer``.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Quantize(layers.Layer):
         floor: float | None = None,
         decay: float = 0.99,
         width: float = quantizers.TINY,
+        headroom: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
-        self.quantizer = quantizers.ActivationQuantizer(decay, floor, width)
+        self.quantizer = quantizers.ActivationQuantizer(decay, floor, width, headroom)
         self.enabled = True
         self.observing = True
         self.probe: Callable[[Quantize, Tensor], None] | None = None
@@ -91,7 +93,7 @@ class Quantize(layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        moving = {key: getattr(self.quantizer, key) for key in ("floor", "decay", "width")}
+        moving = {key: getattr(self.quantizer, key) for key in ("floor", "decay", "width", "headroom")}
         return {**super().get_config(), "fixed": self.fixed, **moving}
 
 

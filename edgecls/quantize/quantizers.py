@@ -77,11 +77,14 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
         decay: Weight of the old range.
         floor: Values below it mean the same to what follows (-3 before hard-swish): the range ends there.
         width: The least width of the range.
+        headroom: How much wider than the values seen it is. Logits of other images must not saturate.
     """
 
-    def __init__(self, decay: float = 0.99, floor: float | None = None, width: float = TINY) -> None:
+    def __init__(
+        self, decay: float = 0.99, floor: float | None = None, width: float = TINY, headroom: float = 1.0
+    ) -> None:
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-        self.decay, self.floor, self.width = decay, floor, width
+        self.decay, self.floor, self.width, self.headroom = decay, floor, width, headroom
 
     def clipped(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The range made to hold zero, to end at the floor and to have its width."""
@@ -91,7 +94,9 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
     def __call__(self, inputs: Tensor, training: bool, weights: dict[str, Tensor], **kwargs: Any) -> Tensor:
         if training:
             values = tf.stop_gradient(inputs)
-            batch = self.clipped(tf.reduce_min(values), tf.reduce_max(values))
+            batch = self.clipped(
+                tf.reduce_min(values) * self.headroom, tf.reduce_max(values) * self.headroom
+            )
             for variable, new in zip((weights["min_var"], weights["max_var"]), batch, strict=True):
                 variable.assign(variable * self.decay + new * (1.0 - self.decay))
         return super().__call__(inputs, False, weights, **kwargs)

@@ -50,6 +50,7 @@ class Value:
 # XNNPACK adds int8 tensors only if no term's step is 2**10 times finer than the sum's: a term that has all but died
 # out would split the graph.
 TERM_WIDTH = 0.02
+HEADROOM = 1.5  # of the logits
 
 Rule = Callable[["Rewriter", Op, list[Value]], Value]
 RULES: dict[type, Rule] = {}
@@ -102,7 +103,10 @@ class Rewriter:
         for op in self.graph.ops:
             inputs = [self.values[ref] for ref in op.inputs]
             self.values[op.output] = self._rule(op.layer)(self, op, inputs)
-        outputs = [self.on_grid(self.plain(self.values[ref])) for ref in self.graph.outputs]
+        ends = [self.plain(self.values[ref]) for ref in self.graph.outputs]
+        outputs = [self.on_grid(value) for value in ends]
+        for value in ends:
+            value.grid.quantizer.headroom = HEADROOM  # type: ignore[union-attr]
         one = len(self.sources) == len(outputs) == 1
         return keras.Model(*((self.sources[0], outputs[0]) if one else (self.sources, outputs)), name=name)
 
@@ -199,7 +203,9 @@ def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
         rewriter.on_grid(value, fixed=(low[0], high[0]))
         return value
     pixels = rewriter.on_grid(inputs[0], fixed=(0.0, 255.0))
-    value = rewriter.result(op, ql.Affine(1 / (255 * std), low, name=op.layer.name)(pixels))
+    gain = 1 / (255 * std)
+    offset = np.rint(low / gain * 127) * gain / 127  # on the grid of the file's int32 bias
+    value = rewriter.result(op, ql.Affine(gain, offset, name=op.layer.name)(pixels))
     rewriter.on_grid(value, fixed=(min(low.min(), 0.0), max(high.max(), 0.0)))
     return value
 

@@ -1,0 +1,105 @@
+"""The ladder from the float network to the file on the phone: each rung is compared on the same pixels.
+
+    float.keras = model_fp32.tflite     the converter and the runtime's float kernels
+    qat.keras   = model_int8.tflite     training has seen the arithmetic of the file
+    float.keras ~ model_int8.tflite     what quantization costs
+
+Every .tflite runs in one runtime (ai_edge_litert with XNNPACK): kernels of different runtimes differ by a few steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edgecls.errors import UsageError
+from edgecls.export import inspect
+
+BATCH = 20
+FLOAT_LIMIT = 1e-4  # of the logits' range
+STEP_LIMIT = 1
+
+Logits = Callable[[np.ndarray], np.ndarray]
+
+
+def ladder(
+    images: np.ndarray,
+    float_model: keras.Model | None = None,
+    fp32: str | Path | None = None,
+    qat_model: keras.Model | None = None,
+    int8: str | Path | None = None,
+) -> dict[str, Any]:
+    """Compare whatever of the four is given.
+
+    Args:
+        images: uint8 [N, size, size, 3], resized and cropped as the metadata says.
+        float_model: float.keras.
+        fp32: model_fp32.tflite.
+        qat_model: qat.keras.
+        int8: model_int8.tflite.
+
+    Returns:
+        verify.json: schema, images, rungs (each with its limit and whether it holds), files, size_ratio.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise UsageError(f"images must be uint8 [N, size, size, 3], got {images.dtype} {images.shape}")
+    files = {Path(path).name: inspect.describe(path) for path in (fp32, int8) if path}
+    logits = {
+        "float": _keras(float_model, images) if float_model else None,
+        "qat": _keras(qat_model, images) if qat_model else None,
+        "fp32": inspect.runner(fp32)(images) if fp32 else None,
+    }
+    rungs = []
+    if float_model and fp32:
+        rungs.append(_float_rung(logits["float"], logits["fp32"], f"float.keras = {Path(fp32).name}"))
+    if int8:
+        run = inspect.runner(int8)
+        small, step, name = run(images), inspect.output_step(int8), Path(int8).name
+        if qat_model:
+            rungs.append(_step_rung(logits["qat"], small, step, f"qat.keras = {name}"))
+        if float_model:
+            agreement = _agreement(logits["float"], small)
+            rungs.append({"name": f"float.keras ~ {name}", "top1_agreement": agreement})
+    result: dict[str, Any] = {"schema": "edgecls.verify/1", "images": len(images), "rungs": rungs, "files": files}
+    if fp32 and int8:
+        result["size_ratio"] = round(files[Path(int8).name]["bytes"] / files[Path(fp32).name]["bytes"], 4)
+    return result
+
+
+def _keras(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    batches = (images[i : i + BATCH].astype(np.float32) for i in range(0, len(images), BATCH))
+    return np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> float:
+    return round(float(np.mean(a.argmax(1) == b.argmax(1))), 4)
+
+
+def _float_rung(keras_logits: Any, file_logits: Any, name: str) -> dict[str, Any]:
+    error = float(np.abs(keras_logits - file_logits).max())
+    relative = error / max(float(np.ptp(keras_logits)), 1e-12)
+    return {
+        "name": name,
+        "max_abs": error,
+        "of_range": relative,
+        "top1_agreement": _agreement(keras_logits, file_logits),
+        "limit": FLOAT_LIMIT,
+        "ok": bool(relative <= FLOAT_LIMIT),
+    }
+
+
+def _step_rung(qat: Any, file_logits: np.ndarray, step: float, name: str) -> dict[str, Any]:
+    steps = np.abs(qat - file_logits) / step
+    return {
+        "name": name,
+        "max_steps": round(float(steps.max()), 3),
+        "mean_steps": round(float(steps.mean()), 4),
+        "within_limit": round(float(np.mean(np.rint(steps) <= STEP_LIMIT)), 5),
+        "top1_agreement": _agreement(qat, file_logits),
+        "limit": STEP_LIMIT,
+        "ok": bool(np.rint(steps.max()) <= STEP_LIMIT),
+    }
