@@ -28,6 +28,7 @@ _PATH = "path"  # marks a field as a path on disk
 FilePath = Annotated[str, _PATH]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+Precision = Literal["fp32", "fp16", "int8"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -215,7 +216,7 @@ class Quantize(Section):
 class Export(Section):
     """The files for the phone."""
 
-    precisions: list[Literal["fp32", "int8"]] = Field(default=["fp32", "int8"], min_length=1)
+    precisions: list[Precision] = Field(default=["fp32", "int8"], min_length=1)
     output: Literal["float", "uint8"] = Field(
         default="float", description="type of the logits of the int8 file"
     )

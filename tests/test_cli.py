@@ -201,9 +201,7 @@ def test_exit_codes(call, workflow, error, code, line):
     assert json.loads(out) == {
         "schema": "edgecls.error/1",
         "exit_code": code,
-        "error": line.removeprefix("error: ").replace(
-            "; checkpoint saved; run the same command to continue", ""
-        ),
+        "error": line.removeprefix("error: "),
     }
 
 
@@ -384,6 +382,7 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "warmup": 10,
         "runs": 7,
         "rounds": 3,
+        "protocol": "standard",
     }
     call("bench", "r.yaml", "--device", "sd855", "--threads", "1,2", "--threads", "2,4", "--warmup", "0")
     assert seen["targets"] == [Path("r.yaml")] and seen["device"] == "sd855"

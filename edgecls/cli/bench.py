@@ -28,6 +28,13 @@ from edgecls.errors import EdgeclsError, GateError
 @click.option("--runs", type=click.IntRange(1), help="Least measured runs a round.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; files and thread counts take turns.")
 @click.option(
+    "--protocol",
+    type=click.Choice(["standard", "mlperf"]),
+    default="standard",
+    show_default=True,
+    help="mlperf: at least 1,024 runs and 60 s a round.",
+)
+@click.option(
     "--max-ms",
     type=click.FloatRange(0, min_open=True),
     metavar="MS",
@@ -42,6 +49,7 @@ def command(
     warmup: int | None,
     runs: int | None,
     rounds: int | None,
+    protocol: str,
 ) -> None:
     """Measure latency and memory of .tflite files: of the newest run, of runs, files or folders of files.
 
@@ -59,6 +67,7 @@ def command(
         warmup=default.warmup if warmup is None else warmup,
         runs=runs or default.runs,
         rounds=rounds or default.rounds,
+        protocol=protocol,
     )
     if console.json:
         console.emit(result, str)
