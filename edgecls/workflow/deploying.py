@@ -10,7 +10,7 @@ from typing import Any
 from edgecls.console import Console, Progress
 from edgecls.errors import EdgeclsError, MissingError
 from edgecls.files import atomic, read_json, write_json
-from edgecls.recipe import Data
+from edgecls.recipe import Data, Precision
 from edgecls.run import Run
 from edgecls.workflow.common import load_data, load_network, recipe_preprocess, run_stage, spread
 
@@ -23,7 +23,7 @@ LADDER_IMAGES = 200
 
 
 def export(
-    run: Run, console: Console, precisions: Sequence[str] | None = None, formats: Sequence[str] = ("tflite",)
+    run: Run, console: Console, precisions: Sequence[Precision] | None = None, formats: Sequence[str] = ("tflite",)
 ) -> dict[str, Any]:
     """Write the run's networks for other programs under ``export/``.
 
@@ -134,7 +134,7 @@ def bench(
     return result
 
 
-def _convert(run: Run, source: str, precision: str) -> dict[str, Any]:
+def _convert(run: Run, source: str, precision: Precision) -> dict[str, Any]:
     from edgecls.data.preprocess import Preprocess
     from edgecls.export.tflite import to_tflite
 
@@ -157,7 +157,10 @@ def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | No
         settings = Data(source="folder", path=str(images), test_fraction=0.0, val_fraction=0.0)
     split = spread(load_data(settings, console).train, LADDER_IMAGES)
     pixels = np.concatenate([x.numpy() for x, _ in batches(split, recipe_preprocess(recipe), 50)])
-    result = ladder(paths, pixels.astype(np.uint8))
+    networks = {kind: load_network(paths[kind]) for kind in ("float", "qat")}
+    result = ladder(
+        pixels.astype(np.uint8), networks["float"], paths["fp32"], networks["qat"], paths["int8"]
+    )
     write_json(run.file("verify.json"), result)
     return {"images": len(pixels)}
 
