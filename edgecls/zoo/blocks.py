@@ -1,4 +1,4 @@
-"""What the families share: four serialisable layers and a few builders on Keras tensors.
+"""What the families share: serialisable layers and a few builders on Keras tensors.
 
 Builders give every layer the name of its entry in the reference state (``blocks.3.mid_se.conv1``), so that
 ``<layer name>.weight`` is the key of its kernel in a published checkpoint and no name map is needed.
@@ -121,6 +121,63 @@ class Normalize(layers.Layer):
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
+@keras.saving.register_keras_serializable(package="edgecls")
+class Channels(layers.Layer):
+    """The channels from ``start`` up to but without ``stop``."""
+
+    def __init__(self, start: int, stop: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start, self.stop = int(start), int(stop)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs[..., self.start : self.stop]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "start": self.start, "stop": self.stop}
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class ChannelShuffle(layers.Layer):
+    """Interleave ``groups`` runs of channels (Zhang et al., 2017, https://arxiv.org/abs/1707.01083)."""
+
+    def __init__(self, groups: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = int(groups)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        height, width, channels = inputs.shape[1:]
+        x = ops.reshape(inputs, (-1, height, width, self.groups, channels // self.groups))
+        return ops.reshape(ops.transpose(x, (0, 1, 2, 4, 3)), (-1, height, width, channels))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class EdgeMaxPooling2D(layers.MaxPooling2D):
+    """3x3 max pooling of stride 2, padded by one cell on every side, for maps that may be negative.
+
+    The first row and column are doubled in place of the -inf above and left of them: a window that holds the copy
+    also holds the original. Of an odd size, the last ones too.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "pool_size": 3, "strides": 2, "padding": "valid"})
+
+    def call(self, inputs: Tensor) -> Tensor:
+        for axis in (1, 2):
+            first = inputs[:, :1] if axis == 1 else inputs[:, :, :1]
+            inputs = ops.concatenate([first, inputs], axis)
+            if inputs.shape[axis] % 2 == 0:  # of an odd size: the window at the end needs its padding, too
+                last = inputs[:, -1:] if axis == 1 else inputs[:, :, -1:]
+                inputs = ops.concatenate([inputs, last], axis)
+        return super().call(inputs)
+
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, height, width, channels = input_shape
+        return batch, (height + 1) // 2, (width + 1) // 2, channels
+
+
 @dataclass(frozen=True)
 class Head:
     """What follows the backbone: how many classes, dropout rate before them, width of an optional embedding."""
@@ -140,25 +197,47 @@ class Style:
         same_padding: TensorFlow's SAME for strided convolutions too; else (kernel - 1) // 2 on every side.
         kernel_std: Standard deviation of initial kernels; None is sqrt(2 / (kernel area * input channels)),
             with all input channels counted in depthwise convolutions too, as PaddlePaddle's default does.
+        msra: Count only the input channels that a kernel sees (He et al., 2015).
+        uniform: Draw kernels and biases uniformly within sqrt(uniform / (kernel area * input channels seen)).
+        conv: What the convolution in ``conv_bn`` is called.
+        norm: What its batch normalization is called.
     """
 
     epsilon: float = 1e-5
     momentum: float = 0.9
     same_padding: bool = False
     kernel_std: float | None = None
+    msra: bool = False
+    uniform: float | None = None
+    conv: str = "conv"
+    norm: str = "bn"
+
+    def initializers(self, kernel: int, channels: int, groups: int) -> tuple[Any, Any]:
+        """Initializers of a convolution's kernel and bias."""
+        seen = kernel * kernel * channels // groups
+        if self.uniform:
+            bound = math.sqrt(self.uniform / seen)
+            return tuple(initializers.RandomUniform(-bound, bound) for _ in range(2))
+        fan_in = seen if self.msra else kernel * kernel * channels
+        return initializers.RandomNormal(stddev=self.kernel_std or math.sqrt(2.0 / fan_in)), "zeros"
 
 
 PADDLE = Style()
 
 
+GATES = {"hard_sigmoid": (0.2, 0.5), "hard_sigmoid6": (1 / 6, 0.5), "clip": (1.0, 0.0)}  # slope and offset
+
+
 def activation(x: Tensor, kind: str | None, name: str) -> Tensor:
-    """Apply ``relu``, ``relu6``, ``hard_swish``, ``hard_sigmoid`` or any Keras activation, as its own layer."""
+    """Apply ``relu``, ``relu6``, ``hard_swish``, a gate of ``GATES`` or any Keras activation, as its own layer."""
     if kind is None:
         return x
     if kind in ("relu", "relu6"):
         return layers.ReLU(max_value=6.0 if kind == "relu6" else None, name=name)(x)
-    if kind in ("hard_swish", "hard_sigmoid"):
-        return (HardSwish if kind == "hard_swish" else HardSigmoid)(name=name)(x)
+    if kind == "hard_swish":
+        return HardSwish(name=name)(x)
+    if kind in GATES:
+        return HardSigmoid(*GATES[kind], name=name)(x)
     return layers.Activation(kind, name=name)(x)
 
 
@@ -171,34 +250,36 @@ def conv(
     name: str,
     groups: int = 1,
     bias: bool = False,
+    padding: int | None = None,
     style: Style = PADDLE,
 ) -> Tensor:
     """Convolve NHWC ``x``; depthwise when every channel is its own group.
 
     Strided kernels are padded symmetrically by a layer of their own unless the style says SAME: Keras' SAME pads
-    only the bottom and right of even sizes, which shifts the features against the reference.
+    only the bottom and right of even sizes, which shifts the features against the reference. ``padding`` is for
+    another one than (kernel - 1) // 2.
     """
     channels = x.shape[-1]
-    padding = "same"
-    if stride > 1 and not style.same_padding:
-        padding = "valid"
-        if kernel > 1:
-            x = layers.ZeroPadding2D((kernel - 1) // 2, name=f"{name}.pad")(x)
-    std = style.kernel_std or math.sqrt(2.0 / (kernel * kernel * channels))
-    init = initializers.RandomNormal(stddev=std)
+    mode = "same"
+    if padding is not None or (stride > 1 and not style.same_padding):
+        mode = "valid"
+        if cells := (kernel - 1) // 2 if padding is None else padding:
+            x = layers.ZeroPadding2D(cells, name=f"{name}.pad")(x)
+    init, bias_init = style.initializers(kernel, channels, groups)
     if groups == channels == filters and groups > 1:
         depthwise = layers.DepthwiseConv2D(
-            kernel, stride, padding=padding, use_bias=bias, depthwise_initializer=init, name=name
+            kernel, stride, padding=mode, use_bias=bias, depthwise_initializer=init, name=name
         )
         return depthwise(x)
     return layers.Conv2D(
         filters,
         kernel,
         stride,
-        padding=padding,
+        padding=mode,
         groups=groups,
         use_bias=bias,
         kernel_initializer=init,
+        bias_initializer=bias_init,
         name=name,
     )(x)
 
@@ -214,9 +295,9 @@ def conv_bn(
     act: str | None = None,
     style: Style = PADDLE,
 ) -> Tensor:
-    """Convolution without bias, batch normalization and activation: ``<name>.conv``, ``.bn``, ``.act``."""
-    x = conv(x, filters, kernel, stride, groups=groups, style=style, name=f"{name}.conv")
-    x = BatchNormalization(momentum=style.momentum, epsilon=style.epsilon, name=f"{name}.bn")(x)
+    """Convolution without bias, batch normalization and activation; named ``<name>.conv`` and so on."""
+    x = conv(x, filters, kernel, stride, groups=groups, style=style, name=f"{name}.{style.conv}")
+    x = BatchNormalization(momentum=style.momentum, epsilon=style.epsilon, name=f"{name}.{style.norm}")(x)
     return activation(x, act, f"{name}.act")
 
 
@@ -227,21 +308,32 @@ def squeeze_excite(
     name: str,
     act: str = "relu",
     gate: str = "hard_sigmoid",
+    parts: tuple[str, str] = ("conv1", "conv2"),
+    dense: bool = False,
     style: Style = PADDLE,
 ) -> Tensor:
     """Reweigh channels by a gate computed from their means (Hu et al., 2018, https://arxiv.org/abs/1709.01507).
 
-    1x1 convolutions on a 1x1 map rather than Dense layers: the whole block then stays in one delegate partition.
+    1x1 convolutions on a 1x1 map, or dense layers where the reference's state has them; ``parts`` are their names.
     """
-    s = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.avg_pool")(x)
-    s = conv(s, squeezed, 1, bias=True, style=style, name=f"{name}.conv1")
-    s = activation(s, act, f"{name}.act")
-    s = conv(s, x.shape[-1], 1, bias=True, style=style, name=f"{name}.conv2")
-    s = activation(s, gate, f"{name}.gate")
+    channels = x.shape[-1]
+    s = layers.GlobalAveragePooling2D(keepdims=not dense, name=f"{name}.avg_pool")(x)
+    for part, width, kind in ((parts[0], squeezed, act), (parts[1], channels, gate)):
+        if dense:
+            bound = 1 / math.sqrt(s.shape[-1])
+            init = initializers.RandomUniform(-bound, bound)
+            s = layers.Dense(width, kernel_initializer=init, name=f"{name}.{part}")(s)
+        else:
+            s = conv(s, width, 1, bias=True, style=style, name=f"{name}.{part}")
+        s = activation(s, kind, f"{name}.act" if part == parts[0] else f"{name}.gate")
+    if dense:
+        s = layers.Reshape((1, 1, channels), name=f"{name}.reshape")(s)
     return layers.Multiply(name=f"{name}.scale")([x, s])
 
 
-def classifier(x: Tensor, head: Head, *, name: str = "fc", uniform: float | None = None) -> Tensor:
+def classifier(
+    x: Tensor, head: Head, *, name: str = "fc", uniform: float | None = None, msra: bool = False
+) -> Tensor:
     """Logits [batch, classes] from a pooled map [batch, 1, 1, channels].
 
     Args:
@@ -249,6 +341,7 @@ def classifier(x: Tensor, head: Head, *, name: str = "fc", uniform: float | None
         head: Classes, dropout and embedding.
         name: The classifier's layer name.
         uniform: Bound of the initial kernel's uniform distribution; None is Xavier's.
+        msra: Draw it from a normal distribution of variance 2 / inputs instead.
     """
     x = layers.Flatten(name="flatten")(x)
     if head.embedding_dim:
@@ -256,6 +349,8 @@ def classifier(x: Tensor, head: Head, *, name: str = "fc", uniform: float | None
     if head.dropout:
         x = layers.Dropout(head.dropout, name="dropout")(x)
     init = initializers.RandomUniform(-uniform, uniform) if uniform else "glorot_uniform"
+    if msra:
+        init = initializers.RandomNormal(stddev=math.sqrt(2 / x.shape[-1]))
     return layers.Dense(head.classes, kernel_initializer=init, name=name)(x)
 
 

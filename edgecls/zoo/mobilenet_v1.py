@@ -1,0 +1,40 @@
+"""MobileNetV1 in four widths (Howard et al., 2017, https://arxiv.org/abs/1704.04861).
+
+As PaddleClas has it: plain ReLU, and widths are cut to whole numbers, not rounded to multiples of 8.
+"""
+
+from __future__ import annotations
+
+from keras import layers
+
+from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn
+
+MODELS = {"MobileNetV1_x0_25": 0.25, "MobileNetV1_x0_5": 0.5, "MobileNetV1_x0_75": 0.75, "MobileNetV1": 1.0}
+STEM = 32
+# Width and stride of each separable convolution; widths at scale 1.
+BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+STYLE = Style(msra=True)
+
+
+def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
+    """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
+    scale = MODELS[name]
+    taps = Taps(x)
+    x = taps.add(conv_bn(x, int(STEM * scale), 3, 2, act="relu", style=STYLE, name="conv"))
+    for i, (width, stride) in enumerate(BLOCKS):
+        channels = x.shape[-1]
+        x = conv_bn(
+            x,
+            channels,
+            3,
+            stride,
+            groups=channels,
+            act="relu",
+            style=STYLE,
+            name=f"blocks.{i}.depthwise_conv",
+        )
+        x = taps.add(
+            conv_bn(x, int(width * scale), 1, act="relu", style=STYLE, name=f"blocks.{i}.pointwise_conv")
+        )
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    return taps, classifier(x, head, msra=True)
