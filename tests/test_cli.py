@@ -357,8 +357,8 @@ def bench_result(*medians: float | None) -> dict:
     [
         ([3.0, 4.0], [], 0, ""),
         ([3.0, 4.0], ["--max-ms", "4"], 0, ""),
-        ([3.0, 4.5], ["--max-ms", "4"], 4, "4.50 ms is longer than --max-ms 4 (m1.tflite, 1 threads)"),
-        ([3.0, None], ["--max-ms", "4"], 1, "1 of 2 not measured: torn (m1.tflite, 1 threads)"),
+        ([3.0, 4.5], ["--max-ms", "4"], 4, "4.5 ms is longer than --max-ms 4 (m1.tflite, 1 thread)"),
+        ([3.0, None], ["--max-ms", "4"], 1, "1 of 2 not measured: torn (m1.tflite, 1 thread)"),
     ],
 )
 def test_bench_and_its_gate(call, workflow, run, medians, args, code, line):

@@ -94,7 +94,7 @@ def _defaults(path: Path) -> Any:
 
 def _judge(results: list[dict[str, Any]], max_ms: float | None) -> None:
     def which(r: dict[str, Any]) -> str:
-        return f"{r['model']}, {r['threads']} threads"
+        return f"{r['model']}, {r['threads']} thread{'s' * (r['threads'] != 1)}"
 
     failed = [r for r in results if r["status"] == "failed"]
     if failed:
@@ -104,4 +104,4 @@ def _judge(results: list[dict[str, Any]], max_ms: float | None) -> None:
     slow = [r for r in results if max_ms is not None and r["median_ms"] > max_ms]
     if slow:
         worst = max(slow, key=lambda r: r["median_ms"])
-        raise GateError(f"{worst['median_ms']:.2f} ms is longer than --max-ms {max_ms:g}", where=which(worst))
+        raise GateError(f"{worst['median_ms']:.4g} ms is longer than --max-ms {max_ms:g}", where=which(worst))
