@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgecls.console import Console, to_json
+from edgecls.errors import EdgeclsError
+
+if TYPE_CHECKING:
+    from edgecls.run import Run
 
 RUN_HELP = "RUN is a run folder or a run's name; without it the newest run is taken."
 
@@ -162,3 +166,10 @@ def number(value: float | None, digits: int = 2) -> str | None:
 def percent(value: float | None) -> str | None:
     """A fraction as a percentage without its sign."""
     return None if value is None else f"{100 * value:.1f}"
+
+
+def judge_ladder(ladder: Mapping[str, Any], run: Run) -> None:
+    """Fail if a rung of the parity ladder does not hold."""
+    failed = [rung["name"] for rung in ladder["rungs"] if rung.get("ok") is False]
+    if failed:
+        raise EdgeclsError(f"not equal: {', '.join(failed)}", where=str(run.path), fix="see verify.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgecls.cli.common import cli_command, overrides, run_argument
+from edgecls.cli.common import cli_command, judge_ladder, overrides, run_argument
 from edgecls.cli.show import show_quantize
 from edgecls.console import Console
 from edgecls.errors import GateError
@@ -34,6 +34,7 @@ def command(console: Console, run: str | None, overrides: tuple[str, ...], max_d
 
         result = workflow.quantize(found, console, list(overrides))
         console.emit(result, show_quantize)
+    judge_ladder(result["verify"], found)
     drop = 100 * result["drop"]
     if max_drop is not None and drop > max_drop:
         raise GateError(

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from edgecls.cli.common import cli_command, run_argument
+from edgecls.cli.common import cli_command, judge_ladder, run_argument
 from edgecls.cli.show import show_verify
 from edgecls.console import Console
-from edgecls.errors import EdgeclsError
 
 
 @cli_command("edgecls verify", "edgecls verify mv3_ssld --images photos/")
@@ -32,6 +31,4 @@ def command(console: Console, run: str | None, images: Path | None) -> None:
 
         result = workflow.verify(found, console, images=images)
         console.emit(result, show_verify)
-    failed = [rung["name"] for rung in result["rungs"] if rung.get("ok") is False]
-    if failed:
-        raise EdgeclsError(f"not equal: {', '.join(failed)}", where=str(found.path), fix="see verify.json")
+    judge_ladder(result, found)

@@ -28,6 +28,7 @@ BAD_NAMED = 3
 
 def load_data(settings: Data, console: Console) -> Dataset:
     """A recipe's images, checked and split; bad files are named and counted."""
+    import_tensorflow()
     from edgecls.data.sources import load_dataset
 
     with console.progress() as progress:
@@ -47,6 +48,7 @@ def spread(split: Split, count: int) -> Split:
 
 def recipe_preprocess(recipe: Recipe) -> Preprocess:
     """How the recipe's network sees a photo."""
+    import_tensorflow()
     from edgecls.data.preprocess import Preprocess
 
     return Preprocess.from_recipe(catalog.get(recipe.model.name), recipe.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecls.console import Console, Progress
-from edgecls.errors import EdgeclsError, MissingError
+from edgecls.errors import MissingError
 from edgecls.files import atomic, read_json, write_json
 from edgecls.recipe import Data, Precision
 from edgecls.run import Run
@@ -23,7 +23,10 @@ LADDER_IMAGES = 200
 
 
 def export(
-    run: Run, console: Console, precisions: Sequence[Precision] | None = None, formats: Sequence[str] = ("tflite",)
+    run: Run,
+    console: Console,
+    precisions: Sequence[Precision] | None = None,
+    formats: Sequence[str] = ("tflite",),
 ) -> dict[str, Any]:
     """Write the run's networks for other programs under ``export/``.
 
@@ -66,21 +69,16 @@ def verify(run: Run, console: Console, images: Path | None = None) -> dict[str, 
         images: A folder of photos with or without class folders; None: 200 of the training images.
 
     Returns:
-        The content of ``verify.json``.
+        The content of ``verify.json``; a rung that does not hold has ``"ok": false``.
 
     Raises:
-        EdgeclsError: A rung does not hold.
         MissingError: The run is not quantized yet.
     """
     names = {"float": "float.keras", "qat": "qat.keras", "fp32": TFLITE["fp32"], "int8": TFLITE["int8"]}
     paths = {kind: run.require(name, fix="make it with: edgecls quantize") for kind, name in names.items()}
     inputs = paths | {"images": str(images), "split": read_json(run.file("split.json"))}
     run_stage(run, console, "verify", inputs, ["verify.json"], partial(_climb, run, console, paths, images))
-    result = read_json(run.file("verify.json"))
-    broken = [rung["name"] for rung in result["rungs"] if not rung.get("ok", True)]
-    if broken:
-        raise EdgeclsError(f"does not hold: {'; '.join(broken)}", where=str(run.file("verify.json")))
-    return result
+    return read_json(run.file("verify.json"))
 
 
 def bench(
@@ -158,9 +156,7 @@ def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | No
     split = spread(load_data(settings, console).train, LADDER_IMAGES)
     pixels = np.concatenate([x.numpy() for x, _ in batches(split, recipe_preprocess(recipe), 50)])
     networks = {kind: load_network(paths[kind]) for kind in ("float", "qat")}
-    result = ladder(
-        pixels.astype(np.uint8), networks["float"], paths["fp32"], networks["qat"], paths["int8"]
-    )
+    result = ladder(pixels.astype(np.uint8), networks["float"], paths["fp32"], networks["qat"], paths["int8"])
     write_json(run.file("verify.json"), result)
     return {"images": len(pixels)}
 
