@@ -19,6 +19,7 @@ from edgecls.errors import UsageError
 from edgecls.weights import readers, sources
 from edgecls.weights.readers import State
 from edgecls.zoo import catalog
+from edgecls.zoo.pplcnet_v2 import DeployKernel
 
 # PyTorch's names for EfficientNet-Lite. Its norms are numbered anew inside every block.
 TORCH_TOP = {
@@ -160,7 +161,7 @@ def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.
                 "_mean": layer.moving_mean,
                 "_variance": layer.moving_variance,
             }
-        elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
+        elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense | DeployKernel):
             named = {"weight": layer.kernel, "bias": layer.bias}
         else:
             continue
@@ -170,15 +171,34 @@ def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.
 def _from_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:
     if value.ndim == 4:
         # [out, in / groups, h, w] -> [h, w, in / groups, out]; a depthwise [channels, 1, h, w] -> [h, w, channels, 1].
-        return value.transpose((2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0))
+        return value.transpose((2, 3, 0, 1) if _depthwise(layer) else (2, 3, 1, 0))
+    if value.ndim == 2 and (shape := _flattened(layer)):
+        height, width, channels = shape
+        if len(value) == height * width * channels:
+            rows = value.reshape(channels, height, width, -1)
+            return rows.transpose(1, 2, 0, 3).reshape(value.shape)
     return value
 
 
 def _to_state(layer: keras.layers.Layer, variable: keras.Variable) -> np.ndarray:
     value = variable.numpy()
     if value.ndim == 4:
-        return value.transpose((2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (3, 2, 0, 1))
+        return value.transpose((2, 3, 0, 1) if _depthwise(layer) else (3, 2, 0, 1))
+    if value.ndim == 2 and (shape := _flattened(layer)):
+        return value.reshape(*shape, -1).transpose(2, 0, 1, 3).reshape(value.shape)
     return value
+
+
+def _depthwise(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, layers.DepthwiseConv2D | DeployKernel)
+
+
+def _flattened(layer: keras.layers.Layer) -> tuple[int, int, int] | None:
+    """Height, width and channels of the map whose cells are the rows of a dense kernel; states have channels first."""
+    source = layer.input._keras_history.operation
+    if isinstance(source, layers.Dropout):
+        source = source.input._keras_history.operation
+    return source.input.shape[1:] if isinstance(source, layers.Flatten) else None
 
 
 def _dropout_scale(model: keras.Model) -> dict[str, np.float32]:

@@ -334,7 +334,7 @@ def squeeze_excite(
 def classifier(
     x: Tensor, head: Head, *, name: str = "fc", uniform: float | None = None, msra: bool = False
 ) -> Tensor:
-    """Logits [batch, classes] from a pooled map [batch, 1, 1, channels].
+    """Logits [batch, classes] from a pooled map [batch, 1, 1, channels] or a vector [batch, channels].
 
     Args:
         x: Pooled features.
@@ -343,7 +343,8 @@ def classifier(
         uniform: Bound of the initial kernel's uniform distribution; None is Xavier's.
         msra: Draw it from a normal distribution of variance 2 / inputs instead.
     """
-    x = layers.Flatten(name="flatten")(x)
+    if len(x.shape) > 2:
+        x = layers.Flatten(name="flatten")(x)
     if head.embedding_dim:
         x = layers.Dense(head.embedding_dim, name="embedding")(x)
     if head.dropout:

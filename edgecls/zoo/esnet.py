@@ -1,0 +1,78 @@
+"""ESNet in four widths (Yu et al., 2021, PP-PicoDet, https://arxiv.org/abs/2111.00902): ShuffleNetV2's split with
+squeeze-excite, hard-swish and a separable convolution where branches join.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from keras import layers
+
+from edgecls.zoo.blocks import (
+    Channels,
+    ChannelShuffle,
+    EdgeMaxPooling2D,
+    Head,
+    Taps,
+    Tensor,
+    activation,
+    classifier,
+    conv,
+    conv_bn,
+    divisible,
+    squeeze_excite,
+)
+
+
+class Stage(NamedTuple):
+    """A run of blocks; the first halves the resolution. The width is at scale 1."""
+
+    out: int
+    repeats: int
+
+
+STAGES = (Stage(116, 3), Stage(232, 7), Stage(464, 3))  # resolution in: 56, 28, 14
+STEM, FEATURES, LAST = 24, 1024, 1280
+MODELS = {"ESNet_x0_25": 0.25, "ESNet_x0_5": 0.5, "ESNet_x0_75": 0.75, "ESNet_x1_0": 1.0}
+
+
+def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
+    """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
+    scale = MODELS[name]
+    taps = Taps(x)
+    x = taps.add(conv_bn(x, STEM, 3, 2, act="hard_swish", name="conv1"))
+    x = taps.add(EdgeMaxPooling2D(name="max_pool")(x))
+    block = 0
+    for stage in STAGES:
+        half = divisible(stage.out * scale, 8) // 2
+        for repeat in range(stage.repeats):
+            x = taps.add((_unit if repeat else _downsample)(x, half, f"blocks.{block}"))
+            block += 1
+    x = taps.add(conv_bn(x, FEATURES, 1, act="hard_swish", name="conv2"))
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    x = activation(conv(x, LAST, 1, name="last_conv"), "hard_swish", "hardswish")
+    return taps, classifier(x, head)
+
+
+def _unit(x: Tensor, half: int, name: str) -> Tensor:
+    kept = Channels(0, half, name=f"{name}.kept")(x)
+    y = Channels(half, 2 * half, name=f"{name}.convolved")(x)
+    y = conv_bn(y, half, 1, act="hard_swish", name=f"{name}.pw_1_1")
+    z = conv_bn(y, half, 3, groups=half, name=f"{name}.dw_1")
+    y = layers.Concatenate(name=f"{name}.branch_concat")([y, z])
+    y = squeeze_excite(y, half // 2, gate="hard_sigmoid6", name=f"{name}.se")
+    y = conv_bn(y, half, 1, act="hard_swish", name=f"{name}.pw_1_2")
+    return ChannelShuffle(2, name=f"{name}.shuffle")(layers.Concatenate(name=f"{name}.concat")([kept, y]))
+
+
+def _downsample(x: Tensor, half: int, name: str) -> Tensor:
+    channels = x.shape[-1]
+    left = conv_bn(x, channels, 3, 2, groups=channels, name=f"{name}.dw_1")
+    left = conv_bn(left, half, 1, act="hard_swish", name=f"{name}.pw_1")
+    y = conv_bn(x, half, 1, act="hard_swish", name=f"{name}.pw_2_1")
+    y = conv_bn(y, half, 3, 2, groups=half, name=f"{name}.dw_2")
+    y = squeeze_excite(y, half // 4, gate="hard_sigmoid6", name=f"{name}.se")
+    y = conv_bn(y, half, 1, act="hard_swish", name=f"{name}.pw_2_2")
+    x = layers.Concatenate(name=f"{name}.concat")([left, y])
+    x = conv_bn(x, 2 * half, 3, groups=2 * half, act="hard_swish", name=f"{name}.concat_dw")
+    return conv_bn(x, 2 * half, 1, act="hard_swish", name=f"{name}.concat_pw")
