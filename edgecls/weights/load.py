@@ -140,12 +140,14 @@ def _assign(model: keras.Model, arrays: State, where: str, strict: bool, fold: b
 
 
 def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: str, strict: bool) -> None:
-    """Only the layers after the pooling may differ: a backbone that fits in part would be wrong in silence."""
-    heads = {layer.name for layer in model.layers if isinstance(layer, layers.Dense)}
+    """Only the classifier may differ: a backbone that fits in part would be wrong in silence."""
+    heads = {"embedding", *[layer.name for layer in model.layers if hasattr(layer, "kernel")][-1:]}
+    if len(model.outputs) > 1 or len(model.outputs[0].shape) > 2:
+        heads = set()  # feature maps
     differ = report.missing + report.mismatched
     if heads or differ:  # a headless feature extractor that found all its own arrays may leave others over
         differ = differ + report.unexpected
-    wrong = [text for text in differ if strict or text.split(":")[0].rpartition(".")[0] not in heads | {"fc"}]
+    wrong = [text for text in differ if strict or text.split(":")[0].rpartition(".")[0] not in heads]
     if wrong:
         reason = f"these weights are not {model.name}'s ({len(wrong)} arrays differ, first {wrong[0]})"
         raise UsageError(reason, where=where, fix="check the model's name")
@@ -209,4 +211,4 @@ def _dropout_scale(model: keras.Model) -> dict[str, np.float32]:
     if model.name not in catalog.names():
         return {}
     entry = catalog.get(model.name)
-    return {"fc.weight": np.float32(1 - entry.dropout)} if entry.dropout_scales else {}
+    return {f"{layer}.weight": np.float32(1 - entry.dropout) for layer in entry.dropout_scales}

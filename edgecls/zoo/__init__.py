@@ -15,6 +15,18 @@ FAMILIES = {
     "MobileNetV3": "edgecls.zoo.mobilenet_v3",
     "ResNet": "edgecls.zoo.resnet",
     "EfficientNetLite": "edgecls.zoo.efficientnet_lite",
+    "MobileNetV1": "edgecls.zoo.mobilenet_v1",
+    "MobileNetV2": "edgecls.zoo.mobilenet_v2",
+    "ShuffleNetV2": "edgecls.zoo.shufflenet_v2",
+    "GhostNet": "edgecls.zoo.ghostnet",
+    "SqueezeNet": "edgecls.zoo.squeezenet",
+    "AlexNet": "edgecls.zoo.alexnet",
+    "VGG": "edgecls.zoo.vgg",
+    "DarkNet": "edgecls.zoo.darknet",
+    "PPLCNet": "edgecls.zoo.pplcnet",
+    "PPLCNetV2": "edgecls.zoo.pplcnet_v2",
+    "ESNet": "edgecls.zoo.esnet",
+    "RepVGG": "edgecls.zoo.repvgg",
 }
 
 

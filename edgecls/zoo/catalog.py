@@ -51,7 +51,7 @@ class Entry:
         mean: RGB mean as fractions of 255.
         std: RGB standard deviation as fractions of 255.
         dropout: Rate before the classifier.
-        dropout_scales: Whether PaddlePaddle's weights expect features times ``1 - dropout`` at inference.
+        dropout_scales: Layers whose PaddlePaddle weights expect features times ``1 - dropout`` at inference.
         params: Trainable parameters with 1000 classes.
         macs: Multiply-accumulates of convolutions and dense layers for one image.
         top1: Published ImageNet top-1 accuracy, fraction.
@@ -72,7 +72,7 @@ class Entry:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     dropout: float
-    dropout_scales: bool
+    dropout_scales: tuple[str, ...]
     params: int
     macs: int
     top1: float | None
@@ -134,7 +134,7 @@ def _entry(row: dict[str, str]) -> Entry:
         mean=triple(row["mean"]),
         std=triple(row["std"]),
         dropout=float(row["dropout"]),
-        dropout_scales=row["dropout_scales"] == "yes",
+        dropout_scales=tuple(row["dropout_scales"].split()),
         params=int(row["params"]),
         macs=int(row["macs"]),
         top1=number(row["top1"]),
