@@ -199,3 +199,12 @@ def test_objective_adds_hard_and_soft_losses() -> None:
     soft = js_divergence(teacher(PIXELS[:4], training=False), logits)
     np.testing.assert_allclose(both, 2.0 * soft + 0.5 * cross_entropy(logits, targets), rtol=1e-5)
     np.testing.assert_allclose(Objective(teacher=teacher)(PIXELS[:4], targets, logits), soft, rtol=1e-6)
+
+
+def test_distillation_weighs_an_image_by_what_the_teacher_says() -> None:
+    logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), soft_labels(-np.ones(4, int), CLASSES)
+    teacher, weights = as_teacher(network(2)), np.array([1.0, 2.0, 5.0], np.float32)
+    plain = Objective(teacher=teacher)(PIXELS[:4], targets, logits)
+    weighted = Objective(class_weights=tf.constant(weights), teacher=teacher)(PIXELS[:4], targets, logits)
+    expected = softmax(np.asarray(teacher(PIXELS[:4], training=False))) @ weights
+    np.testing.assert_allclose(weighted, plain * expected, rtol=1e-4)

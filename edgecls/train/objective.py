@@ -15,7 +15,8 @@ class Objective:
     """Loss of a batch for supervised training (no teacher) and for SSLD (a teacher).
 
     Attributes:
-        class_weights: float32 [C] factors of the cross-entropy, or None.
+        class_weights: float32 [C] factors of the loss by class, or None. In distillation an image counts as what
+            the teacher says it is, so labels are not needed for it.
         teacher: Takes the same pixels as the student and gives logits; None trains on labels alone.
         soft_weight: Factor of the distillation loss; no labels are needed for it.
         hard_weight: Factor of the cross-entropy beside the distillation loss.
@@ -37,6 +38,8 @@ class Objective:
             return cross_entropy(logits, targets, self.class_weights)
         teacher_logits = self.teacher(pixels, training=self.teacher_batch_stats)
         loss = self.soft_weight * js_divergence(teacher_logits, logits, self.temperature)
+        if self.class_weights is not None:
+            loss *= tf.reduce_sum(tf.nn.softmax(teacher_logits) * self.class_weights, axis=-1)
         if self.hard_weight:
             loss += self.hard_weight * cross_entropy(logits, targets, self.class_weights)
         return loss

@@ -49,6 +49,8 @@ def make_objective(
         )
     factors = None
     if weights == "balanced":
+        if (data.train.labels < 0).all():
+            raise UsageError("balanced class weights need labels", where="data.class_weights", fix="set it to none")
         factors = tf.constant(class_weights(data.train.labels, len(data.classes)), tf.float32)
     if teacher is None or distill is None:
         return Objective(class_weights=factors)
