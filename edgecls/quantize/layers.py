@@ -97,7 +97,7 @@ class Quantize(layers.Layer):
         return {**super().get_config(), "fixed": self.fixed, **moving}
 
 
-class _QuantizedKernel:
+class QuantizedKernel:
     """What the linear layers share: a kernel on an int8 grid of its own, and constant scales around it.
 
     ``output = output_scale * (layer(input / input_scale)) + output_shift``.
@@ -153,7 +153,7 @@ class _QuantizedKernel:
 
 
 @_serializable
-class QuantizedConv2D(_QuantizedKernel, layers.Conv2D):
+class QuantizedConv2D(QuantizedKernel, layers.Conv2D):
     """``Conv2D`` with an int8 kernel, one scale an output channel."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -161,7 +161,7 @@ class QuantizedConv2D(_QuantizedKernel, layers.Conv2D):
 
 
 @_serializable
-class QuantizedDepthwiseConv2D(_QuantizedKernel, layers.DepthwiseConv2D):
+class QuantizedDepthwiseConv2D(QuantizedKernel, layers.DepthwiseConv2D):
     """``DepthwiseConv2D`` with an int8 kernel, one scale an output channel."""
 
     def _grid(self, kernel: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class QuantizedDepthwiseConv2D(_QuantizedKernel, layers.DepthwiseConv2D):
 
 
 @_serializable
-class QuantizedDense(_QuantizedKernel, layers.Dense):
+class QuantizedDense(QuantizedKernel, layers.Dense):
     """``Dense`` on [batch, features] with an int8 kernel, computed as a 1x1 convolution: one scale an output.
 
     The converter transposes the weights of a fully connected op and then loses their axis.
@@ -195,14 +195,33 @@ class QuantizedDense(_QuantizedKernel, layers.Dense):
 
 @_serializable
 class FreezableBatchNormalization(blocks.BatchNormalization):
-    """Batch normalization that can stay with its running statistics in training while gamma and beta still learn."""
+    """Batch normalization that can stay with its running statistics in training while gamma and beta still learn.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        output_scale: Constant factor of the output.
+    """
+
+    def __init__(self, *args: Any, output_scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.output_scale = output_scale
         self.frozen = False
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
-        return super().call(inputs, training=bool(training) and not self.frozen, mask=mask)
+        training = bool(training) and not self.frozen
+        if training or self.output_scale == 1.0:
+            outputs = super().call(inputs, training=training, mask=mask)
+            return outputs if self.output_scale == 1.0 else outputs * self.output_scale
+        # One factor and one offset: the converter folds no second factor.
+        gain = tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon) * self.output_scale
+        if self.scale:
+            gain *= tf.convert_to_tensor(self.gamma)
+        offset = -tf.convert_to_tensor(self.moving_mean) * gain
+        if self.center:
+            offset += tf.convert_to_tensor(self.beta) * self.output_scale
+        return inputs * gain + offset
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "output_scale": self.output_scale}
 
 
 @_serializable
@@ -225,51 +244,54 @@ class ScaledHardSwish(layers.Layer):
 
 
 @_serializable
-class Rescale(layers.Layer):
-    """``x * scale`` right after a linear layer, into which the converter folds it."""
+class ConstantConv2D(layers.Layer):
+    """A depthwise convolution with constant weights, in int8 an op of its own: ``mean of a window * scale + offset``.
 
-    def __init__(self, scale: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.scale = scale
-
-    def call(self, inputs: Tensor) -> Tensor:
-        return inputs * self.scale
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale}
-
-
-@_serializable
-class Affine(layers.Layer):
-    """``x * scale + offset`` with constants a channel, as a 1x1 depthwise convolution: an op of its own in int8.
-
-    Each scale is 127 steps of its own grid, so the kernel is exact.
+    All weights of a channel are 127 steps of its grid, so they are exact. With a window of one pixel it is an affine
+    map of each channel; larger windows stand for average pools, which XNNPACK does not take in int8.
 
     Args:
         scale: Factor of each channel, not zero.
         offset: Offset of each channel.
+        window: Height and width of the averaged window, which is also the stride; it must divide the input.
+        input_step: Step of the input's grid where it is known: the offset is then put on that of int8's bias.
     """
 
-    def __init__(self, scale: Sequence[float], offset: Sequence[float], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        scale: Sequence[float],
+        offset: Sequence[float],
+        window: Sequence[int] = (1, 1),
+        input_step: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.input_step = input_step
         self.scale, self.offset = [float(s) for s in scale], [float(o) for o in offset]
+        self.window = tuple(int(n) for n in window)
         self.enabled = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        kernel = tf.constant(self.scale, tf.float32, [1, 1, 1, len(self.scale)])
+        weights = np.float32(self.scale) / np.float32(np.prod(self.window))
+        offset = np.array(self.offset)
+        if self.enabled and self.input_step:
+            bias_step = self.input_step * np.abs(self.scale) / 127
+            offset = np.rint(offset / bias_step) * bias_step
+        kernel = tf.constant(np.broadcast_to(weights, (1, *self.window, len(weights))))
         if self.enabled:
-            bound = np.abs(np.float32(self.scale))
             kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-                kernel, -bound, bound, narrow_range=True
+                kernel, -np.abs(weights), np.abs(weights), narrow_range=True
             )
-        kernel = tf.reshape(kernel, [1, 1, len(self.scale), 1])
-        return tf.nn.depthwise_conv2d(inputs, kernel, [1, 1, 1, 1], "VALID") + tf.constant(self.offset, tf.float32)
+        kernel = tf.reshape(kernel, [*self.window, len(weights), 1])
+        outputs = tf.nn.depthwise_conv2d(inputs, kernel, [1, *self.window, 1], "VALID")
+        # Between a convolution and a normalization even zeros would keep the converter from folding.
+        return outputs + np.float32(offset) * _uneven(len(weights)) if offset.any() else outputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
+        batch, height, width, channels = input_shape
+        rows, columns = (n and n // w for n, w in zip((height, width), self.window, strict=True))
+        return batch, rows, columns, channels
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale, "offset": self.offset}
+        own = {key: getattr(self, key) for key in ("scale", "offset", "window", "input_step")}
+        return {**super().get_config(), **own}

@@ -34,7 +34,8 @@ class Value:
         tensor: The Keras tensor, ``scale`` times that of the float network, plus ``shift``.
         name: Of the layer that made it; its quantizer is named after it.
         users: How many operations take it.
-        linear: It comes from an op into which TFLite fuses a following ReLU or constant factor.
+        linear: It comes from an op into which TFLite fuses a following ReLU.
+        maker: The layer that made it, if that has an ``output_scale`` to set.
         grid: The quantizer on whose grid it lies, None while it is on none.
     """
 
@@ -44,7 +45,13 @@ class Value:
     scale: float = 1.0
     shift: float = 0.0
     linear: bool = False
+    maker: keras.Layer | None = None
     grid: ql.Quantize | None = None
+
+    @property
+    def scalable(self) -> bool:
+        """Another scale would cost nothing."""
+        return self.maker is not None and self.users == 1 and self.grid is None and not self.shift
 
 
 # XNNPACK adds int8 tensors only if no term's step is 2**10 times finer than the sum's: a term that has all but died
@@ -151,24 +158,24 @@ class Rewriter:
         return value.tensor if value.linear and value.users == 1 else self.on_grid(value)
 
     def rescaled(self, value: Value, scale: float) -> Value:
-        """``value`` at another scale and without shift: free after a linear layer, else an op of its own."""
+        """``value`` at another scale and without shift: free where the maker has not been seen yet, else an op of its own."""
         factor = scale / value.scale
         if factor == 1.0 and not value.shift:
             return value
-        name = f"{value.name}.rescale"
-        if value.linear and value.users == 1 and value.grid is None and not value.shift:
-            return replace(value, tensor=ql.Rescale(factor, name=name)(value.tensor), scale=scale)
-        return self.affine(value, factor, -value.shift * factor, name, scale)
+        if value.scalable:
+            value.maker.output_scale *= factor  # type: ignore[union-attr]
+            return replace(value, scale=scale)
+        return self.affine(value, factor, -value.shift * factor, f"{value.name}.rescale", scale)
 
     def plain(self, value: Value) -> Value:
         """``value`` at the scale of the float network, for functions that are not homogeneous."""
         return self.rescaled(value, 1.0)
 
     def affine(self, value: Value, factor: float, offset: float, name: str, scale: float, shift: float = 0.0) -> Value:
-        """``value * factor + offset`` as a 1x1 depthwise convolution, known as of ``scale`` and ``shift``."""
+        """``value * factor + offset`` as an op of its own, known as of ``scale`` and ``shift``."""
         tensor = self.on_grid(value)
         channels = tensor.shape[-1]
-        tensor = ql.Affine([factor] * channels, [offset] * channels, name=name)(tensor)
+        tensor = ql.ConstantConv2D([factor] * channels, [offset] * channels, name=name)(tensor)
         return Value(tensor, name, 1, scale, shift, linear=True)
 
 
@@ -203,9 +210,8 @@ def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
         rewriter.on_grid(value, fixed=(low[0], high[0]))
         return value
     pixels = rewriter.on_grid(inputs[0], fixed=(0.0, 255.0))
-    gain = 1 / (255 * std)
-    offset = np.rint(low / gain * 127) * gain / 127  # on the grid of the file's int32 bias
-    value = rewriter.result(op, ql.Affine(gain, offset, name=op.layer.name)(pixels))
+    layer = ql.ConstantConv2D(1 / (255 * std), low, input_step=1.0, name=op.layer.name)
+    value = rewriter.result(op, layer(pixels))
     rewriter.on_grid(value, fixed=(min(low.min(), 0.0), max(high.max(), 0.0)))
     return value
 
@@ -237,16 +243,18 @@ def _linear(rewriter: Rewriter, op: Op, value: Value, cls: type) -> Value:
     if isinstance(follower, blocks.HardSigmoid):
         scale, shift = 6.0 * follower.slope, 6.0 * follower.offset
     layer = _clone(op.layer, cls, input_scale=value.scale, output_scale=scale, output_shift=shift)
-    return rewriter.result(op, layer(rewriter.on_grid(value)), scale=scale, shift=shift, linear=True)
+    tensor = layer(rewriter.on_grid(value))
+    return rewriter.result(op, tensor, scale=scale, shift=shift, linear=True, maker=layer)
 
 
 @rule(kl.BatchNormalization)
 def _batch_norm(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     """The converter folds it into the convolution before; where there is none, into an identity one."""
     value = rewriter.plain(inputs[0])
-    if not (value.linear and value.users == 1 and value.grid is None):
+    if not (isinstance(value.maker, ql.QuantizedKernel) and value.users == 1 and value.grid is None):
         value = rewriter.affine(value, 1.0, 0.0, f"{op.layer.name}.identity", 1.0)
-    return rewriter.result(op, _clone(op.layer, ql.FreezableBatchNormalization)(value.tensor), linear=True)
+    layer = _clone(op.layer, ql.FreezableBatchNormalization)
+    return rewriter.result(op, layer(value.tensor), linear=True, maker=layer)
 
 
 @rule(kl.ReLU)
@@ -286,7 +294,7 @@ def _multiply(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
 @rule(kl.Add)
 def _add(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     """Both terms at one scale: that of a term which cannot be rescaled for free."""
-    stuck = [v.scale for v in inputs if not (v.linear and v.users == 1 and v.grid is None)]
+    stuck = [value.scale for value in inputs if not value.scalable]
     scale = max(stuck) if stuck else inputs[0].scale
     terms = [rewriter.on_grid(rewriter.rescaled(value, scale), width=TERM_WIDTH * scale) for value in inputs]
     return rewriter.result(op, _clone(op.layer)(terms), scale=scale, linear=True)
@@ -298,7 +306,19 @@ def _mean(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     return rewriter.result(op, tensor, scale=inputs[0].scale, shift=inputs[0].shift)
 
 
-@rule(kl.MaxPooling2D, kl.AveragePooling2D, kl.ZeroPadding2D, kl.Flatten, kl.Reshape, kl.Dropout)
+@rule(kl.AveragePooling2D)
+def _average(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """A convolution where windows tile the map; else the pool itself, which runs outside the delegate."""
+    layer, value = op.layer, inputs[0]
+    _, height, width, channels = value.tensor.shape
+    tiles = height and width and height % layer.pool_size[0] == 0 and width % layer.pool_size[1] == 0
+    if not tiles or layer.strides != layer.pool_size or value.shift:
+        return _same_grid(rewriter, op, inputs)
+    pool = ql.ConstantConv2D([1.0] * channels, [0.0] * channels, layer.pool_size, name=layer.name)
+    return rewriter.result(op, pool(rewriter.on_grid(value)), scale=value.scale, linear=True)
+
+
+@rule(kl.MaxPooling2D, kl.ZeroPadding2D, kl.Flatten, kl.Reshape, kl.Dropout)
 def _same_grid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     """Ops whose int8 output has the grid of its input. Averages are rounded to it.
 

@@ -1,0 +1,133 @@
+"""Exported files: int8 throughout, one delegate partition, the numbers of Keras, and everything a phone must know."""
+
+from __future__ import annotations
+
+import zipfile
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from keras import layers
+from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, network, photos, settled
+
+from edgecls import quantize
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.export import inspect, metadata, verify
+from edgecls.export.tflite import to_tflite
+from edgecls.zoo import build_model
+
+IMAGES = photos(SIZE, 16)
+CLASSES = ["cell", "crack", "größe", "d", "e"]
+PREPROCESS = {
+    "size": SIZE,
+    "resize_short": 36,
+    "interpolation": "bilinear",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+
+
+def twin(model: keras.Model, images: np.ndarray = IMAGES) -> keras.Model:
+    network = quantize.quantize_model(model)
+    quantize.calibrate(network, [images.astype(np.float32)])
+    return network
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_is_int8_in_one_partition(block: str, tmp_path) -> None:
+    model = network(BLOCKS[block], **(EQUAL if len(block) % 2 else IMAGENET))
+    qat = twin(model)
+    fp32, int8 = (
+        to_tflite(net, tmp_path / f"{precision}.tflite", precision, CLASSES, PREPROCESS)
+        for net, precision in ((model, "fp32"), (qat, "int8"))
+    )
+    result = verify.ladder(IMAGES, model, fp32, qat, int8)
+    exact, steps, _ = result["rungs"]
+    assert exact["ok"], exact
+    assert steps["ok"], steps
+    file = result["files"]["int8.tflite"]
+    assert file["float_ops"] == []
+    assert file["partitions"] == 1, file
+    assert set(file["undelegated"]) <= {"QUANTIZE", "DEQUANTIZE"}
+    assert "HARD_SWISH" not in file["ops"]
+
+
+def test_mobilenet_v3(tmp_path) -> None:
+    images = photos(64, 12)
+    model = build_model("MobileNetV3_small_x0_35", classes=5, input_size=64, include_preprocessing=True)
+    qat = twin(settled(model, images), images)
+    int8 = to_tflite(qat, tmp_path / "int8.tflite", "int8", CLASSES, PREPROCESS)
+    fp32 = to_tflite(model, tmp_path / "fp32.tflite", "fp32", CLASSES, PREPROCESS)
+    file = inspect.describe(int8)
+    assert (file["partitions"], file["float_ops"], file["undelegated"]) == (1, [], ["QUANTIZE"])
+    assert inspect.describe(fp32)["ops"]["HARD_SWISH"] == 19  # the textbook form, which float kernels have
+    rung = verify.ladder(images, model, fp32, qat, int8)["rungs"][0]
+    assert rung["ok"], rung
+
+
+def test_input_output_and_signature(tmp_path) -> None:
+    qat = twin(network(BLOCKS["conv"], **EQUAL))
+    for output, dtype in (("float", np.float32), ("uint8", np.uint8)):
+        path = to_tflite(qat, tmp_path / f"{output}.tflite", "int8", CLASSES, PREPROCESS, output=output)
+        run = inspect.runner(path)
+        assert (run.input["dtype"], list(run.input["shape"])) == (np.uint8, [1, SIZE, SIZE, 3])
+        assert (run.output["dtype"], list(run.output["shape"])) == (dtype, [1, 5])
+        assert run.input["quantization"] == (pytest.approx(1 / 128), 127)
+        serve = Interpreter(str(path)).get_signature_runner("serving_default")
+        assert serve(image=IMAGES[:1])["logits"].shape == (1, 5)
+    files = [inspect.runner(tmp_path / f"{output}.tflite")(IMAGES) for output in ("float", "uint8")]
+    np.testing.assert_allclose(*files, atol=1e-5)
+    assert inspect.output_step(tmp_path / "float.tflite") == inspect.output_step(tmp_path / "uint8.tflite")
+
+
+def test_fp16_halves_the_file(tmp_path) -> None:
+    model = build_model("MobileNetV3_small_x0_35", classes=5, input_size=32, include_preprocessing=True)
+    sizes = {
+        p: to_tflite(model, tmp_path / f"{p}.tflite", p, CLASSES, PREPROCESS).stat().st_size
+        for p in ("fp32", "fp16")
+    }
+    assert sizes["fp16"] < 0.6 * sizes["fp32"]
+
+
+def test_metadata_comes_back(tmp_path) -> None:
+    model = network(BLOCKS["conv"], **EQUAL)
+    preprocess = SimpleNamespace(to_dict=lambda: PREPROCESS)
+    fp32 = metadata.read(to_tflite(model, tmp_path / "a.tflite", "fp32", CLASSES, preprocess))
+    int8 = metadata.read(to_tflite(twin(model), tmp_path / "b.tflite", "int8", CLASSES, PREPROCESS))
+    for found in (fp32, int8):
+        assert found["classes"] == CLASSES
+        assert found["preprocess"] == PREPROCESS
+        assert found["signatures"] == ["serving_default"]
+        assert found["name"] == "small"
+    assert fp32["normalization"] == {"mean": [0.0], "std": [1.0]}  # uint8 pixels are taken as they are
+    assert int8["normalization"] == {"mean": [127.0], "std": [128.0]}  # and come back to themselves when quantized
+    assert zipfile.ZipFile(tmp_path / "a.tflite").namelist() == ["labels.txt", "edgecls.json"]
+
+
+def test_same_model_same_bytes(tmp_path) -> None:
+    model = network(BLOCKS["conv"], **EQUAL)
+    files = [to_tflite(model, tmp_path / f"{i}.tflite", "fp32", CLASSES, PREPROCESS) for i in range(2)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_errors_leave_nothing_behind(tmp_path) -> None:
+    model = network(BLOCKS["conv"], **EQUAL)
+    path = tmp_path / "x.tflite"
+    with pytest.raises(UsageError, match="quantization-aware"):
+        to_tflite(model, path, "int8", CLASSES, PREPROCESS)
+    with pytest.raises(UsageError, match="float network"):
+        to_tflite(twin(model), path, "fp32", CLASSES, PREPROCESS)
+    with pytest.raises(UsageError, match="4 labels for 5"):
+        to_tflite(model, path, "fp32", CLASSES[:4], PREPROCESS)
+    with pytest.raises(UsageError, match="line break"):
+        to_tflite(model, path, "fp32", ["a\nb", *CLASSES[1:]], PREPROCESS)
+    dense = next(layer for layer in model.layers if isinstance(layer, layers.Dense))
+    dense.bias.assign(np.full(5, np.nan))
+    with pytest.raises(EdgeclsError, match="not finite"):
+        to_tflite(model, path, "fp32", CLASSES, PREPROCESS)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "text.tflite").write_text("hello, this is no model")
+    with pytest.raises(UsageError, match="not a TFLite file"):
+        metadata.read(tmp_path / "text.tflite")
