@@ -82,7 +82,10 @@ def paddle_rows(reference: Path) -> list[dict[str, Any]]:
 def unpublished(architecture: str, published: list[dict[str, str]]) -> dict[str, str]:
     """A row for a network without one: the figures of its 2020 form, where that is what it is, else none."""
     rows = {p["model"]: p for p in published}
-    return {**rows.get(architecture.removesuffix("_v1"), dict.fromkeys(published[0], "")), "model": architecture}
+    return {
+        **rows.get(architecture.removesuffix("_v1"), dict.fromkeys(published[0], "")),
+        "model": architecture,
+    }
 
 
 def accuracy(text: str) -> str:
@@ -135,7 +138,9 @@ def add_costs(row: dict[str, Any]) -> None:
     image = keras.Input((size, size, 3))
     family = importlib.import_module(FAMILIES[row["family"]])
     head = blocks.Head(dropout=float(row["dropout"]))
-    model = keras.Model(image, family.build(row["architecture"], image, head)[1])
+    # Without values for the weights: the largest network takes a second and no memory.
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.Model(image, family.build(row["architecture"], image, head)[1])
     row["dropout_scales"] = " ".join(dropped_into(model)) if row["dropout_scales"] else ""
     row["params"], row["macs"] = cost.params(model), cost.macs(model)
     expect = row.pop("expect", None)

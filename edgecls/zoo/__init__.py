@@ -27,6 +27,7 @@ FAMILIES = {
     "PPLCNetV2": "edgecls.zoo.pplcnet_v2",
     "ESNet": "edgecls.zoo.esnet",
     "RepVGG": "edgecls.zoo.repvgg",
+    "EfficientNet": "edgecls.zoo.efficientnet",
 }
 
 
