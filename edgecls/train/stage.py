@@ -14,7 +14,7 @@ from edgecls.console import Console
 from edgecls.data.pipeline import batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.sampling import class_weights
-from edgecls.data.sources import Dataset, Split
+from edgecls.data.sources import Dataset
 from edgecls.errors import UsageError
 from edgecls.infer.metrics import evaluate
 from edgecls.recipe import Distill, Recipe, Train
@@ -24,15 +24,6 @@ from edgecls.train.objective import Objective, as_teacher
 from edgecls.zoo import catalog
 
 EVAL_BATCH = 64
-
-
-def logits_of(
-    model: keras.Model, split: Split, preprocess: Preprocess, batch_size: int = EVAL_BATCH
-) -> np.ndarray:
-    """Logits of every image of a split, float32 [N, C], in the split's order."""
-    run = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
-    data = batches(split, preprocess, batch_size, training=False)
-    return np.concatenate([run(pixels).numpy() for pixels, _ in data])
 
 
 def make_objective(
@@ -50,7 +41,9 @@ def make_objective(
     factors = None
     if weights == "balanced":
         if (data.train.labels < 0).all():
-            raise UsageError("balanced class weights need labels", where="data.class_weights", fix="set it to none")
+            raise UsageError(
+                "balanced class weights need labels", where="data.class_weights", fix="set it to none"
+            )
         factors = tf.constant(class_weights(data.train.labels, len(data.classes)), tf.float32)
     if teacher is None or distill is None:
         return Objective(class_weights=factors)
@@ -106,10 +99,14 @@ def train_network(
             data.train, preprocess, config.batch_size, training=True, augment=augment, seed=seed, epoch=epoch
         )
 
+    val = data.val.subset(data.val.labels >= 0)
+    forward = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
+
     def validate() -> dict[str, float]:
-        if not len(data.val):
+        if not len(val):
             return {}
-        scores = evaluate(logits_of(model, data.val, preprocess), data.val.labels, data.classes)
+        logits = [forward(pixels).numpy() for pixels, _ in batches(val, preprocess, EVAL_BATCH)]
+        scores = evaluate(np.concatenate(logits), val.labels, data.classes)
         return {key: scores[key] for key in ("top1", "balanced_accuracy")}
 
     with console.progress() as progress, _curves(run, stage) as curve:

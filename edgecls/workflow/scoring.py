@@ -41,7 +41,8 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
     from edgecls.infer.classifier import KINDS, Classifier
     from edgecls.infer.metrics import evaluate as score
 
-    if not len(data.test) or (data.test.labels < 0).all():
+    test = data.test.subset(data.test.labels >= 0)
+    if not len(test):
         console.log("no labelled test images: nothing to score")
         return {}
     file = run.file("eval.json")
@@ -53,8 +54,8 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
     for kind in kinds:
         if kind not in models:
             import_tensorflow()
-            logits = _logits(Classifier.load(run.path, kind), data.test)
-            models[kind] = score(logits, data.test.labels, data.classes) | {"sha256": digests[kind]}
+            logits = _logits(Classifier.load(run.path, kind), test)
+            models[kind] = score(logits, test.labels, data.classes) | {"sha256": digests[kind]}
             console.say(
                 f"{kind}: balanced accuracy {models[kind]['balanced_accuracy']:.3f} on {len(logits)} test images"
             )
@@ -64,7 +65,7 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
             "schema": "edgecls.eval/1",
             "split": "test",
             "split_sha256": split["sha256"],
-            "count": len(data.test),
+            "count": len(test),
             "classes": data.classes,
             "models": models,
         },
