@@ -151,7 +151,7 @@ def _make_student(recipe: Recipe, run: Run, console: Console, data: Dataset) -> 
 
 def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict[str, Any]:
     from edgecls.data.pipeline import batches
-    from edgecls.quantize import calibrate, freeze_batchnorm, observe, quantize_model
+    from edgecls.quantize import calibrate, finalize, freeze_batchnorm, observe, quantize_model
     from edgecls.train.stage import EVAL_BATCH, make_objective, train_network
 
     settings = recipe.quantize
@@ -172,6 +172,7 @@ def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict
     figures = train_network(
         run, console, "qat", model, objective, settings.train, recipe, data, before_epoch=before_epoch
     )
+    finalize(model)
     save_network(model, run.file("qat.keras"))
     return figures
 
