@@ -56,6 +56,7 @@ def test_every_block_is_int8_in_one_partition(block: str, tmp_path) -> None:
 
 def test_mobilenet_v3(tmp_path) -> None:
     images = photos(64, 12)
+    keras.utils.set_random_seed(0)
     model = build_model("MobileNetV3_small_x0_35", classes=5, input_size=64, include_preprocessing=True)
     qat = twin(settled(model, images), images)
     int8 = to_tflite(qat, tmp_path / "int8.tflite", "int8", CLASSES, PREPROCESS)
@@ -64,6 +65,27 @@ def test_mobilenet_v3(tmp_path) -> None:
     assert (file["partitions"], file["float_ops"], file["undelegated"]) == (1, [], ["QUANTIZE"])
     assert inspect.describe(fp32)["ops"]["HARD_SWISH"] == 19  # the textbook form, which float kernels have
     rung = verify.ladder(images, model, fp32, qat, int8)["rungs"][0]
+    assert rung["ok"], rung
+
+
+@pytest.mark.parametrize("dead", ["kernel", "gamma", "activation"])
+def test_dead_channels(dead: str, tmp_path) -> None:
+    """XNNPACK crashes on scales that are out of its bounds."""
+    model = network(BLOCKS["hard_swish_chain"], **EQUAL)
+    if dead == "kernel":
+        for name in ("expand.conv", "project.conv"):
+            kernel = model.get_layer(name).kernel
+            kernel.assign(kernel * (np.arange(kernel.shape[-1]) % 2))
+    elif dead == "gamma":
+        model.get_layer("depthwise.bn").gamma.assign(np.arange(16) % 2)
+        model.get_layer("project.bn").gamma.assign(np.arange(8) % 2)
+    else:
+        model.get_layer("se.conv1").bias.assign(np.full(4, -100.0))  # nothing comes through the ReLU
+    qat = twin(model)
+    int8 = to_tflite(qat, tmp_path / "int8.tflite", "int8", CLASSES, PREPROCESS)
+    file = inspect.describe(int8)
+    assert (file["partitions"], file["float_ops"]) == (1, [])
+    rung = verify.ladder(IMAGES, qat_model=qat, int8=int8)["rungs"][0]
     assert rung["ok"], rung
 
 
@@ -102,7 +124,10 @@ def test_metadata_comes_back(tmp_path) -> None:
         assert found["signatures"] == ["serving_default"]
         assert found["name"] == "small"
     assert fp32["normalization"] == {"mean": [0.0], "std": [1.0]}  # uint8 pixels are taken as they are
-    assert int8["normalization"] == {"mean": [127.0], "std": [128.0]}  # and come back to themselves when quantized
+    assert int8["normalization"] == {
+        "mean": [127.0],
+        "std": [128.0],
+    }  # and come back to themselves when quantized
     assert zipfile.ZipFile(tmp_path / "a.tflite").namelist() == ["labels.txt", "edgecls.json"]
 
 

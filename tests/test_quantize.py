@@ -38,8 +38,14 @@ def test_without_rounding_it_is_the_float_network(block: str, normalization: dic
 
 def test_scales_are_folded_into_the_next_kernels() -> None:
     rewritten = quantize.quantize_model(network(BLOCKS["hard_swish_chain"], **EQUAL))
-    scales = {name: rewritten.get_layer(name).input_scale for name in ("depthwise.conv", "se.conv1", "project.conv")}
-    assert scales == {"depthwise.conv": 6.0, "se.conv1": 6.0, "project.conv": 36.0}  # gate and hard-swish: 6 * 6
+    scales = {
+        name: rewritten.get_layer(name).input_scale for name in ("depthwise.conv", "se.conv1", "project.conv")
+    }
+    assert scales == {
+        "depthwise.conv": 6.0,
+        "se.conv1": 6.0,
+        "project.conv": 36.0,
+    }  # gate and hard-swish: 6 * 6
     gate = rewritten.get_layer("se.conv2")
     assert (gate.output_scale, gate.output_shift) == (pytest.approx(1.2), 3.0)
     assert rewritten.get_layer("fc").input_scale == 1.0
@@ -55,11 +61,15 @@ def test_gradients_are_those_of_the_float_network() -> None:
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(tf.square(net(IMAGES.astype(np.float32), training=False)))
             variables = sorted(net.trainable_variables, key=lambda v: v.path.split("/")[-2:])
-            gradients.append({v.path: g for v, g in zip(variables, tape.gradient(loss, variables), strict=True)})
+            gradients.append(
+                {v.path: g for v, g in zip(variables, tape.gradient(loss, variables), strict=True)}
+            )
     assert gradients[0].keys() == gradients[1].keys()
     for path, gradient in gradients[0].items():
         assert gradient is not None
-        np.testing.assert_allclose(gradients[1][path], gradient, atol=1e-4 * float(np.abs(gradient).max()) + 1e-7)
+        np.testing.assert_allclose(
+            gradients[1][path], gradient, atol=1e-4 * float(np.abs(gradient).max()) + 1e-7
+        )
 
 
 def test_it_trains_and_is_saved_with_equal_outputs(tmp_path) -> None:

@@ -59,7 +59,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     nodes = interpreter._get_ops_details()
     own = [node for node in nodes if node["op_name"] != "DELEGATE"]
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
-    floats = [node["op_name"] for node in own if any(types.get(int(i)) == np.float32 for i in node["outputs"])]
+    floats = [
+        node["op_name"] for node in own if any(types.get(int(i)) == np.float32 for i in node["outputs"])
+    ]
     return {
         "bytes": Path(path).stat().st_size,
         "ops": dict(Counter(node["op_name"] for node in own)),

@@ -51,9 +51,11 @@ def add(content: bytes, name: str, classes: Sequence[str], preprocess: Any, prec
     image.name, logits.name = "image", "logits"
     model.signatureDefs = [_signature(graph)]
     table = _table(name, image, settings)
-    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer, entry = _Buffer(), schema.MetadataT()
     buffer.data = np.frombuffer(table, np.uint8)
     entry.name, entry.buffer = _ENTRY, len(model.buffers)
+    for each in model.buffers:
+        each.__class__ = _Buffer
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(len(content) + 4096)
@@ -80,7 +82,8 @@ def read(path: str | Path) -> dict[str, Any]:
     content = Path(path).read_bytes()
     if content[4:8] != b"TFL3":
         raise UsageError("not a TFLite file", where=str(path))
-    labels, details = "", {}
+    labels = ""
+    details: dict[str, Any] = {}
     if zipfile.is_zipfile(io.BytesIO(content)):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
@@ -125,6 +128,25 @@ def _standard(image: Any, settings: dict[str, Any]) -> tuple[list[float], list[f
     return [zero], [round(1.0 / scale, 6)]
 
 
+class _Buffer(schema.BufferT):
+    """A buffer that keeps the schema's alignment of weights, which the generated Python code forgets."""
+
+    ALIGNMENT = 16
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        vector = 0
+        if self.data is not None and len(self.data):
+            content = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(content), self.ALIGNMENT)
+            builder.head -= len(content)
+            builder.Bytes[builder.Head() : builder.Head() + len(content)] = content
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if vector:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
 class _Writer:
     """Flatbuffers tables without generated code: children first, then the table that refers to them."""
 
@@ -164,10 +186,18 @@ def _table(name: str, image: Any, settings: dict[str, Any]) -> bytes:
     properties = w.table(2, {1: size}, byte=(0, _RGB))
     picture = w.table(3, {1: properties}, byte=(0, _IMAGE))
     stats = w.table(2, {0: w.floats([255.0]), 1: w.floats([0.0])})
-    resize = f"resize the short side to {settings.get('resize_short')}, crop the centre {settings.get('size')}"
+    resize = (
+        f"resize the short side to {settings.get('resize_short')}, crop the centre {settings.get('size')}"
+    )
     source = w.table(
         7,
-        {0: w.text("image"), 1: w.text(f"RGB photo, {resize}"), 3: picture, 4: w.vector([normalize]), 5: stats},
+        {
+            0: w.text("image"),
+            1: w.text(f"RGB photo, {resize}"),
+            3: picture,
+            4: w.vector([normalize]),
+            5: stats,
+        },
     )
     labels = w.table(5, {0: w.text(LABELS), 1: w.text("class names")}, byte=(2, _AXIS_LABELS))
     feature = w.table(3, {1: w.table(0)}, byte=(0, _FEATURE))
@@ -205,8 +235,7 @@ def _normalization(model: Any) -> dict[str, list[float]] | None:
 
 def _child(table: Table | None, slot: int, first: bool = False) -> Table | None:
     """The table in ``slot``, or the first of the vector there."""
-    offset = table.Offset(4 + 2 * slot) if table else 0
-    if not offset:
+    if table is None or not (offset := table.Offset(4 + 2 * slot)):
         return None
     position = table.Vector(offset) if first else table.Pos + offset
     return Table(table.Bytes, table.Indirect(position))

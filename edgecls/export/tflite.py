@@ -13,7 +13,7 @@ import tensorflow as tf
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.export import inspect, metadata
 from edgecls.files import atomic
-from edgecls.quantize.control import is_quantized
+from edgecls.quantize import finalize, is_quantized
 from edgecls.zoo.blocks import Normalize
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -30,7 +30,8 @@ def to_tflite(
     """Convert ``model``, write its metadata into the file, run it once, and only then give it its name.
 
     Args:
-        model: Pixels in, logits out: the float network for fp32 and fp16, the quantization-aware one for int8.
+        model: Pixels in, logits out: the float network for fp32 and fp16, the quantization-aware one for int8, which
+            is finalized.
         path: Where to; replaced atomically.
         precision: int8 computes everything in int8; fp16 stores float weights in half the bytes.
         classes: One label a logit.
@@ -53,6 +54,8 @@ def to_tflite(
     if len(classes) != model.output_shape[-1]:
         raise UsageError(f"{len(classes)} labels for {model.output_shape[-1]} logits", where=model.name)
     content = convert(model, precision, output)
+    if precision == "int8":
+        finalize(model)
     with atomic(path) as temporary:
         temporary.write_bytes(metadata.add(content, model.name, classes, preprocess, precision))
         _smoke_test(temporary)

@@ -48,7 +48,7 @@ def ladder(
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise UsageError(f"images must be uint8 [N, size, size, 3], got {images.dtype} {images.shape}")
     files = {Path(path).name: inspect.describe(path) for path in (fp32, int8) if path}
-    logits = {
+    logits: dict[str, Any] = {
         "float": _keras(float_model, images) if float_model else None,
         "qat": _keras(qat_model, images) if qat_model else None,
         "fp32": inspect.runner(fp32)(images) if fp32 else None,
@@ -64,7 +64,12 @@ def ladder(
         if float_model:
             agreement = _agreement(logits["float"], small)
             rungs.append({"name": f"float.keras ~ {name}", "top1_agreement": agreement})
-    result: dict[str, Any] = {"schema": "edgecls.verify/1", "images": len(images), "rungs": rungs, "files": files}
+    result: dict[str, Any] = {
+        "schema": "edgecls.verify/1",
+        "images": len(images),
+        "rungs": rungs,
+        "files": files,
+    }
     if fp32 and int8:
         result["size_ratio"] = round(files[Path(int8).name]["bytes"] / files[Path(fp32).name]["bytes"], 4)
     return result

@@ -19,7 +19,9 @@ BINS = 2048
 SHRINKS = np.linspace(1.0, 0.3, 71)  # candidate ends of a range, as parts of the extremes
 
 
-def calibrate(model: keras.Model, batches: Iterable[Any], method: str = "mse") -> dict[str, tuple[float, float]]:
+def calibrate(
+    model: keras.Model, batches: Iterable[Any], method: str = "mse"
+) -> dict[str, tuple[float, float]]:
     """Set every activation range from what the unquantized network does on real images.
 
     Args:
@@ -44,7 +46,9 @@ def calibrate(model: keras.Model, batches: Iterable[Any], method: str = "mse") -
     measure = _probe(model, lambda _, x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]))
     for pixels in _pixels(batches):
         seen = np.stack(measure(pixels))
-        extremes = np.stack([np.minimum(extremes[:, 0], seen[:, 0]), np.maximum(extremes[:, 1], seen[:, 1])], 1)
+        extremes = np.stack(
+            [np.minimum(extremes[:, 0], seen[:, 0]), np.maximum(extremes[:, 1], seen[:, 1])], 1
+        )
     if not np.isfinite(extremes).all():
         raise UsageError("calibration saw no image, or values that are not finite", where=model.name)
     wide = extremes * np.array([[layer.quantizer.headroom] for layer in layers])
@@ -96,7 +100,8 @@ def _probe(model: keras.Model, statistic: Any) -> Any:
 def _percentile(histogram: np.ndarray, low: float, high: float, outside: float = 1e-4) -> tuple[float, float]:
     edges = np.linspace(low, high, BINS + 1)
     below = np.concatenate([[0.0], np.cumsum(histogram) / histogram.sum()])
-    first, last = np.searchsorted(below, outside, "right") - 1, np.searchsorted(below, 1 - outside, "left")
+    first = int(np.searchsorted(below, outside, "right")) - 1
+    last = int(np.searchsorted(below, 1 - outside, "left"))
     return float(edges[max(first, 0)]), float(edges[min(last, BINS)])
 
 

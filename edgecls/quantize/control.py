@@ -53,4 +53,11 @@ def is_quantized(model: keras.Model) -> bool:
     return any(isinstance(layer, layers.Quantize) for layer in model.layers)
 
 
-__all__ = ["fake_quantization", "freeze_batchnorm", "is_quantized", "measure_kernels", "observe", "quantizers"]
+__all__ = [
+    "fake_quantization",
+    "freeze_batchnorm",
+    "is_quantized",
+    "measure_kernels",
+    "observe",
+    "quantizers",
+]

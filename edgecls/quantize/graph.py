@@ -59,7 +59,9 @@ def trace(model: keras.Model) -> Graph:
         name = entry["name"]
         if name not in found:
             raise UsageError(
-                f"a bare operation of class {entry['class_name']}", where=name, fix="use the Keras layer for it"
+                f"a bare operation of class {entry['class_name']}",
+                where=name,
+                fix="use the Keras layer for it",
             )
         calls = entry["inbound_nodes"] or [{"args": [], "kwargs": {}}]
         ops += [Op(found[name], i, tuple(_refs(call))) for i, call in enumerate(calls)]

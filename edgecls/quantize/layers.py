@@ -106,7 +106,12 @@ class QuantizedKernel:
     per_channel = True
 
     def __init__(
-        self, *args: Any, input_scale: float = 1.0, output_scale: float = 1.0, output_shift: float = 0.0, **kwargs: Any
+        self,
+        *args: Any,
+        input_scale: float = 1.0,
+        output_scale: float = 1.0,
+        output_shift: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.input_scale, self.output_scale, self.output_shift = input_scale, output_scale, output_shift
@@ -116,7 +121,7 @@ class QuantizedKernel:
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)  # type: ignore[misc]
         shape = tuple(self._grid(tf.zeros(self.kernel.shape)).shape)  # type: ignore[attr-defined]
-        self.ranges = quantizers.ranges(self.kernel_quantizer, shape, "kernel_range", self)  # type: ignore[arg-type]
+        self.ranges = quantizers.ranges(self.kernel_quantizer, shape, "kernel_range", self)
 
     def quantized_kernel(self, training: bool | None) -> Tensor:
         """The scaled kernel on its grid, in the shape the TFLite op has it, last axis the channels."""
@@ -272,7 +277,7 @@ class ConstantConv2D(layers.Layer):
         self.enabled = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        weights = np.float32(self.scale) / np.float32(np.prod(self.window))
+        weights = np.array(self.scale, np.float32) / np.float32(np.prod(self.window))
         offset = np.array(self.offset)
         if self.enabled and self.input_step:
             bias_step = self.input_step * np.abs(self.scale) / 127
@@ -285,7 +290,7 @@ class ConstantConv2D(layers.Layer):
         kernel = tf.reshape(kernel, [*self.window, len(weights), 1])
         outputs = tf.nn.depthwise_conv2d(inputs, kernel, [1, *self.window, 1], "VALID")
         # Between a convolution and a normalization even zeros would keep the converter from folding.
-        return outputs + np.float32(offset) * _uneven(len(weights)) if offset.any() else outputs
+        return outputs + offset.astype(np.float32) * _uneven(len(weights)) if offset.any() else outputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape

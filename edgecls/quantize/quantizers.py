@@ -17,7 +17,8 @@ Tensor = Any
 Ranges = dict[str, keras.Variable]
 
 STEPS = 255  # steps of an 8-bit grid
-TINY = 1e-6  # half-width of the range of an all-zero kernel or activation: a zero scale breaks the converter
+TINY = 1e-6  # least width of a range: a scale of zero breaks the converter
+DEAD = 2.0**-14  # least range of a channel's kernel against that of the largest, for the same reason
 
 
 def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, layer: keras.Layer) -> Ranges:
@@ -31,7 +32,9 @@ def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, l
     """
 
     class Adapter:
-        def add_weight(self, name: str, initializer: Any, trainable: bool, shape: Any = None) -> keras.Variable:
+        def add_weight(
+            self, name: str, initializer: Any, trainable: bool, shape: Any = None
+        ) -> keras.Variable:
             return layer.add_weight(
                 name=name,
                 shape=() if shape is None else (shape,),
@@ -61,7 +64,8 @@ class KernelQuantizer(quantizers.LastValueQuantizer):
     def __call__(self, inputs: Tensor, training: bool, weights: dict[str, Tensor], **kwargs: Any) -> Tensor:
         if training:
             axes = list(range(len(inputs.shape) - 1)) if self.per_axis else None
-            bound = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(inputs)), axis=axes), TINY)
+            bound = tf.reduce_max(tf.abs(tf.stop_gradient(inputs)), axis=axes)
+            bound = tf.maximum(bound, tf.maximum(tf.reduce_max(bound) * DEAD, TINY))
             weights["min_var"].assign(-bound)
             weights["max_var"].assign(bound)
         return super().__call__(inputs, False, weights, **kwargs)
@@ -94,9 +98,7 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
     def __call__(self, inputs: Tensor, training: bool, weights: dict[str, Tensor], **kwargs: Any) -> Tensor:
         if training:
             values = tf.stop_gradient(inputs)
-            batch = self.clipped(
-                tf.reduce_min(values) * self.headroom, tf.reduce_max(values) * self.headroom
-            )
+            batch = self.clipped(tf.reduce_min(values) * self.headroom, tf.reduce_max(values) * self.headroom)
             for variable, new in zip((weights["min_var"], weights["max_var"]), batch, strict=True):
                 variable.assign(variable * self.decay + new * (1.0 - self.decay))
         return super().__call__(inputs, False, weights, **kwargs)

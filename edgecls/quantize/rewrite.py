@@ -171,7 +171,9 @@ class Rewriter:
         """``value`` at the scale of the float network, for functions that are not homogeneous."""
         return self.rescaled(value, 1.0)
 
-    def affine(self, value: Value, factor: float, offset: float, name: str, scale: float, shift: float = 0.0) -> Value:
+    def affine(
+        self, value: Value, factor: float, offset: float, name: str, scale: float, shift: float = 0.0
+    ) -> Value:
         """``value * factor + offset`` as an op of its own, known as of ``scale`` and ``shift``."""
         tensor = self.on_grid(value)
         channels = tensor.shape[-1]
@@ -179,7 +181,7 @@ class Rewriter:
         return Value(tensor, name, 1, scale, shift, linear=True)
 
 
-def _clone(layer: keras.Layer, cls: type | None = None, **changes: Any) -> keras.Layer:
+def _clone(layer: keras.Layer, cls: Any = None, **changes: Any) -> keras.Layer:
     return (cls or type(layer)).from_config({**layer.get_config(), **changes})
 
 
@@ -210,7 +212,7 @@ def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
         rewriter.on_grid(value, fixed=(low[0], high[0]))
         return value
     pixels = rewriter.on_grid(inputs[0], fixed=(0.0, 255.0))
-    layer = ql.ConstantConv2D(1 / (255 * std), low, input_step=1.0, name=op.layer.name)
+    layer = ql.ConstantConv2D(list(1 / (255 * std)), list(low), input_step=1.0, name=op.layer.name)
     value = rewriter.result(op, layer(pixels))
     rewriter.on_grid(value, fixed=(min(low.min(), 0.0), max(high.max(), 0.0)))
     return value
@@ -236,7 +238,9 @@ def _dense(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
 def _linear(rewriter: Rewriter, op: Op, value: Value, cls: type) -> Value:
     """Undo the scale of the input in the kernel; for a hard-sigmoid that follows, fold its slope and offset too."""
     if op.layer.activation is not keras.activations.linear:
-        raise UsageError("an activation inside a layer", where=op.layer.name, fix="make it a layer of its own")
+        raise UsageError(
+            "an activation inside a layer", where=op.layer.name, fix="make it a layer of its own"
+        )
     value = value if not value.shift else rewriter.plain(value)
     scale, shift = 1.0, 0.0
     follower = rewriter.only_user(op)
