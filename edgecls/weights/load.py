@@ -87,7 +87,15 @@ def load_weights(
 
 def state(model: keras.Model) -> State:
     """The network's weights as ``{state name: array}``, for ``np.savez`` or for another network."""
-    return {key: _to_state(layer, variable) for key, layer, variable in _slots(model)}
+    return {key: _to_state(layer, variable.numpy()) for key, layer, variable in _slots(model)}
+
+
+def state_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """The shapes of ``state``, also of a network that was built without values."""
+    return {
+        key: _to_state(layer, np.broadcast_to(np.float32(0), variable.shape)).shape
+        for key, layer, variable in _slots(model)
+    }
 
 
 def from_torch(arrays: State) -> State:
@@ -182,8 +190,7 @@ def _from_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:
     return value
 
 
-def _to_state(layer: keras.layers.Layer, variable: keras.Variable) -> np.ndarray:
-    value = variable.numpy()
+def _to_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:
     if value.ndim == 4:
         return value.transpose((2, 3, 0, 1) if _depthwise(layer) else (3, 2, 0, 1))
     if value.ndim == 2 and (shape := _flattened(layer)):

@@ -355,6 +355,13 @@ def classifier(
     return layers.Dense(head.classes, kernel_initializer=init, name=name)(x)
 
 
+def wide_classifier(x: Tensor, width: int, act: str, head: Head, *, act_name: str) -> Tensor:
+    """Pool, widen by a 1x1 convolution that has no normalization (it would see one cell), and classify."""
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+    x = activation(conv(x, width, 1, name="last_conv"), act, act_name)
+    return classifier(x, head)
+
+
 def divisible(value: float, by: int = 8) -> int:
     """``value`` rounded to a multiple of ``by``, at least ``by`` and never less than 0.9 of it."""
     rounded = max(by, int(value + by / 2) // by * by)

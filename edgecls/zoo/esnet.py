@@ -15,12 +15,10 @@ from edgecls.zoo.blocks import (
     Head,
     Taps,
     Tensor,
-    activation,
-    classifier,
-    conv,
     conv_bn,
     divisible,
     squeeze_excite,
+    wide_classifier,
 )
 
 
@@ -49,9 +47,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             x = taps.add((_unit if repeat else _downsample)(x, half, f"blocks.{block}"))
             block += 1
     x = taps.add(conv_bn(x, FEATURES, 1, act="hard_swish", name="conv2"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    x = activation(conv(x, LAST, 1, name="last_conv"), "hard_swish", "hardswish")
-    return taps, classifier(x, head)
+    return taps, wide_classifier(x, LAST, "hard_swish", head, act_name="hardswish")
 
 
 def _unit(x: Tensor, half: int, name: str) -> Tensor:

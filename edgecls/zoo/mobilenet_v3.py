@@ -10,17 +10,7 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import (
-    Head,
-    Taps,
-    Tensor,
-    activation,
-    classifier,
-    conv,
-    conv_bn,
-    divisible,
-    squeeze_excite,
-)
+from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
 
 
 class Block(NamedTuple):
@@ -90,9 +80,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     x = taps.add(
         conv_bn(x, divisible(6 * blocks[-1].out * scale), 1, act="hard_swish", name="last_second_conv")
     )
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    x = activation(conv(x, 1280, 1, name="last_conv"), "hard_swish", "hardswish")
-    return taps, classifier(x, head)
+    return taps, wide_classifier(x, 1280, "hard_swish", head, act_name="hardswish")
 
 
 def _inverted_residual(x: Tensor, block: Block, scale: float, name: str) -> Tensor:

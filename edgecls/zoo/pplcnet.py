@@ -7,19 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from keras import layers
-
-from edgecls.zoo.blocks import (
-    Head,
-    Taps,
-    Tensor,
-    activation,
-    classifier,
-    conv,
-    conv_bn,
-    divisible,
-    squeeze_excite,
-)
+from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
 
 
 class Stage(NamedTuple):
@@ -40,16 +28,8 @@ STAGES = {
     "blocks6": (Stage(5, 512, 2, 2, True),),  # 14
 }
 STEM, LAST = 16, 1280
-MODELS = {
-    "PPLCNet_x0_25": 0.25,
-    "PPLCNet_x0_35": 0.35,
-    "PPLCNet_x0_5": 0.5,
-    "PPLCNet_x0_75": 0.75,
-    "PPLCNet_x1_0": 1.0,
-    "PPLCNet_x1_5": 1.5,
-    "PPLCNet_x2_0": 2.0,
-    "PPLCNet_x2_5": 2.5,
-}
+SCALES = (0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5)
+MODELS = {f"PPLCNet_x{scale}".replace(".", "_"): scale for scale in SCALES}
 
 
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
@@ -62,9 +42,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         for i, (stage, repeat) in enumerate(blocks):
             stride = 1 if repeat else stage.stride
             x = taps.add(_separable(x, stage, stride, divisible(stage.out * scale), f"{part}.{i}"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    x = activation(conv(x, LAST, 1, name="last_conv"), "hard_swish", "act")
-    return taps, classifier(x, head)
+    return taps, wide_classifier(x, LAST, "hard_swish", head, act_name="act")
 
 
 def _separable(x: Tensor, stage: Stage, stride: int, out: int, name: str) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, activation, classifier, conv, conv_bn, squeeze_excite
+from edgecls.zoo.blocks import Head, Taps, Tensor, activation, conv_bn, squeeze_excite, wide_classifier
 
 
 @keras.saving.register_keras_serializable(package="edgecls")
@@ -80,9 +80,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         out = 2 * x.shape[-1]
         for repeat in range(repeats[i]):
             x = taps.add(_block(x, out, 1 if repeat else 2, stage, f"stages.{i}.{repeat}"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    x = activation(conv(x, LAST, 1, name="last_conv"), "relu", "act")
-    return taps, classifier(x, head)
+    return taps, wide_classifier(x, LAST, "relu", head, act_name="act")
 
 
 def _block(x: Tensor, out: int, stride: int, stage: Stage, name: str) -> Tensor:
