@@ -13,12 +13,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from android_bench.errors import BenchError, BenchUsageError, DeviceMissing, Interrupted
+from android_bench.errors import BenchError, BenchUsageError, DeviceLost, DeviceMissing, Interrupted
 
 if TYPE_CHECKING:
     from android_bench.protocol import Listener
 
-__all__ = ["BenchError", "BenchUsageError", "DeviceMissing", "Interrupted", "bench", "exit_code"]
+__all__ = [
+    "BenchError",
+    "BenchUsageError",
+    "DeviceLost",
+    "DeviceMissing",
+    "Interrupted",
+    "bench",
+    "exit_code",
+]
 
 
 def bench(
@@ -34,6 +42,9 @@ def bench(
     repeats: int = 3,
     protocol: str = "standard",
     profile: bool = False,
+    binary: str | Path | None = None,
+    cool_c: float = 40.0,
+    cool_s: float = 300.0,
     seed: int = 0,
     on_event: Listener | None = None,
 ) -> dict[str, Any]:
@@ -51,8 +62,12 @@ def bench(
         repeats: How often disturbed rounds are measured again before the result is marked unsure.
         protocol: ``"standard"``, or ``"mlperf"``: at least 1,024 runs and 60 s a round.
         profile: Times of the single operators (phones only).
+        binary: The user's ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then a cache.
+        cool_c: A phone warmer than this (Celsius) is waited for before each round.
+        cool_s: Seconds after which a hot phone is measured all the same, and the result marked unsure.
         seed: Seed of the input and of the bootstrap.
-        on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``.
+        on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``; with a phone also at
+            ``authorize`` (its user is asked whether to trust this computer) and ``cool`` (it is waited for).
 
     Returns:
         The document of bench.json (schema ``android_bench/1``, described in ``android_bench.output``). A model
@@ -63,6 +78,7 @@ def bench(
         DeviceMissing: The device is not attached, or no TFLite runtime is installed (exit code 3).
         BenchError: The device cannot be measured on (exit code 1).
         Interrupted: Ctrl-C (exit code 130); ``.document`` has the figures so far.
+        DeviceLost: An Interrupted too: the phone went away in mid-run (exit code 3).
     """
     from android_bench.devices import resolve
     from android_bench.models import find_models, parse_threads
@@ -71,22 +87,28 @@ def bench(
     counts = parse_threads(threads)
     plan = Protocol(
         name=protocol, warmup=warmup, warmup_s=warmup_s, runs=runs, run_s=run_s, rounds=rounds, repeats=repeats,
-        seed=seed,
+        cool_c=cool_c, cool_s=cool_s, seed=seed,
     )  # fmt: skip
     files = find_models(models)
     target = resolve(device)
+    from android_bench.session import Session
+
     if target.kind != "host":
-        raise BenchError(
-            "a phone is attached, but measuring over ADB is not part of this version",
-            where=target.serial,
-            fix="use --device host",
-        )
+        from android_bench.link import open_link
+        from android_bench.phone import PhoneBackend
+
+        tell: Listener = on_event or (lambda event: None)
+        link = open_link(target, on_auth=lambda: tell({"event": "authorize"}))
+        try:
+            phone = PhoneBackend(link, target, binary, profile=profile, on_event=on_event)
+            return Session(phone, files, counts, plan, on_event).run()
+        finally:
+            link.close()
     if profile:
         raise BenchUsageError(
             "the runtime of this computer does not time single operators", fix="leave --profile out"
         )
     from android_bench.host import HostBackend
-    from android_bench.session import Session
 
     return Session(HostBackend(), files, counts, plan, on_event).run()
 

@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, metavar="N", help="rounds, all models taking turns (3)")
     add("--repeats", type=int, default=3, metavar="N", help="most repeats of disturbed rounds (3)")
     add("--protocol", choices=PROTOCOLS, default="standard", help="mlperf: 1,024 runs and 60 s a round")
+    add("--profile", action="store_true", help="times of the single operators too (phones only)")
+    add("--binary", metavar="FILE", help="benchmark_model for the phone ($EDGECLS_BENCHMARK_MODEL)")
     add("--seed", type=int, default=0, help="seed of the random input and of the bootstrap (0)")
     add("--json", metavar="OUT", help="write bench.json to this file, or to stdout with -")
     add("--csv", metavar="OUT", help="write the results as CSV to this file, or to stdout with -")
@@ -38,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             document = bench(
                 options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
-                rounds=options.rounds, repeats=options.repeats, protocol=options.protocol, seed=options.seed, on_event=_progress,
+                rounds=options.rounds, repeats=options.repeats, protocol=options.protocol, profile=options.profile,
+                binary=options.binary, seed=options.seed, on_event=_progress,
             )  # fmt: skip
         except Interrupted as stop:
             _write(stop.document, options)
@@ -69,6 +72,10 @@ def _progress(event: dict[str, Any]) -> None:
     if event["event"] == "round":
         again = " (again)" if event["repeat"] else ""
         print(f"{case}: round {event['round'] + 1}{again} {event['median_ms']:.3f} ms", file=sys.stderr)
+    elif event["event"] == "authorize":
+        print("accept the USB debugging prompt on the phone", file=sys.stderr)
+    elif event["event"] == "cool" and not event["seconds"]:
+        print(f"waiting for the phone to cool down: {event['why']}", file=sys.stderr)
     elif event["event"] == "settle":
         print("disturbed rounds: waiting for other programs to rest", file=sys.stderr)
 

@@ -49,11 +49,15 @@ class Profile:
 
 @dataclass(frozen=True)
 class Target:
-    """What ``--device`` means: ``kind`` is ``"host"`` or ``"phone"``; a phone has a serial, maybe a profile."""
+    """What ``--device`` means: ``kind`` is ``"host"`` or ``"phone"``; a phone has a serial, maybe a profile.
+
+    ``via`` is the way to the phone: ``"adb server"``, ``"USB"`` or ``"network"``.
+    """
 
     kind: str
     serial: str = ""
     profile: Profile | None = None
+    via: str = ""
 
 
 @functools.cache
@@ -94,14 +98,15 @@ def resolve(device: str) -> Target:
     phones = attached()
     profile = profiles().get(key)
     if profile is not None:
-        return Target("phone", _only(profile, phones).serial, profile)
+        phone = _only(profile, phones)
+        return Target("phone", phone.serial, profile, phone.via)
     for phone in phones:
         if phone.serial == device:
-            return Target("phone", _ready(phone).serial)
+            return Target("phone", require_ready(phone).serial, via=phone.via)
     address = split_address(device)
     if address is not None:
         if answers_adb(address):
-            return Target("phone", device)
+            return Target("phone", device, via="network")
         fix = "connect the phone to the same network and start wireless debugging (`adb tcpip 5555`)"
         raise DeviceMissing("no phone answers at this address", where=device, fix=fix)
     near = difflib.get_close_matches(key, ["host", *profiles()], n=2, cutoff=0.7)
@@ -121,10 +126,11 @@ def _only(profile: Profile, phones: list[Attached]) -> Attached:
         raise BenchError(
             f"several phones are attached: {serials}", fix="name one by its serial with --device"
         )
-    return _ready(phones[0])
+    return require_ready(phones[0])
 
 
-def _ready(phone: Attached) -> Attached:
+def require_ready(phone: Attached) -> Attached:
+    """The phone itself. Raises DeviceMissing when adb says that it cannot be used yet."""
     if phone.state not in ("device", "usb"):
         state = phone.state.split(";")[0].strip()
         fix = next((f for name, f in _STATES.items() if state.startswith(name)), "look at `adb devices`")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_KEPT = "the figures so far are kept and marked unsure"
+
 
 class BenchError(Exception):
     """The measurement failed (exit code 1).
@@ -40,4 +42,14 @@ class Interrupted(BenchError):
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
-        super().__init__("interrupted", fix="the figures so far are kept and marked unsure")
+        super().__init__("interrupted", fix=_KEPT)
+
+
+class DeviceLost(Interrupted):
+    """The device went away in mid-run; what was measured so far is in ``document`` (exit code 3)."""
+
+    exit_code = 3
+
+    def __init__(self, document: dict[str, Any], reason: BenchError) -> None:
+        self.document = document
+        BenchError.__init__(self, reason.what, where=reason.where, fix=_KEPT)

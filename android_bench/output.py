@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; it takes its place on success and is removed on failure."""
     path = Path(path)
     try:
@@ -46,7 +46,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         try:
             yield Path(name)
-            Path(name).chmod(0o644)
+            Path(name).chmod(mode)
             Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)

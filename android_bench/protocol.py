@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Protocol as Interface
 
 from android_bench.errors import BenchUsageError
 from android_bench.models import ModelFile
+from android_bench.parse import Stat
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -23,7 +25,8 @@ class Protocol:
     ``run_s`` seconds; neither starts a run after ``max_s`` seconds. Every model and thread count is measured in
     ``rounds`` rounds; disturbed ones are measured again, up to ``repeats`` more. A round is disturbed when its
     median is more than ``off_limit`` off the others', or when our threads waited for a core for more than
-    ``wait_limit`` of the time, or when other programs used more than the device's limit of cores.
+    ``wait_limit`` of the time, or when other programs used more than the device's limit of cores. A phone warmer than
+    ``cool_c`` (Celsius, of its skin or else its battery) is waited for before a round, up to ``cool_s`` seconds.
     """
 
     name: str = "standard"
@@ -36,6 +39,8 @@ class Protocol:
     repeats: int = 3
     off_limit: float = 0.10
     wait_limit: float = 0.05
+    cool_c: float = 40.0
+    cool_s: float = 300.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,11 +64,16 @@ class Loaded:
     init_ms: float
     first_ms: float
     details: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
 class Round:
-    """One round of runs in ms, and what disturbed it; None where the device does not tell."""
+    """One round of runs in ms, and what disturbed it; None where the device does not tell.
+
+    Programs on phones tell no single runs, only their statistics: then ``samples_ms`` is empty and ``stat`` is
+    given. ``why`` is the device's own reason to distrust the round.
+    """
 
     samples_ms: list[float]
     warmup_runs: int = 0
@@ -73,6 +83,21 @@ class Round:
     seconds: float = 0.0
     peak_bytes: int | None = None
     peak_total_bytes: int | None = None
+    stat: Stat | None = None
+    why: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of measured runs."""
+        return self.stat.count if self.stat else len(self.samples_ms)
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the runs; the mean where a program is too old to tell the median."""
+        if self.stat is None:
+            return statistics.median(self.samples_ms)
+        return self.stat.mean_ms if self.stat.median_ms is None else self.stat.median_ms
 
 
 class Runner(Interface):

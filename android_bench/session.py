@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from android_bench.errors import BenchError, DeviceMissing, Interrupted
+from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
 from android_bench.models import ModelFile
 from android_bench.output import SCHEMA
 from android_bench.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
-from android_bench.stats import summarise
+from android_bench.stats import summarise, summarise_stats
 
 # Loaded models wait for their turn in memory; beyond this many, the plan is cut into groups.
 GROUP = 8
@@ -63,17 +63,22 @@ class Session:
 
         Raises:
             Interrupted: Ctrl-C; it carries the document with the figures so far.
+            DeviceLost: The device was there and is gone; it carries the document too.
             DeviceMissing: There is no runtime to measure with.
         """
         started, before = _utc(), self._backend.state()
         self._tell({"event": "plan", "cases": len(self._cases), "rounds": self._protocol.rounds})
-        complete = False
+        complete, lost = False, None
         try:
             for first in range(0, len(self._cases), GROUP):
                 self._run_group(self._cases[first : first + GROUP])
             complete = True
         except KeyboardInterrupt:
             pass
+        except DeviceMissing as error:
+            if not any(case.rounds for case in self._cases):
+                raise
+            lost = error
         finally:
             for case in self._cases:
                 case.close()
@@ -91,6 +96,8 @@ class Session:
             "after": self._backend.state(),
             "results": [self._result(case) for case in self._cases],
         }
+        if lost:
+            raise DeviceLost(document, lost)
         if not complete:
             raise Interrupted(document)
         return document
@@ -134,8 +141,7 @@ class Session:
     def _measure(self, case: Case, number: int, repeat: bool = False) -> None:
         assert case.runner is not None
         case.rounds.append(case.runner.measure(self._protocol))
-        median = statistics.median(case.rounds[-1].samples_ms)
-        self._tell(case.event("round", round=number, repeat=repeat, median_ms=median))
+        self._tell(case.event("round", round=number, repeat=repeat, median_ms=case.rounds[-1].median_ms))
 
     def _judge(self, case: Case) -> list[str]:
         return judge(case.rounds, case.threads, self._protocol, self._backend)
@@ -157,19 +163,21 @@ class Session:
                 "why": case.failure or "interrupted before the first round",
                 "used": [],
             }
-        reasons = self._judge(case)
+        reasons, notes = self._judge(case), case.loaded.notes if case.loaded else ()
         used = [index for index, why in enumerate(reasons) if not why]
         repeated = len(case.rounds) - self._protocol.rounds
         if not self._lacking(case):
             why = f"{repeated} disturbed round(s) measured again" if repeated > 0 else ""
             if all(r.foreign_cores is None and r.wait is None for r in case.rounds):
-                why = "; ".join(filter(None, (why, "the load of other programs is not known here")))
-            return {"status": "ok", "why": why, "used": used}
+                why = _sentence(why, "the load of other programs is not known here")
+            return {"status": "ok", "why": _sentence(why, *notes), "used": used}
         if len(case.rounds) < self._protocol.rounds:
+            # The session ended early: by Ctrl-C, or because the device is gone.
             why = f"interrupted after {len(case.rounds)} of {self._protocol.rounds} rounds"
         else:
             why = f"{len(reasons) - len(used)} of {len(reasons)} rounds disturbed: {next(filter(None, reasons))}"
         # With no clean round the figures come from all of them: shown, and marked.
+        why = _sentence(why, *notes)
         return {"status": "unsure", "why": why, "used": used or list(range(len(case.rounds)))}
 
     def _result(self, case: Case) -> dict[str, Any]:
@@ -183,7 +191,12 @@ class Session:
             )  # fmt: skip
             return {**model, "threads": case.threads, **empty, "n": 0, **outcome, "rounds": []}
         assert case.loaded is not None
-        figures = summarise([case.rounds[i].samples_ms for i in used], seed=self._protocol.seed)
+        chosen = [case.rounds[i] for i in used]
+        stats = [r.stat for r in chosen if r.stat]
+        if stats:
+            figures = summarise_stats(stats, seed=self._protocol.seed)
+        else:
+            figures = summarise([r.samples_ms for r in chosen], seed=self._protocol.seed)
         return {
             **model,
             "threads": case.threads,
@@ -204,7 +217,7 @@ class Session:
 def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Backend) -> list[str]:
     """Why each round is not to be used; the empty string for a clean one."""
     reasons = [_foreign(r, threads, protocol, backend) for r in rounds]
-    clean = {i: statistics.median(r.samples_ms) for i, r in enumerate(rounds) if not reasons[i]}
+    clean = {i: r.median_ms for i, r in enumerate(rounds) if not reasons[i]}
     for index, median in clean.items():
         others = [m for i, m in clean.items() if i != index]
         off = median / statistics.median(others) - 1 if others else 0.0
@@ -214,6 +227,8 @@ def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Ba
 
 
 def _foreign(r: Round, threads: int, protocol: Protocol, backend: Backend) -> str:
+    if r.why:
+        return r.why
     if r.foreign_cores is not None and r.foreign_cores > backend.foreign_limit:
         return f"other programs used {r.foreign_cores:.1f} cores"
     # With more threads than cores they wait for each other, which is what was asked for.
@@ -223,19 +238,25 @@ def _foreign(r: Round, threads: int, protocol: Protocol, backend: Backend) -> st
 
 
 def _round_row(r: Round, used: bool, why: str) -> dict[str, Any]:
-    step = -(-len(r.samples_ms) // _KEPT_SAMPLES)
+    step = max(1, -(-len(r.samples_ms) // _KEPT_SAMPLES))
     return {
         "used": used,
         "why": why,
-        "median_ms": round(statistics.median(r.samples_ms), 6),
-        "n": len(r.samples_ms),
+        "median_ms": round(r.median_ms, 6),
+        "n": r.n,
         "warmup_runs": r.warmup_runs,
         "seconds": r.seconds,
         "foreign_cores": r.foreign_cores,
         "wait": r.wait,
         "switches": r.switches,
+        **({"stat": dataclasses.asdict(r.stat)} if r.stat else {}),
+        **r.details,
         "samples_ms": [round(sample, 5) for sample in r.samples_ms[::step]],
     }
+
+
+def _sentence(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _peak(peaks: list[int | None]) -> float | None:

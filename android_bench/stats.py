@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from android_bench.parse import Stat
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Student's t at 97.5 % for 1 to 9 degrees of freedom.
@@ -53,6 +55,34 @@ def summarise(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, 
         **{name: round(float(value), 6) for name, value in figures.items()},
         "n": len(runs),
         "ci95_ms": [round(float(end), 6) for end in interval],
+    }
+
+
+def summarise_stats(rounds: Sequence[Stat], *, seed: int = 0) -> dict[str, Any]:
+    """As ``summarise``, for rounds of which only the statistics are known.
+
+    The median is that of the rounds' medians (of their means where a median is missing), ``ci95_ms`` its interval
+    from the rounds alone, ``p95_ms`` the median of the rounds' 95th percentiles. The minimum, maximum, mean and
+    deviation are those of all runs together. ``p90_ms`` and ``p99_ms`` cannot be known: None.
+    """
+    counts = np.array([r.count for r in rounds])
+    means, stds = np.array([r.mean_ms for r in rounds]), np.array([r.std_ms for r in rounds])
+    total, mean = int(counts.sum()), float(np.average(means, weights=counts))
+    spread = float((counts * stds**2 + counts * (means - mean) ** 2).sum())
+    middles = [[r.mean_ms if r.median_ms is None else r.median_ms] for r in rounds]
+    figures = summarise(middles, seed=seed)
+    tails = [r.p95_ms for r in rounds if r.p95_ms is not None]
+    return {
+        "median_ms": figures["median_ms"],
+        "p90_ms": None,
+        "p99_ms": None,
+        "min_ms": round(min(r.min_ms for r in rounds), 6),
+        "max_ms": round(max(r.max_ms for r in rounds), 6),
+        "mean_ms": round(mean, 6),
+        "std_ms": round(float(np.sqrt(spread / total)), 6),
+        "n": total,
+        "ci95_ms": figures["ci95_ms"],
+        "p95_ms": round(float(np.median(tails)), 6) if tails else None,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from android_bench import BenchError, BenchUsageError, DeviceMissing, bench
+from android_bench import BenchError, BenchUsageError, DeviceMissing
 from android_bench import attached as seen
 from android_bench.attached import Attached, from_adb_server, from_usb, split_address
 from android_bench.devices import profiles, resolve
@@ -153,13 +153,3 @@ def test_network_address() -> None:
 )
 def test_split_address(text: str, address: tuple[str, int] | None) -> None:
     assert split_address(text) == address
-
-
-def test_attached_phone_is_refused_honestly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tmp_path / "m.tflite"
-    model.write_bytes(b"\0\0\0\0TFL3")
-    with server(adb("R58M\tdevice\n")) as (_, port):
-        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        with pytest.raises(BenchError, match="not part of this version") as error:
-            bench([model], "R58M", [1])
-    assert error.value.exit_code == 1

@@ -1,0 +1,200 @@
+"""A phone that may be lost and come back: commands and verified transfers over a ``Transport``.
+
+After every break and every time-out the link is closed and opened anew, and a program that we left running on the
+phone is ended, because it would disturb the next measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from android_bench.attached import split_address
+from android_bench.devices import Target
+from android_bench.errors import BenchError, DeviceMissing
+from android_bench.output import atomic
+from android_bench.transport import Broken, Done, Refused, TimedOut, Transport, read_file
+
+FOLDER = "/data/local/tmp/edgecls"
+PATIENCE_S = 15.0
+_TRIES = 4
+_SLOWEST = 300_000.0  # bytes/s; the slowest link that we wait for
+_T = TypeVar("_T")
+
+
+class Link:
+    """One phone; ``folder`` is our place on it, ``patience_s`` how long it may be away before it counts as gone."""
+
+    def __init__(
+        self, transport: Transport, *, folder: str = FOLDER, patience_s: float | None = None
+    ) -> None:
+        self.transport, self.folder = transport, folder
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
+        self._connected = self._seen = False
+
+    @property
+    def where(self) -> str:
+        return self.transport.where
+
+    def run(self, command: str, timeout_s: float = 20.0) -> Done:
+        """Runs a command that may be run again: it is, when the link breaks within it.
+
+        Raises:
+            DeviceMissing: The phone is gone.
+            TimedOut: It did not end in time; on the phone it has been ended if it is ``guarded``.
+        """
+        return self._persist(lambda: self.transport.run(command, timeout_s), again_after_timeout=False)
+
+    def guarded(self, command: str) -> str:
+        """The command line of a program that is found and ended after a break. It must be one process."""
+        pid = shlex.quote(f"{self.folder}/running")
+        return f"sh -c {shlex.quote(f'echo $$ > {pid}; exec {command}')}; code=$?; rm -f {pid}; (exit $code)"
+
+    def digest(self, remote: str) -> str | None:
+        """SHA-256 of a file on the phone, None when there is no such file."""
+        done = self.run(f"sha256sum < {shlex.quote(remote)}", 120.0)
+        if done.code == 0 and re.match(r"[0-9a-fA-F]{64}\b", done.output):
+            return done.output[:64].lower()
+        if done.code == 127:  # older phones have no sha256sum: read it back
+            try:
+                return hashlib.sha256(self.read(remote)).hexdigest()
+            except Refused:
+                return None
+        return None
+
+    def push(self, local: Path, remote: str, *, mode: int = 0o644, sha256: str = "") -> bool:
+        """Puts a file on the phone under a temporary name, compares it there, then renames it.
+
+        Returns:
+            False when the phone has it already.
+
+        Raises:
+            DeviceMissing: The phone is gone or has no space left.
+            BenchError: The phone refuses the file, or it arrives damaged.
+        """
+        data = read_file(local)
+        wanted = sha256 or hashlib.sha256(data).hexdigest()
+        if self.digest(remote) == wanted:
+            return False
+        self._need_space(len(data))
+        part, name = f"{remote}.part", shlex.quote(remote)
+        try:
+            for _ in range(2):
+                self._persist(lambda: self.transport.push(data, part, mode, self._time(len(data))))
+                if self.digest(part) == wanted:
+                    done = self.run(f"chmod {mode:o} {shlex.quote(part)} && mv -f {shlex.quote(part)} {name}")
+                    # A rename that broke and was tried again may have been done the first time.
+                    if done.code and self.digest(remote) != wanted:
+                        raise Refused(done.output.strip() or "it cannot be renamed")
+                    return True
+        except Refused as error:
+            self.run(f"rm -f {shlex.quote(part)}")
+            if "space" in error.what.lower():
+                raise self._full(len(data)) from None
+            what = f"the phone does not take {local.name}: {error.what}"
+            raise BenchError(what, where=self.where) from None
+        raise BenchError(f"{local.name} arrives damaged on the phone", where=self.where)
+
+    def read(self, remote: str) -> bytes:
+        """The content of a file on the phone. Raises Refused, or DeviceMissing when the phone is gone."""
+        listed = self.run(f"wc -c < {shlex.quote(remote)}")
+        size = int(listed.output) if listed.code == 0 and listed.output.strip().isdigit() else 0
+        return self._persist(lambda: self.transport.pull(remote, self._time(size)))
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Fetches a file; it takes its name only when it is whole. Raises as ``read``."""
+        data = self.read(remote)
+        with atomic(local) as temporary:
+            temporary.write_bytes(data)
+
+    def end_strays(self) -> None:
+        """Ends a program of ours that still runs on the phone, if it is really ours."""
+        pid = shlex.quote(f"{self.folder}/running")
+        ours = shlex.quote(self.folder)
+        # After a reboot another program may have the number: its command line must name our folder.
+        self.transport.run(
+            f"if read pid < {pid}; then case $(tr '\\0' ' ' < /proc/$pid/cmdline) in "
+            f"*{ours}/*) kill -9 $pid;; esac; rm -f {pid}; fi 2>/dev/null"
+        )
+
+    def close(self) -> None:
+        self.transport.close()
+        self._connected = False
+
+    def _persist(self, action: Callable[[], _T], *, again_after_timeout: bool = True) -> _T:
+        last = Broken("", where=self.where)
+        for _ in range(_TRIES):
+            self._ensure()
+            try:
+                return action()
+            except KeyboardInterrupt:
+                self.close()  # in the middle of a message; what runs on the phone is ended at the next connect
+                raise
+            except Refused:
+                self._connected = False  # a stopped transfer may linger on the link
+                raise
+            except Broken as error:
+                last = error
+                self.close()
+                if isinstance(error, TimedOut) and not again_after_timeout:
+                    self._ensure()
+                    raise
+        raise DeviceMissing(last.what, where=self.where, fix="look at the cable or the network")
+
+    def _ensure(self) -> None:
+        """Connects if need be, waiting for a phone that was there before; then ends what it still runs."""
+        end = time.monotonic() + (self._patience_s if self._seen else 0.0)
+        while not self._connected:
+            try:
+                self.transport.connect()
+                self._connected = True
+                self.end_strays()
+                self._seen = True
+            except Broken as error:
+                self.close()
+                if time.monotonic() >= end:
+                    what = "the phone is gone" if self._seen else "the phone cannot be reached"
+                    raise DeviceMissing(
+                        f"{what}: {error.what}", where=self.where, fix="look at the cable or the network"
+                    ) from None
+                time.sleep(0.3)
+
+    def _need_space(self, size: int) -> None:
+        done = self.run(f"mkdir -p {shlex.quote(self.folder)} && df -k {shlex.quote(self.folder)}")
+        if done.code:
+            said = done.output.strip().splitlines()
+            if "space" in done.output.lower():
+                raise self._full(size)
+            raise BenchError(
+                f"the phone has no folder for us: {said[-1] if said else 'mkdir fails'}", where=self.where
+            )
+        fields = done.output.split()
+        if len(fields) > 3 and fields[-3].isdigit() and int(fields[-3]) * 1024 < size:
+            raise self._full(size)
+
+    def _full(self, size: int) -> DeviceMissing:
+        return DeviceMissing(
+            f"the phone has no space left for {size / 2**20:.1f} MB",
+            where=self.where,
+            fix="free some space there",
+        )
+
+    def _time(self, size: int) -> float:
+        return 20.0 + size / _SLOWEST
+
+
+def open_link(target: Target, on_auth: Callable[[], None] | None = None) -> Link:
+    """The link to an attached phone, not yet connected: through the adb server if that has it, else directly."""
+    if target.via == "adb server":
+        from android_bench.adb_server import ServerTransport
+
+        return Link(ServerTransport(target.serial))
+    from android_bench.adb_direct import DirectTransport
+
+    address = split_address(target.serial) if target.via == "network" else None
+    return Link(DirectTransport(address, "" if address else target.serial, on_auth=on_auth))

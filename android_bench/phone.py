@@ -1,0 +1,287 @@
+"""The backend that measures on a phone: the user's ``benchmark_model``, pinned to the big cores, watched for heat."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from android_bench.binary import find_binary
+from android_bench.devices import Profile, Target
+from android_bench.errors import BenchError, DeviceMissing
+from android_bench.link import Link
+from android_bench.models import ModelFile
+from android_bench.parse import Output, ParseError, parse
+from android_bench.probe import State, big_mask, facts, state
+from android_bench.protocol import Listener, Loaded, Protocol, Round
+from android_bench.transport import TimedOut
+
+_LOAD_TIMEOUT_S = 180.0
+_SLACK_S = 60.0
+_COOLING_STEP_S = 5.0
+_MB = 2**20
+_LEAST_S = 0.5  # over less, the ticks are too coarse to tell a load
+_TICKS = 100  # USER_HZ, the same on every Android
+# Flags that only one of the two programs knows; each warns of the other's, which counts as a failure.
+_CPU_FLAGS = {
+    "tflite": ("--use_xnnpack=true",),
+    "litert": ("--use_cpu=true", "--use_gpu=false", "--use_npu=false"),
+}
+_PROFILE_OFF = {"tflite": ("--enable_op_profiling=false",), "litert": ("--use_profiler=false",)}
+_PROFILE_ON = {"tflite": ("--enable_op_profiling=true",), "litert": ("--use_profiler=true",)}
+
+
+class PhoneBackend:
+    """A phone over ``link``.
+
+    Args:
+        target: What ``--device`` named; a profile in it must be this phone's.
+        binary: The user's ``benchmark_model``, see ``binary.find_binary``.
+        profile: Whether to time the operators too, in a run of their own.
+        on_event: Called with ``cool`` events while a hot phone is waited for.
+
+    Raises:
+        DeviceMissing: The phone is gone, is another one than named, has no space, or there is no program.
+        BenchUsageError: The program is not for this phone.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        target: Target,
+        binary: str | Path | None = None,
+        *,
+        profile: bool = False,
+        on_event: Listener | None = None,
+    ) -> None:
+        self.link, self.profiling = link, profile
+        self._tell: Listener = on_event or (lambda event: None)
+        self.facts, self.last = facts(link), state(link)
+        self.clusters = self.last.clusters()
+        self.known = self.facts.profile(self.clusters)
+        self.notes: list[str] = []
+        _check_named(target, self.known)
+        if not self.clusters and self.known:
+            self.clusters = self.known.clusters
+            self.notes.append("the phone does not tell its clocks; the big cores are those of its profile")
+        self.cores = self.facts.cores
+        # A phone is never idle: a core's worth of eight is what its own services take.
+        self.foreign_limit = max(0.5, 0.125 * self.cores)
+        self.kind = ""
+        self.program = f"{link.folder}/benchmark_model"
+        self.binary = find_binary(binary, self.facts.abis)
+        link.push(self.binary, self.program, mode=0o755)
+
+    def describe(self) -> dict[str, Any]:
+        """What this phone is; its serial and address stay out of it."""
+        known = self.known
+        return {
+            "kind": "phone",
+            "name": self.facts.name,
+            "cpu": known.name if known else self.facts.soc or self.facts.platform or self.facts.hardware,
+            "profile": known.key if known else None,
+            "soc_model": self.facts.soc,
+            "platform": self.facts.platform,
+            "cores": self.cores,
+            "clusters": [{"mask": f"{c.mask:02x}", "max_khz": c.max_khz} for c in self.clusters],
+            "memory_mb": self.facts.memory_mb,
+            "abis": list(self.facts.abis),
+            "machine": self.facts.abis[0] if self.facts.abis else "",
+            "os": f"Android {self.facts.android}".strip(),
+            "program": self.kind,
+            "notes": self.notes,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Clocks, temperatures and battery now; empty when the phone is gone."""
+        try:
+            self.last = state(self.link)
+        except BenchError:
+            return {}
+        return self.last.to_json()
+
+    def open(self, model: ModelFile, threads: int, seed: int) -> PhoneRunner:
+        """Puts the model on the phone unless it is there."""
+        remote = f"{self.link.folder}/{model.sha256[:16]}.tflite"
+        self.link.push(model.path, remote, sha256=model.sha256)
+        return PhoneRunner(self, remote, threads)
+
+    def settle(self) -> bool:
+        """A pause for what disturbed us; cooling down is done before each round anyway."""
+        time.sleep(2.0)
+        return True
+
+    def cool_down(self, protocol: Protocol) -> tuple[State, str]:
+        """Waits until the phone is cool. Returns its state, and why it is not to be trusted if it stays hot."""
+        begin = time.monotonic()
+        while True:
+            self.last = now = state(self.link)
+            hot = _hot(now, protocol.cool_c)
+            waited = time.monotonic() - begin
+            if not hot or waited >= protocol.cool_s:
+                return now, hot and f"{hot} after {waited:.0f} s of cooling down"
+            self._tell({"event": "cool", "why": hot, "seconds": waited})
+            time.sleep(min(_COOLING_STEP_S, max(0.05, protocol.cool_s - waited)))
+
+
+class PhoneRunner:
+    """One model with one thread count. The program loads the model anew in each round."""
+
+    def __init__(self, backend: PhoneBackend, remote: str, threads: int) -> None:
+        self._phone, self._link = backend, backend.link
+        self._remote, self._threads = remote, threads
+        self._mask = big_mask(backend.clusters, threads)
+        self._notes: list[str] = []
+        self._peak: int | None = None
+
+    def load(self) -> Loaded:
+        """Runs the model once. Raises ParseError when the program cannot, DeviceMissing when it is gone."""
+        self._pin()
+        once = ("--warmup_runs=1", "--warmup_min_secs=0", "--num_runs=1", "--min_secs=0", "--max_secs=150")
+        if not self._phone.kind:
+            # Which of the two programs it is, only its output tells; these flags both know.
+            self._phone.kind = self._run(once, _LOAD_TIMEOUT_S, kind="")[0].kind
+        kind = self._phone.kind
+        off = _PROFILE_OFF[kind]
+        memory = self._run((*once, *off, "--report_peak_memory_footprint=true"), _LOAD_TIMEOUT_S, kind)[0]
+        self._peak = None if memory.peak_mb is None else round(memory.peak_mb * _MB)
+        if kind == "tflite" and "XNNPACK" not in memory.delegates:
+            self._notes.append("asked for XNNPACK, and the program does not say that it was used")
+        details: dict[str, Any] = {
+            "runtime": f"benchmark_model ({kind})",
+            "mask": None if self._mask is None else f"{self._mask:02x}",
+            "delegates": list(memory.delegates),
+        }
+        if self._phone.profiling:
+            run = (
+                "--warmup_runs=1",
+                "--warmup_min_secs=0",
+                "--num_runs=10",
+                "--min_secs=0",
+                "--max_secs=150",
+            )
+            profile = self._run((*run, *_PROFILE_ON[kind]), _LOAD_TIMEOUT_S, kind)[0]
+            details["profile"] = {
+                "by_type_ms": profile.by_type(),
+                "layers": [dataclasses.asdict(layer) for layer in profile.layers],
+            }
+            self._notes += profile.notes or (
+                [] if profile.layers else ["the program gave no operator profile"]
+            )
+        return Loaded(memory.init_ms, memory.first_ms, details, tuple(self._notes))
+
+    def measure(self, protocol: Protocol) -> Round:
+        """One round. What makes it doubtful (heat, capped clocks) is its ``why``. Raises as ``load``."""
+        before, hot = self._phone.cool_down(protocol)
+        counts = (
+            f"--warmup_runs={protocol.warmup}",
+            f"--warmup_min_secs={protocol.warmup_s:g}",
+            f"--num_runs={protocol.runs}",
+            f"--min_secs={protocol.run_s:g}",
+            f"--max_secs={protocol.max_s:g}",
+        )
+        kind = self._phone.kind
+        limit = 2 * protocol.max_s + _SLACK_S
+        out, foreign = self._run((*counts, *_PROFILE_OFF[kind]), limit, kind)
+        self._phone.last = after = state(self._link)
+        every = self._mask or (1 << self._phone.cores) - 1
+        throttled = after.thermal_status and f"the phone throttles (thermal status {after.thermal_status})"
+        growth = out.overall_delta_mb
+        return Round(
+            samples_ms=[],
+            stat=out.runs,
+            warmup_runs=out.warmup.count,
+            foreign_cores=foreign,
+            seconds=round(out.runs.mean_ms * out.runs.count / 1e3, 4),
+            peak_bytes=None if growth is None else round(growth * _MB),
+            peak_total_bytes=self._peak,
+            why=hot or before.capped(every) or after.capped(every) or throttled or "",
+            details={"init_ms": out.init_ms, "before": before.to_json(), "after": after.to_json()},
+        )
+
+    def close(self) -> None:
+        """Nothing of ours runs on the phone between rounds."""
+
+    def _pin(self) -> None:
+        """Keeps the mask only if the phone lets us set it."""
+        if self._mask is None:
+            if self._phone.cores > 1:
+                self._notes.append("not pinned: the cores' clocks are not known")
+            return
+        done = self._link.run(f"taskset {self._mask:x} true")
+        if done.code:
+            said = done.output.strip().splitlines()
+            reason = said[-1] if said else f"exit code {done.code}"
+            self._notes.append(f"not pinned: taskset {self._mask:x} failed ({reason})")
+            self._mask = None
+
+    def _run(self, flags: tuple[str, ...], timeout_s: float, kind: str) -> tuple[Output, float | None]:
+        """Runs the program; gives its figures, and how many cores other programs used meanwhile."""
+        pin = "" if self._mask is None else f"taskset {self._mask:x} "
+        flags = (
+            f"--graph={self._remote}",
+            f"--num_threads={self._threads}",
+            *flags,
+            *_CPU_FLAGS.get(kind, ()),
+        )
+        program = " ".join(map(shlex.quote, (self._phone.program, *flags)))
+        stat = "head -n 1 /proc/stat 2>/dev/null; date +%s.%N"
+        command = (
+            f"echo @@; {stat}; echo @@; {self._link.guarded(pin + program)}; code=$?; "
+            f"echo; echo @@; times; {stat}; exit $code"
+        )
+        try:
+            done = self._link.run(command, timeout_s)
+        except TimedOut:
+            raise BenchError(
+                f"the program did not end within {timeout_s:.0f} s; it was ended", where=self._link.where
+            ) from None
+        _, begin, output, end = (*done.output.split("@@\n"), "", "", "")[:4]
+        if done.code in (126, 127):
+            why = "does not execute" if done.code == 126 else "has no longer"
+            fix = "the storage may forbid it, or a library is missing; try another build of the program"
+            raise DeviceMissing(f"the phone {why} {self._phone.program}", where=self._link.where, fix=fix)
+        try:
+            return parse(output, done.code), _foreign_cores(begin, end)
+        except ParseError as error:
+            raise ParseError(error.what, where=error.where) from None
+
+
+def _hot(now: State, limit_c: float) -> str:
+    """Why a phone is too warm to measure; empty when it is not, or does not tell."""
+    if now.warmth is not None and now.warmth > limit_c:
+        return f"{now.warmth:.1f} C warm"
+    return f"thermal status {now.thermal_status}" if now.thermal_status else ""
+
+
+def _check_named(target: Target, known: Profile | None) -> None:
+    named = target.profile
+    if named and known and known is not named:
+        raise DeviceMissing(
+            f"the attached phone is a {known.name} ({known.key}), not a {named.name} ({named.key})",
+            where=target.serial,
+            fix=f"use --device {known.key}, or attach the other phone",
+        )
+
+
+def _foreign_cores(begin: str, end: str) -> float | None:
+    """Busy cores of the whole phone less our own, from /proc/stat, ``times`` and ``date``; None if not told."""
+    first, last = (re.search(r"^cpu +(.+)\n(\d+\.\d+)$", text, re.MULTILINE) for text in (begin, end))
+    own = re.findall(r"(\d+)m(\d+(?:\.\d+)?)s", end)
+    if not (first and last and len(own) == 4):
+        return None
+    ours = sum(60 * int(minutes) + float(seconds) for minutes, seconds in own[2:])
+    seconds = float(last[2]) - float(first[2])
+    if seconds < _LEAST_S:
+        return None
+    busy = (_busy(last[1]) - _busy(first[1])) / _TICKS - ours
+    return round(max(0.0, busy / seconds), 3)
+
+
+def _busy(stat: str) -> int:
+    """user + nice + system + irq + softirq (proc(5)), in ticks."""
+    fields = [int(field) for field in stat.split()]
+    return sum(fields[:3]) + sum(fields[5:7])

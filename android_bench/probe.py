@@ -1,0 +1,216 @@
+"""What a phone is and how it is at this moment, asked through its shell in one go; nothing is changed there.
+
+Sources: ``getprop``, ``/proc``, ``/sys/devices/system/cpu`` (clocks), ``/sys/class/thermal``, ``dumpsys battery`` and
+``dumpsys thermalservice`` (since Android 10). Phones deny some of them: what is not told is None or left out.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from android_bench.devices import Cluster, Profile, profiles
+from android_bench.link import Link
+
+_CPU = "/sys/devices/system/cpu"
+_FREQ = f"{_CPU}/cpu[0-9]*/cpufreq"
+_ZONE = "/sys/class/thermal/thermal_zone*"
+_FACTS = {
+    "props": "getprop",
+    "cpuinfo": "cat /proc/cpuinfo",
+    "memory": "head -n 1 /proc/meminfo",
+    "possible": f"cat {_CPU}/possible",
+}
+_STATE = {
+    "freq": f"grep -H . {_FREQ}/cpuinfo_max_freq {_FREQ}/scaling_max_freq {_FREQ}/scaling_cur_freq "
+    f"{_FREQ}/scaling_governor",
+    "zones": f"grep -H . {_ZONE}/type {_ZONE}/temp",
+    "battery": "dumpsys battery",
+    "thermal": "dumpsys thermalservice",
+}
+# BatteryManager.BATTERY_STATUS_*
+_CHARGE = {2: "charging", 3: "discharging", 4: "not charging", 5: "full"}
+_CPU_ZONE = re.compile(r"cpu|tsens|mtktscpu|soc|big|little|apc", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class State:
+    """A phone at one moment: clocks in kHz by core, temperatures in Celsius, battery."""
+
+    max_khz: dict[int, int] = field(default_factory=dict)
+    cap_khz: dict[int, int] = field(default_factory=dict)
+    khz: dict[int, int] = field(default_factory=dict)
+    governor: dict[int, str] = field(default_factory=dict)
+    temperature_c: dict[str, float] = field(default_factory=dict)
+    battery_percent: int | None = None
+    battery: str | None = None
+    thermal_status: int | None = None
+
+    @property
+    def warmth(self) -> float | None:
+        """The temperature that phones throttle by: of the skin, else of the battery."""
+        return self.temperature_c.get("skin", self.temperature_c.get("battery"))
+
+    def capped(self, mask: int) -> str:
+        """Which core of ``mask`` may not run at its highest clock now, as a sentence; empty when none."""
+        for core, top in self.max_khz.items():
+            cap = self.cap_khz.get(core, top)
+            if mask >> core & 1 and cap < top:
+                return f"the clock of core {core} is capped at {cap // 1000} of {top // 1000} MHz"
+        return ""
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        """Cores grouped by their highest clock, slowest first; empty when the phone does not tell the clocks."""
+        clocks = sorted(set(self.max_khz.values()))
+        return tuple(Cluster(sum(1 << c for c, top in self.max_khz.items() if top == k), k) for k in clocks)
+
+    def to_json(self) -> dict[str, Any]:
+        """For bench.json; clocks and governors of core 0, 1, ..."""
+        return {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "temperature_c": self.temperature_c,
+            "thermal_status": self.thermal_status,
+            "khz": [self.khz[core] for core in sorted(self.khz)],
+            "cap_khz": [self.cap_khz[core] for core in sorted(self.cap_khz)],
+            "governors": sorted(set(self.governor.values())),
+            "battery_percent": self.battery_percent,
+            "battery": self.battery,
+        }
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the phone is: names as it tells them, ABIs in its order of preference, number of cores."""
+
+    name: str
+    soc: str
+    platform: str
+    android: str
+    abis: tuple[str, ...]
+    cores: int
+    memory_mb: int | None
+    hardware: str = ""
+
+    def profile(self, clusters: tuple[Cluster, ...]) -> Profile | None:
+        """The built-in profile of this SoC, None when it has none or two fit.
+
+        ``ro.soc.model`` decides, then the kernel's hardware name, then the platform, which chips share; twins
+        (855 and 855+) are told apart by their clocks.
+        """
+        known = list(profiles().values())
+        for fits in (
+            lambda p: p.soc_model.lower() == self.soc.lower(),
+            lambda p: bool(re.search(rf"\b{p.soc_model}\b", self.hardware, re.IGNORECASE)),
+            lambda p: p.platform == self.platform,
+        ):
+            found = [p for p in known if fits(p)]
+            if len(found) > 1 and clusters:
+                found = [p for p in found if _same_clocks(p, clusters)] or found
+            if len(found) == 1:
+                return found[0]
+        return None
+
+
+def facts(link: Link) -> Facts:
+    """Asks the phone what it is. Raises DeviceMissing when it is gone."""
+    said = _ask(link, _FACTS)
+    props = dict(re.findall(r"^\[([^]]+)\]: \[(.*)\]$", said["props"], re.MULTILINE))
+    hardware = re.search(r"^Hardware\s*:\s*(.+)$", said["cpuinfo"], re.MULTILINE)
+    processors = len(re.findall(r"^processor\s*:", said["cpuinfo"], re.MULTILINE))
+    highest = re.search(r"(\d+)\s*$", said["possible"])
+    memory = re.search(r"(\d+) kB", said["memory"])
+    maker, model = (props.get(f"ro.product.{key}", "") for key in ("manufacturer", "model"))
+    abis = props.get("ro.product.cpu.abilist") or props.get("ro.product.cpu.abi") or ""
+    return Facts(
+        name=f"{maker} {model}".strip() or "Android device",
+        soc=props.get("ro.soc.model", ""),
+        platform=props.get("ro.board.platform", ""),
+        android=props.get("ro.build.version.release", ""),
+        abis=tuple(filter(None, abis.split(","))),
+        cores=int(highest[1]) + 1 if highest else max(processors, 1),
+        memory_mb=int(memory[1]) // 1024 if memory else None,
+        hardware=hardware[1].strip() if hardware else "",
+    )
+
+
+def state(link: Link) -> State:
+    """Asks the phone how it is now. Raises DeviceMissing when it is gone."""
+    said = _ask(link, _STATE)
+    clocks: dict[str, dict[int, str]] = {}
+    for core, name, value in re.findall(r"/cpu(\d+)/cpufreq/(\w+):(.*)", said["freq"]):
+        clocks.setdefault(name, {})[int(core)] = value.strip()
+    battery = dict(re.findall(r"^\s*([\w ]+): (-?\d+)\s*$", said["battery"], re.MULTILINE))
+    status = re.search(r"Thermal Status: (\d+)", said["thermal"])
+    temperatures = _temperatures(said["zones"], said["thermal"])
+    if "temperature" in battery:
+        temperatures["battery"] = int(battery["temperature"]) / 10
+    return State(
+        max_khz=_integers(clocks.get("cpuinfo_max_freq", {})),
+        cap_khz=_integers(clocks.get("scaling_max_freq", {})),
+        khz=_integers(clocks.get("scaling_cur_freq", {})),
+        governor=clocks.get("scaling_governor", {}),
+        temperature_c=temperatures,
+        battery_percent=int(battery["level"]) if "level" in battery else None,
+        battery=_CHARGE.get(int(battery.get("status", 0))),
+        thermal_status=int(status[1]) if status else None,
+    )
+
+
+def big_mask(clusters: tuple[Cluster, ...], threads: int) -> int | None:
+    """The cores to pin to: all but the slowest, with these too where there are fewer than threads; None: all."""
+    everything = sum(cluster.mask for cluster in clusters)
+    big = everything - clusters[0].mask if len(clusters) > 1 else 0
+    mask = big if big.bit_count() >= threads else everything
+    return mask or None
+
+
+def _temperatures(zones: str, thermal: str) -> dict[str, float]:
+    """The warmest of the skin's and of the processor's sensors."""
+    names: dict[str, str] = {}
+    found: list[tuple[str, float]] = []
+    for zone, name, value in re.findall(r"/thermal_zone(\d+)/(type|temp):(.*)", zones):
+        if name == "type":
+            names[zone] = value.strip()
+        elif re.fullmatch(r"-?\d+", value.strip()):
+            kind = names.get(zone, "")
+            kind = "skin" if "skin" in kind.lower() else "cpu" if _CPU_ZONE.search(kind) else ""
+            found.append((kind, _celsius(int(value))))
+    # What the thermal service has now; its list of thresholds and cached values comes under other headings.
+    current = thermal.partition("Current temperatures")[2].partition("Current cooling")[0]
+    for value, kind in re.findall(r"mValue=([-\d.]+), mType=(\d+)", current):
+        found.append(({"0": "cpu", "3": "skin"}.get(kind, ""), float(value)))
+    result: dict[str, float] = {}
+    for kind, degrees in found:
+        if kind and 0 < degrees < 130:
+            result[kind] = max(result.get(kind, degrees), degrees)
+    return result
+
+
+def _celsius(value: int) -> float:
+    """Sensors count in degrees, tenths or thousandths."""
+    return value / 1000 if abs(value) >= 1000 else value / 10 if abs(value) > 130 else float(value)
+
+
+def _integers(values: dict[int, str]) -> dict[int, int]:
+    return {core: int(value) for core, value in values.items() if value.isdigit()}
+
+
+def _same_clocks(profile: Profile, clusters: tuple[Cluster, ...]) -> bool:
+    def close(a: Cluster, b: Cluster) -> bool:
+        # Some profiles know their clocks to the MHz only.
+        return (
+            a.max_khz is None
+            or b.max_khz is None
+            or abs(a.max_khz - b.max_khz) < 1000 * (1 + profile.rounded)
+        )
+
+    return len(profile.clusters) == len(clusters) and all(map(close, profile.clusters, clusters))
+
+
+def _ask(link: Link, parts: dict[str, str]) -> dict[str, str]:
+    script = "; ".join(f"echo '@@{name}'; {command} 2>/dev/null" for name, command in parts.items())
+    sections = re.split(r"^@@(\w+)\n", link.run(script, 30.0).output, flags=re.MULTILINE)
+    found = dict(zip(sections[1::2], sections[2::2], strict=True))
+    return {name: found.get(name, "") for name in parts}
