@@ -158,6 +158,8 @@ def test_a_normalization_is_free_only_where_that_is_exact() -> None:
     assert isinstance(free.get_layer("normalize"), blocks.Normalize)
     low, high = free.get_layer("normalize.quant").range
     assert (high - low) / 255 == pytest.approx(1 / 128)
+    rounded = quantize.quantize_model(network(BLOCKS["conv"], mean=[0.498] * 3, std=[0.502] * 3))
+    assert isinstance(rounded.get_layer("normalize"), blocks.Normalize)
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3}  # zero point 127.5
     for normalization in (IMAGENET, halves):
         own_op = quantize.quantize_model(network(BLOCKS["conv"], **normalization))

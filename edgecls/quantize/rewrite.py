@@ -58,6 +58,7 @@ class Value:
 # out would split the graph.
 TERM_WIDTH = 0.02
 HEADROOM = 1.5  # of the logits
+ZERO_TOLERANCE = 0.02  # pixels: recipes round 127 / 255 to three digits
 
 Rule = Callable[["Rewriter", Op, list[Value]], Value]
 RULES: dict[type, Rule] = {}
@@ -207,7 +208,12 @@ def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     mean, std = np.array(op.layer.mean), np.array(op.layer.std)
     zero = mean[0] * 255
     low, high = -mean / std, (1 - mean) / std
-    if np.ptp(mean) < 1e-9 and np.ptp(std) < 1e-9 and abs(zero - round(zero)) < 1e-3 and 0 <= zero <= 255:
+    if (
+        np.ptp(mean) < 1e-9
+        and np.ptp(std) < 1e-9
+        and abs(zero - round(zero)) < ZERO_TOLERANCE
+        and 0 <= zero <= 255
+    ):
         value = rewriter.result(op, _clone(op.layer)(inputs[0].tensor))
         rewriter.on_grid(value, fixed=(low[0], high[0]))
         return value
