@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from android_bench import BenchError, Interrupted, bench, exit_code
-from android_bench.output import to_csv, to_json, write_csv, write_json
+from android_bench.baseline import check, parse_share
+from android_bench.output import read_json, to_csv, to_json, write_csv, write_json
 from android_bench.protocol import PROTOCOLS
 
 _EXAMPLE = "example: python -m android_bench model_int8.tflite --device host --threads 1,2 --json bench.json"
@@ -28,15 +29,23 @@ def parser() -> argparse.ArgumentParser:
     add("--profile", action="store_true", help="times of the single operators too (phones only)")
     add("--binary", metavar="FILE", help="benchmark_model for the phone ($EDGECLS_BENCHMARK_MODEL)")
     add("--seed", type=int, default=0, help="seed of the random input and of the bootstrap (0)")
+    add(
+        "--baseline",
+        metavar="FILE",
+        help="an earlier bench.json; exit code 4 if a median is longer than there",
+    )
+    add("--max-regress", default="5%", metavar="SHARE", help="how much longer it may be (5%%)")
     add("--json", metavar="OUT", help="write bench.json to this file, or to stdout with -")
     add("--csv", metavar="OUT", help="write the results as CSV to this file, or to stdout with -")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0, 1 failed, 2 usage, 3 no device, 130 interrupted."""
+    """Runs the command and returns its exit code: 0, 1 failed, 2 usage, 3 no device, 4 slower than --baseline, 130 interrupted."""
     options = parser().parse_args(arguments)
     try:
+        old = read_json(options.baseline) if options.baseline else None
+        allowed = parse_share(options.max_regress)
         try:
             document = bench(
                 options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
@@ -47,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             _write(stop.document, options)
             raise
         _write(document, options)
+        if old is not None and not exit_code(document):
+            check(document, old, allowed)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

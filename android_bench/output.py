@@ -12,6 +12,11 @@ bench.json, schema ``android_bench/1`` (a field may be added within a version, n
 - ``results[].rounds``: every round that was measured, used or not: ``median_ms``, ``n``, ``used``, ``why`` not,
   ``foreign_cores`` (other programs' load), ``wait`` (share of the time in which our threads were ready but not
   running), ``switches`` (involuntary context switches), ``samples_ms`` (at most 1024, evenly thinned).
+- On a phone: ``device`` has its SoC, clusters, ABIs and Android version; ``before`` and ``after``, also of each round,
+  have temperatures, clocks, their caps, governors and battery. Its program tells no single runs: ``samples_ms`` is
+  empty, a round's ``stat`` is what it told, ``p90_ms`` and ``p99_ms`` are null, ``p95_ms`` is given, and ``ci95_ms``
+  comes from the rounds' medians alone. ``mask`` is the affinity mask in hex (null: not pinned), ``runtime`` which
+  program it is, ``delegates`` what it says that it used, ``profile`` the operators' times where asked for.
 """
 
 from __future__ import annotations

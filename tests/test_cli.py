@@ -383,6 +383,7 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "runs": 7,
         "rounds": 3,
         "protocol": "standard",
+        "binary": None,
     }
     call("bench", "r.yaml", "--device", "sd855", "--threads", "1,2", "--threads", "2,4", "--warmup", "0")
     assert seen["targets"] == [Path("r.yaml")] and seen["device"] == "sd855"

@@ -35,6 +35,19 @@ from edgecls.errors import EdgeclsError, GateError
     help="mlperf: at least 1,024 runs and 60 s a round.",
 )
 @click.option(
+    "--binary",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The benchmark_model to run on the phone.  [env: EDGECLS_BENCHMARK_MODEL]",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An earlier bench.json; fail (exit code 4) if a median is longer than there.",
+)
+@click.option(
+    "--max-regress", default="5%", show_default=True, metavar="SHARE", help="How much longer it may be."
+)
+@click.option(
     "--max-ms",
     type=click.FloatRange(0, min_open=True),
     metavar="MS",
@@ -50,6 +63,9 @@ def command(
     runs: int | None,
     rounds: int | None,
     protocol: str,
+    binary: Path | None,
+    baseline: Path | None,
+    max_regress: str,
 ) -> None:
     """Measure latency and memory of .tflite files: of the newest run, of runs, files or folders of files.
 
@@ -57,25 +73,40 @@ def command(
     """
     paths = _paths(targets)
     default = _defaults(paths[0])
+    from android_bench import Interrupted
+    from android_bench.baseline import check, parse_share
+    from android_bench.output import read_json
     from edgecls import workflow
 
-    result = workflow.bench(
-        paths,
-        console,
-        device=device or default.device,
-        threads=flat(threads) or default.threads,
-        warmup=default.warmup if warmup is None else warmup,
-        runs=runs or default.runs,
-        rounds=rounds or default.rounds,
-        protocol=protocol,
-    )
+    old, allowed = read_json(baseline) if baseline else None, parse_share(max_regress)
+    try:
+        result = workflow.bench(
+            paths,
+            console,
+            device=device or default.device,
+            threads=flat(threads) or default.threads,
+            warmup=default.warmup if warmup is None else warmup,
+            runs=runs or default.runs,
+            rounds=rounds or default.rounds,
+            protocol=protocol,
+            binary=binary,
+        )
+    except Interrupted as stop:
+        _show(console, stop.document)
+        raise
+    _show(console, result)
+    _judge(result["results"], max_ms)
+    if old is not None:
+        check(result, old, allowed)
+
+
+def _show(console: Console, result: dict[str, Any]) -> None:
     if console.json:
         console.emit(result, str)
     else:
         from android_bench.report import print_table
 
         print_table(result)
-    _judge(result["results"], max_ms)
 
 
 def _paths(targets: tuple[str, ...]) -> list[Path]:

@@ -91,6 +91,7 @@ def bench(
     runs: int = 30,
     rounds: int = 3,
     protocol: str = "standard",
+    binary: Path | None = None,
 ) -> dict[str, Any]:
     """Measure latency and memory of TFLite files.
 
@@ -103,9 +104,13 @@ def bench(
         runs: Measured inferences a round.
         rounds: Rounds; the files take turns in each.
         protocol: ``standard``, or ``mlperf`` for MLPerf Mobile's counts and times.
+        binary: ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then the user's cache.
 
     Returns:
         The content of ``bench.json``.
+
+    Raises:
+        android_bench.Interrupted: Ctrl-C, or the phone is gone; ``.document`` has the figures so far.
     """
     import android_bench
     from edgecls.workflow.scoring import report
@@ -114,21 +119,28 @@ def bench(
         [Run.find(None)] if not targets else [Run(t) if (t / "recipe.yaml").is_file() else t for t in targets]
     )
     models = [_models_of(target) if isinstance(target, Run) else target for target in found]
-    with console.progress() as progress:
-        task = progress.add_task(f"bench on {device}", total=None, text="")
-        result = android_bench.bench(
-            models,
-            device,
-            list(threads),
-            warmup=warmup,
-            runs=runs,
-            rounds=rounds,
-            protocol=protocol,
-            on_event=partial(_show, progress, task),
-        )
-    if len(found) == 1 and isinstance(found[0], Run):
-        write_json(found[0].file("bench.json"), result)
-        report(found[0], console)
+    own = found[0] if len(found) == 1 and isinstance(found[0], Run) else None
+    try:
+        with console.progress() as progress:
+            task = progress.add_task(f"bench on {device}", total=None, text="")
+            result = android_bench.bench(
+                models,
+                device,
+                list(threads),
+                warmup=warmup,
+                runs=runs,
+                rounds=rounds,
+                protocol=protocol,
+                binary=binary,
+                on_event=partial(_show, console, progress, task),
+            )
+    except android_bench.Interrupted as stop:
+        if own and not own.file("bench.json").exists():  # a whole measurement is never replaced by a part of one
+            write_json(own.file("bench.json"), stop.document)
+        raise
+    if own:
+        write_json(own.file("bench.json"), result)
+        report(own, console)
     return result
 
 
@@ -171,8 +183,12 @@ def _models_of(run: Run) -> Path:
     return folder
 
 
-def _show(progress: Progress, task: int, event: dict[str, Any]) -> None:
-    """Move a bar on by an event of the benchmark."""
+def _show(console: Console, progress: Progress, task: int, event: dict[str, Any]) -> None:
+    """Move a bar on by an event of the benchmark; say what a phone needs."""
+    if event["event"] == "authorize":
+        console.log("accept the USB debugging prompt on the phone")
+    elif event["event"] == "cool" and not event["seconds"]:
+        console.log(f"waiting for the phone to cool down: {event['why']}")
     if event["event"] == "plan":
         progress.update(task, total=event["cases"] * event["rounds"])
     elif event["event"] == "round":
