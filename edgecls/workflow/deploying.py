@@ -135,7 +135,8 @@ def bench(
                 on_event=partial(_show, console, progress, task),
             )
     except android_bench.Interrupted as stop:
-        if own and not own.file("bench.json").exists():  # a whole measurement is never replaced by a part of one
+        # A whole measurement is never replaced by a part of one.
+        if own and not own.file("bench.json").exists():
             write_json(own.file("bench.json"), stop.document)
         raise
     if own:
