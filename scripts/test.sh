@@ -3,6 +3,12 @@
 set -euo pipefail
 . "$(dirname "$0")/setup.sh" demo,dev
 
+# The tests of our ADB transport also talk to Debian's adb; without it they are skipped and say so.
+if ! command -v adb > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    (apt-get -qq update && apt-get -qq install -y --no-install-recommends adb) > /dev/null 2>&1 \
+        || echo "setup: adb could not be installed; its tests are skipped" >&2
+fi
+
 ruff check .
 ruff format --check .
 mypy

@@ -501,7 +501,7 @@ def test_progress_on_a_terminal_is_drawn(capsys, monkeypatch):
     [
         ("edgecls tr", {"train"}),
         ("edgecls models EfficientNetLite", {f"EfficientNetLite{i}" for i in range(5)}),
-        ("edgecls models --family Mob", {"MobileNetV3"}),
+        ("edgecls models --family MobileNetV3", {"MobileNetV3"}),
         ("edgecls train recipes/a", {"recipes/a.yaml"}),
         ("edgecls quantize de", {"demo"}),
         ("edgecls bench --device ho", {"host"}),
