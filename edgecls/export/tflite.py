@@ -13,7 +13,7 @@ import tensorflow as tf
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.export import inspect, metadata
 from edgecls.files import atomic
-from edgecls.quantize import finalize, is_quantized
+from edgecls.quantize import exact_arithmetic, finalize, is_quantized
 from edgecls.zoo.blocks import Normalize
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -53,9 +53,9 @@ def to_tflite(
         raise UsageError(f"{precision} needs the {kind} network", where=model.name)
     if len(classes) != model.output_shape[-1]:
         raise UsageError(f"{len(classes)} labels for {model.output_shape[-1]} logits", where=model.name)
-    content = convert(model, precision, output)
     if precision == "int8":
         finalize(model)
+    content = convert(model, precision, output)
     with atomic(path) as temporary:
         temporary.write_bytes(metadata.add(content, model.name, classes, preprocess, precision))
         _smoke_test(temporary)
@@ -69,7 +69,8 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
 
     @tf.function(input_signature=[spec], autograph=False)
     def serve(image: Any) -> Any:
-        return body(tf.cast(image, tf.float32), training=False)
+        with exact_arithmetic(model, on=False):
+            return body(tf.cast(image, tf.float32), training=False)
 
     # Without the model argument the converter turns variables into constants, which quantization ranges must be.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()])

@@ -2,6 +2,7 @@
 
 from edgecls.quantize.calibrate import calibrate
 from edgecls.quantize.control import (
+    exact_arithmetic,
     fake_quantization,
     freeze_batchnorm,
     is_quantized,
@@ -13,6 +14,7 @@ from edgecls.quantize.rewrite import quantize_model
 
 __all__ = [
     "calibrate",
+    "exact_arithmetic",
     "fake_quantization",
     "finalize",
     "freeze_batchnorm",

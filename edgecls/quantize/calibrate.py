@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from edgecls.errors import UsageError
 from edgecls.quantize import control
-from edgecls.quantize.finalize import finalize
 from edgecls.quantize.layers import Quantize
 from edgecls.quantize.quantizers import STEPS
 
@@ -65,7 +64,6 @@ def calibrate(
                 limits[layer.name] = choose(histogram, *limits[layer.name])
     for layer in layers:
         layer.set_range(*limits[layer.name])
-    finalize(model)
     return limits
 
 

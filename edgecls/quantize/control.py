@@ -31,14 +31,27 @@ def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
 @contextmanager
 def fake_quantization(model: keras.Model, on: bool) -> Iterator[None]:
     """Within the block, compute with (``on``) or without rounding to 8 bits."""
-    switched = [(layer, layer.enabled) for layer in model.layers if hasattr(layer, "enabled")]
+    with _switched(model, "enabled", on):
+        yield
+
+
+@contextmanager
+def exact_arithmetic(model: keras.Model, on: bool) -> Iterator[None]:
+    """Within the block, a finalized network computes with integers (``on``) or by the ops the converter understands."""
+    with _switched(model, "exact", on):
+        yield
+
+
+@contextmanager
+def _switched(model: keras.Model, name: str, on: bool) -> Iterator[None]:
+    switched = [(layer, getattr(layer, name)) for layer in model.layers if hasattr(layer, name)]
     try:
         for layer, _ in switched:
-            layer.enabled = on
+            setattr(layer, name, on)
         yield
     finally:
         for layer, before in switched:
-            layer.enabled = before
+            setattr(layer, name, before)
 
 
 def measure_kernels(model: keras.Model) -> None:
@@ -54,6 +67,7 @@ def is_quantized(model: keras.Model) -> bool:
 
 
 __all__ = [
+    "exact_arithmetic",
     "fake_quantization",
     "freeze_batchnorm",
     "is_quantized",

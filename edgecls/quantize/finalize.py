@@ -1,33 +1,40 @@
-"""The last touch of a quantization-aware network: what the int8 file will round anyway is rounded here."""
+"""The last touch of a quantization-aware network: what the converter will do to it is done here.
+
+An int8 file has no batch normalization, its kernels are integers, and its biases lie on the grid of the accumulator.
+Once the network has all that too, its ranges are the file's, and inference can be exact.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers as kl
 
+from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
 from edgecls.quantize.graph import Graph, Op, Ref, trace
-from edgecls.quantize.quantizers import STEPS
+from edgecls.quantize.quantizers import KERNEL_STEPS, STEPS
 
 # XNNPACK refuses an operator (LiteRT 2.3 even crashes on it) if one unit of its accumulator is more than 256 steps of
 # its output, as it is where all outputs have died.
 UNITS = 128
 LEAST_GAIN = 1e-5  # of a normalization, for the same reason at the other end
-KERNEL_STEPS = 127
 LARGEST_BIAS = 2.0**30  # steps; the file has 32 bits for them
 
 
 def finalize(model: keras.Model) -> None:
-    """Fit kernel ranges, biases and dead ranges to the file. Call it when training has ended, before saving.
+    """Make ``model`` the network of the file: call it when training has ended, before saving.
 
-    An int8 convolution keeps its bias in steps of (input step * kernel step), about a thousandth of an output step.
-    That moves one value in a thousand to its neighbour, and in a deep network such flips grow to several steps at the
-    output. So biases are put on that grid, which is far below what training can feel.
+    Batch normalizations are folded, kernels and biases put on their grids, ranges of dead activations widened to what
+    the runtime takes. From then on inference computes the file's integers (see ``exact``), and training is refused.
+    A second call does nothing.
     """
-    measure_kernels(model)
-    _Finisher(trace(model)).run()
+    if any(getattr(layer, "steps", None) for layer in model.layers):
+        return
+    _Finisher(trace(model)).run(model)
 
 
 class _Finisher:
@@ -35,19 +42,30 @@ class _Finisher:
         self.graph = graph
         self.makers = {op.output: op for op in graph.ops}
 
-    def run(self) -> None:
+    def run(self, model: keras.Model) -> None:
         for op in self.graph.ops:
-            if isinstance(op.layer, ql.FreezableBatchNormalization) and op.layer.gamma is not None:
-                gamma = op.layer.gamma.numpy()
-                op.layer.gamma.assign(np.where(np.abs(gamma) < LEAST_GAIN, LEAST_GAIN, gamma))
+            if isinstance(op.layer, ql.FreezableBatchNormalization):
+                _fold(op.layer, self.makers[op.inputs[0]].layer)
+        measure_kernels(model)
         for op in self.graph.ops:  # in order: a widened range is the input of what follows
             if isinstance(op.layer, ql.QuantizedKernel):
-                self._snap_bias(op)
-            elif isinstance(op.layer, ql.Quantize) and not op.layer.fixed and op.call == 0:
-                low, high = op.layer.range
-                width = float(np.max(self._unit(op.inputs[0]))) * STEPS / UNITS
-                if high - low < width:
-                    op.layer.set_range(low, low + width)
+                _put_on_grids(op.layer, self._step(op.inputs[0]))
+            elif isinstance(op.layer, ql.Quantize) and op.call == 0:
+                self._end(op.layer, op.inputs[0])
+
+    def _end(self, grid: ql.Quantize, ref: Ref) -> None:
+        """Tell the layer whose results go to ``grid`` about it, once that is wide enough."""
+        if not grid.fixed:
+            low, high = grid.range
+            width = float(np.max(self._unit(ref))) * STEPS / UNITS
+            if high - low < width:
+                grid.set_range(low, low + width)
+        op = self.makers[ref]
+        while op.inputs and not isinstance(op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D | kl.AveragePooling2D):
+            op = self.makers[op.inputs[0]]
+        steps = [self._step(source) for source in op.inputs]
+        if isinstance(op.layer, exact.Exact) and all(steps) and len(steps) < 3:
+            op.layer.steps = (*steps, _step(grid))
 
     def _step(self, ref: Ref) -> float:
         """The step of the grid that ``ref`` lies on, behind pads, pools and the like; 0 if on none."""
@@ -56,21 +74,18 @@ class _Finisher:
             if not op.inputs:
                 return 0.0
             op = self.makers[op.inputs[0]]
-        low, high = op.layer.range
-        return (high - low) / STEPS
+        return _step(op.layer)
 
     def _unit(self, ref: Ref) -> np.ndarray | float:
         """One unit of the integer accumulator from which ``ref`` comes, for each channel."""
         op = self.makers[ref]
-        layer = op.layer
+        layer: Any = op.layer
         if isinstance(layer, ql.QuantizedKernel):
-            return self._step(op.inputs[0]) * _kernel_step(layer)
+            return self._step(op.inputs[0]) * _float64(layer.ranges["max_var"]) / KERNEL_STEPS
         if isinstance(layer, ql.ConstantConv2D):
             return self._step(op.inputs[0]) * np.abs(layer.scale) / KERNEL_STEPS
-        if isinstance(layer, ql.FreezableBatchNormalization):
-            return self._unit(op.inputs[0]) * np.abs(_gain(layer)) * layer.output_scale
         if isinstance(layer, ql.ScaledHardSwish):
-            return self._step(op.inputs[0]) * 6.0 / STEPS
+            return self._step(op.inputs[0]) * ql.GATE_STEP
         steps = [self._step(ref) for ref in op.inputs]
         if isinstance(layer, kl.Multiply):
             return float(np.prod(steps))
@@ -78,40 +93,53 @@ class _Finisher:
             return max(steps)
         return self._unit(op.inputs[0]) if op.inputs else 0.0
 
-    def _snap_bias(self, op: Op) -> None:
-        """Round the bias that the converter will find for ``op``: its own, or that of the normalization after it."""
-        layer = op.layer
-        consumers = self.graph.consumers(op.output)
-        norm = consumers[0].layer if consumers else None
-        if layer.use_bias:
-            bias = _float64(layer.bias) * layer.output_scale + layer.output_shift
-            step = self._bias_step(op, bias)
-            layer.bias.assign((np.rint(bias / step) * step - layer.output_shift) / layer.output_scale)
-        elif isinstance(norm, ql.FreezableBatchNormalization) and norm.beta is not None:
-            gain = _gain(norm)
-            shift = -_float64(norm.moving_mean) * gain
-            bias = _float64(norm.beta) + shift
-            step = self._bias_step(op, bias / np.abs(gain)) * np.abs(gain)
-            norm.beta.assign(np.rint(bias / step) * step - shift)
 
-    def _bias_step(self, op: Op, bias: np.ndarray) -> np.ndarray:
-        """The step of the bias of ``op``. A kernel on a grid too fine for it (dead again) gets a coarser one."""
-        step = self._step(op.inputs[0])
-        least = np.abs(bias) / (LARGEST_BIAS * step) * KERNEL_STEPS
-        bound = np.maximum(_float64(op.layer.ranges["max_var"]), least)
-        op.layer.ranges["max_var"].assign(bound)
-        op.layer.ranges["min_var"].assign(-bound)
-        return step * _kernel_step(op.layer)
+def _fold(norm: ql.FreezableBatchNormalization, layer: Any) -> None:
+    """Put ``norm`` into the linear ``layer`` before it."""
+    gain = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    if norm.gamma is not None:
+        gamma = _float64(norm.gamma)
+        gain *= np.where(np.abs(gamma) < LEAST_GAIN, LEAST_GAIN, gamma)
+    shift = -_float64(norm.moving_mean) * gain
+    if norm.beta is not None:
+        shift += _float64(norm.beta)
+    gain, shift = gain * norm.output_scale, shift * norm.output_scale
+    if isinstance(layer, ql.ConstantConv2D):
+        layer.scale = (np.array(layer.scale) * gain).tolist()
+        layer.offset = (np.array(layer.offset) * gain + shift).tolist()
+    else:
+        layer.kernel.assign((_channels_last(layer, layer.kernel) * gain).reshape(layer.kernel.shape))
+        layer.bias.assign(_float64(layer.bias) * gain + shift)
+    norm.folded = True
+
+
+def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
+    """Round kernel and bias to what int8 and int32 hold: the converter, which computes otherwise, finds the same.
+
+    A kernel on a grid too fine for its bias (a dead channel's) gets a coarser one.
+    """
+    weights: Any = layer
+    bias = _float64(weights.bias) * layer.output_scale + layer.output_shift
+    least = np.abs(bias) / (LARGEST_BIAS * source) * KERNEL_STEPS
+    layer.ranges["max_var"].assign(np.maximum(_float64(layer.ranges["max_var"]), least))
+    layer.ranges["min_var"].assign(-_float64(layer.ranges["max_var"]))
+    step, factor = _float64(layer.ranges["max_var"]) / KERNEL_STEPS, layer.output_scale / layer.input_scale
+    kernel = np.rint(_channels_last(layer, weights.kernel) * factor / step) * step / factor
+    weights.kernel.assign(kernel.reshape(weights.kernel.shape))
+    bias = np.rint(bias / (source * step)) * source * step
+    weights.bias.assign((bias - layer.output_shift) / layer.output_scale)
+
+
+def _step(grid: ql.Quantize) -> float:
+    low, high = grid.range
+    return (high - low) / STEPS
+
+
+def _channels_last(layer: Any, kernel: keras.Variable) -> np.ndarray:
+    """``kernel`` with all output channels of a depthwise convolution on the last axis."""
+    values = _float64(kernel)
+    return values.reshape((1, *values.shape[:2], -1)) if isinstance(layer, kl.DepthwiseConv2D) else values
 
 
 def _float64(variable: keras.Variable) -> np.ndarray:
     return variable.numpy().astype(np.float64)
-
-
-def _kernel_step(layer: ql.QuantizedKernel) -> np.ndarray:
-    return _float64(layer.ranges["max_var"]) / KERNEL_STEPS
-
-
-def _gain(norm: ql.FreezableBatchNormalization) -> np.ndarray:
-    gain = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
-    return gain * (1.0 if norm.gamma is None else _float64(norm.gamma))

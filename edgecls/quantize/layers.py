@@ -4,7 +4,9 @@ Scales. Hard-swish and the hard-sigmoid gate come out six times too large here (
 may be ``scale`` times that of the float network. The next linear layer divides by its ``input_scale``. Kernels stay in
 their original scale and are multiplied by a constant when used: their gradients are those of the float network.
 
-Two switches are plain attributes, read when a step is traced; ``edgecls.quantize.control`` sets them.
+A finalized network computes with integers in inference: see ``exact``.
+
+Switches are plain attributes, read when a step is traced; ``edgecls.quantize.control`` sets them.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from edgecls.quantize import quantizers
+from edgecls.quantize import exact, quantizers
 from edgecls.zoo import blocks
 
 Tensor = Any
 Shape = tuple[int | None, ...]
+
+GATE_STEP = 6.0 / quantizers.STEPS  # of relu6 in ScaledHardSwish
 
 _serializable = keras.saving.register_keras_serializable(package="edgecls")
 
@@ -97,10 +101,11 @@ class Quantize(layers.Layer):
         return {**super().get_config(), "fixed": self.fixed, **moving}
 
 
-class QuantizedKernel:
+class QuantizedKernel(exact.Exact):
     """What the linear layers share: a kernel on an int8 grid of its own, and constant scales around it.
 
-    ``output = output_scale * (layer(input / input_scale)) + output_shift``.
+    ``output = output_scale * (layer(input / input_scale)) + output_shift``. Each has a bias: one without ``use_bias``
+    is for ``finalize`` to fold a normalization into, and takes no part before.
     """
 
     per_channel = True
@@ -116,12 +121,31 @@ class QuantizedKernel:
         super().__init__(*args, **kwargs)
         self.input_scale, self.output_scale, self.output_shift = input_scale, output_scale, output_shift
         self.kernel_quantizer = quantizers.KernelQuantizer(self.per_channel)
-        self.enabled = True
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)  # type: ignore[misc]
         shape = tuple(self._grid(tf.zeros(self.kernel.shape)).shape)  # type: ignore[attr-defined]
         self.ranges = quantizers.ranges(self.kernel_quantizer, shape, "kernel_range", self)
+        if not self.use_bias:  # type: ignore[attr-defined]
+            self.bias = self.add_weight(name="bias", shape=shape[-1:], initializer="zeros", trainable=False)  # type: ignore[attr-defined]
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        kernel = self.quantized_kernel(training)
+        if not self.counts(training):
+            return self.shifted(self.linear(inputs, kernel))
+        assert self.steps is not None
+        source, target = self.steps
+        ends = (tf.cast(self.ranges[f"{end}_var"].value, tf.float64) for end in ("max", "min"))
+        step = exact.single(tf.subtract(*ends) / (2 * quantizers.KERNEL_STEPS))
+        unit = exact.product(source, step)
+        bias = tf.cast(tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift, tf.float64)
+        total = self.linear(exact.counted(inputs, source), exact.counted(kernel, step))
+        total += tf.cast(tf.round(bias / unit), tf.float32)
+        return exact.requantized(total, unit, target)
+
+    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """The layer's operation on the last axis of ``inputs``, with ``kernel`` for its own."""
+        raise NotImplementedError
 
     def quantized_kernel(self, training: bool | None) -> Tensor:
         """The scaled kernel on its grid, in the shape the TFLite op has it, last axis the channels."""
@@ -133,7 +157,7 @@ class QuantizedKernel:
 
     def shifted(self, outputs: Tensor) -> Tensor:
         """``outputs`` of the scaled kernel with the scaled bias and the shift."""
-        if self.use_bias:  # type: ignore[attr-defined]
+        if self.use_bias or self.steps:  # type: ignore[attr-defined]
             bias = tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift  # type: ignore[attr-defined]
         elif self.output_shift:
             bias = tf.fill([outputs.shape[-1]], self.output_shift)
@@ -161,8 +185,8 @@ class QuantizedKernel:
 class QuantizedConv2D(QuantizedKernel, layers.Conv2D):
     """``Conv2D`` with an int8 kernel, one scale an output channel."""
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        return self.shifted(self.convolution_op(inputs, self.quantized_kernel(training)))
+    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        return self.convolution_op(inputs, kernel)
 
 
 @_serializable
@@ -173,13 +197,10 @@ class QuantizedDepthwiseConv2D(QuantizedKernel, layers.DepthwiseConv2D):
         height, width, *channels = kernel.shape
         return tf.reshape(kernel, [1, height, width, int(np.prod(channels))])
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        kernel = tf.reshape(self.quantized_kernel(training), self.kernel.shape)
-        strides = [1, *self.strides, 1]
-        outputs = tf.nn.depthwise_conv2d(
-            inputs, kernel, strides, self.padding.upper(), dilations=list(self.dilation_rate)
-        )
-        return self.shifted(outputs)
+    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        kernel, strides = tf.reshape(kernel, self.kernel.shape), [1, *self.strides, 1]
+        dilations = list(self.dilation_rate)
+        return tf.nn.depthwise_conv2d(inputs, kernel, strides, self.padding.upper(), dilations=dilations)
 
 
 @_serializable
@@ -193,9 +214,11 @@ class QuantizedDense(QuantizedKernel, layers.Dense):
         return tf.reshape(kernel, [1, 1, *kernel.shape])
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        pixel = tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]])
-        outputs = self.shifted(tf.nn.conv2d(pixel, self.quantized_kernel(training), 1, "VALID"))
+        outputs = super().call(tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]), training)
         return tf.reshape(outputs, [-1, self.units])
+
+    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        return tf.nn.conv2d(inputs, kernel, 1, "VALID")
 
 
 @_serializable
@@ -204,14 +227,19 @@ class FreezableBatchNormalization(blocks.BatchNormalization):
 
     Args:
         output_scale: Constant factor of the output.
+        folded: ``finalize`` has put it into the layer before; nothing is left to do here.
     """
 
-    def __init__(self, *args: Any, output_scale: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, output_scale: float = 1.0, folded: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.output_scale = output_scale
+        self.output_scale, self.folded = output_scale, folded
         self.frozen = False
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        if self.folded:
+            return inputs
         training = bool(training) and not self.frozen
         if training or self.output_scale == 1.0:
             outputs = super().call(inputs, training=training, mask=mask)
@@ -226,21 +254,25 @@ class FreezableBatchNormalization(blocks.BatchNormalization):
         return inputs * gain + offset
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_scale": self.output_scale}
+        return {**super().get_config(), "output_scale": self.output_scale, "folded": self.folded}
 
 
 @_serializable
-class ScaledHardSwish(layers.Layer):
+class ScaledHardSwish(exact.Exact, layers.Layer):
     """``x * relu6(x + 3)``: hard-swish times six, in a form that stays one delegate partition in int8.
 
     XNNPACK does not take an int8 HARD_SWISH, and the converter fuses the textbook form into one.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.enabled = True
-
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if self.counts(training):
+            assert self.steps is not None
+            source, target = self.steps
+            x = exact.counted(inputs, source)
+            three = tf.constant(float(quantizers.STEPS))  # in steps of its own grid, which ends there
+            gate = exact.added(x, three, (source, 3.0 / quantizers.STEPS, GATE_STEP))
+            gate = exact.counted(tf.nn.relu6(gate), GATE_STEP)
+            return exact.requantized(x * gate, exact.product(source, GATE_STEP), target)
         gate = tf.nn.relu6(inputs + 3.0)
         return inputs * (quantizers.fixed(gate, 0.0, 6.0) if self.enabled else gate)
 
@@ -249,7 +281,7 @@ class ScaledHardSwish(layers.Layer):
 
 
 @_serializable
-class ConstantConv2D(layers.Layer):
+class ConstantConv2D(exact.Exact, layers.Layer):
     """A depthwise convolution with constant weights, in int8 an op of its own: ``mean of a window * scale + offset``.
 
     All weights of a channel are 127 steps of its grid, so they are exact. With a window of one pixel it is an affine
@@ -259,7 +291,6 @@ class ConstantConv2D(layers.Layer):
         scale: Factor of each channel, not zero.
         offset: Offset of each channel.
         window: Height and width of the averaged window, which is also the stride; it must divide the input.
-        input_step: Step of the input's grid where it is known: the offset is then put on that of int8's bias.
     """
 
     def __init__(
@@ -267,30 +298,35 @@ class ConstantConv2D(layers.Layer):
         scale: Sequence[float],
         offset: Sequence[float],
         window: Sequence[int] = (1, 1),
-        input_step: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.input_step = input_step
         self.scale, self.offset = [float(s) for s in scale], [float(o) for o in offset]
         self.window = tuple(int(n) for n in window)
-        self.enabled = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         weights = np.array(self.scale, np.float32) / np.float32(np.prod(self.window))
         offset = np.array(self.offset)
-        if self.enabled and self.input_step:
-            bias_step = self.input_step * np.abs(self.scale) / 127
-            offset = np.rint(offset / bias_step) * bias_step
+        if self.counts(training):
+            assert self.steps is not None
+            source, target = self.steps
+            unit = np.float32(source) * np.float32(np.abs(weights).astype(float) / quantizers.KERNEL_STEPS)
+            signs = quantizers.KERNEL_STEPS * np.sign(weights)
+            total = self._windows(exact.counted(inputs, source), tf.constant(np.tile(signs, (*self.window, 1))))
+            total += np.rint(offset / unit).astype(np.float32)
+            return exact.requantized(total, unit.astype(float), target)
         kernel = tf.constant(np.broadcast_to(weights, (1, *self.window, len(weights))))
         if self.enabled:
             kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
                 kernel, -np.abs(weights), np.abs(weights), narrow_range=True
             )
-        kernel = tf.reshape(kernel, [*self.window, len(weights), 1])
-        outputs = tf.nn.depthwise_conv2d(inputs, kernel, [1, *self.window, 1], "VALID")
+        outputs = self._windows(inputs, kernel)
         # Between a convolution and a normalization even zeros would keep the converter from folding.
         return outputs + offset.astype(np.float32) * _uneven(len(weights)) if offset.any() else outputs
+
+    def _windows(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        kernel = tf.reshape(kernel, [*self.window, len(self.scale), 1])
+        return tf.nn.depthwise_conv2d(inputs, kernel, [1, *self.window, 1], "VALID")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
@@ -298,5 +334,5 @@ class ConstantConv2D(layers.Layer):
         return batch, rows, columns, channels
 
     def get_config(self) -> dict[str, Any]:
-        own = {key: getattr(self, key) for key in ("scale", "offset", "window", "input_step")}
+        own = {key: getattr(self, key) for key in ("scale", "offset", "window")}
         return {**super().get_config(), **own}

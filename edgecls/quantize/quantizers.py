@@ -17,6 +17,7 @@ Tensor = Any
 Ranges = dict[str, keras.Variable]
 
 STEPS = 255  # steps of an 8-bit grid
+KERNEL_STEPS = 127  # of either sign on that of a kernel
 TINY = 1e-6  # least width of a range: a scale of zero breaks the converter
 DEAD = 2.0**-14  # least range of a channel's kernel against that of the largest, for the same reason
 

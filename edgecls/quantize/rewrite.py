@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers as kl
 
 from edgecls.errors import UsageError
+from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
 from edgecls.quantize.graph import Graph, Op, Ref, trace
@@ -218,7 +219,7 @@ def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
         rewriter.on_grid(value, fixed=(low[0], high[0]))
         return value
     pixels = rewriter.on_grid(inputs[0], fixed=(0.0, 255.0))
-    layer = ql.ConstantConv2D(list(1 / (255 * std)), list(low), input_step=1.0, name=op.layer.name)
+    layer = ql.ConstantConv2D(list(1 / (255 * std)), list(low), name=op.layer.name)
     value = rewriter.result(op, layer(pixels))
     rewriter.on_grid(value, fixed=(min(low.min(), 0.0), max(high.max(), 0.0)))
     return value
@@ -297,7 +298,7 @@ def _hard_sigmoid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
 @rule(kl.Multiply)
 def _multiply(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     factors = [value if not value.shift else rewriter.plain(value) for value in inputs]
-    tensor = _clone(op.layer)([rewriter.on_grid(value) for value in factors])
+    tensor = _clone(op.layer, exact.QuantizedMultiply)([rewriter.on_grid(value) for value in factors])
     return rewriter.result(op, tensor, scale=float(np.prod([value.scale for value in factors])), linear=True)
 
 
@@ -307,12 +308,12 @@ def _add(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     stuck = [value.scale for value in inputs if not value.scalable]
     scale = max(stuck) if stuck else inputs[0].scale
     terms = [rewriter.on_grid(rewriter.rescaled(value, scale), width=TERM_WIDTH * scale) for value in inputs]
-    return rewriter.result(op, _clone(op.layer)(terms), scale=scale, linear=True)
+    return rewriter.result(op, _clone(op.layer, exact.QuantizedAdd)(terms), scale=scale, linear=True)
 
 
 @rule(kl.GlobalAveragePooling2D)
 def _mean(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
-    tensor = _clone(op.layer)(rewriter.on_grid(inputs[0]))
+    tensor = _clone(op.layer, exact.QuantizedMean)(rewriter.on_grid(inputs[0]))
     return rewriter.result(op, tensor, scale=inputs[0].scale, shift=inputs[0].shift)
 
 

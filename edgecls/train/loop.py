@@ -141,6 +141,7 @@ class Trainer:
             # Divided by the global batch, so that replicas' gradients add up to the mean.
             loss = tf.reduce_sum(losses) / train.batch_size
         gradients = tape.gradient(loss, [w.value for w in weights])
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if train.optimizer.weight_decay:
             gradients = [
                 g + train.optimizer.weight_decay * w.value if w.name not in UNDECAYED else g
@@ -148,6 +149,8 @@ class Trainer:
             ]
         if train.optimizer.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, train.optimizer.clip_norm)
+        # Keras adds up the gradients of all replicas, and these are the sum already.
+        gradients = [g / self.strategy.num_replicas_in_sync for g in gradients]
         self.optimizer.apply(gradients, weights)
         for average, variable in zip(self._averages, _averaged(self.model), strict=False):
             average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
@@ -214,4 +217,7 @@ def _averaged(model: keras.Model) -> list[Any]:
 
 
 def _shadow(variable: Any) -> tf.Variable:
-    return tf.Variable(variable.value, trainable=False, name=f"{variable.name}_average")
+    only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # replicas hold the same weights
+    return tf.Variable(
+        variable.value, trainable=False, name=f"{variable.name}_average", aggregation=only_first
+    )

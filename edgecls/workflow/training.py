@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +68,18 @@ def train(recipe: Recipe, run: Run, console: Console) -> dict[str, Any]:
     student = shared | {"model": recipe.model, "train": recipe.train, "distill": recipe.distill}
     if recipe.teacher:
         inputs = shared | {"teacher": recipe.teacher}
-        work = partial(_make_teacher, recipe, recipe.teacher, run, console, data)
+        work = partial(_on_devices, _make_teacher, recipe, recipe.teacher, run, console, data)
         run_stage(run, console, "teacher", inputs, ["teacher.keras"], work)
         student["teacher"] = run.file("teacher.keras")
     outputs = ["float.keras", "labels.txt", "preprocess.json"]
-    run_stage(run, console, "student", student, outputs, partial(_make_student, recipe, run, console, data))
+    run_stage(
+        run,
+        console,
+        "student",
+        student,
+        outputs,
+        partial(_on_devices, _make_student, recipe, run, console, data),
+    )
     scores = scoring.score_run(run, console, data, ["teacher", "float"] if recipe.teacher else ["float"])
     scoring.report(run, console)
     return {
@@ -106,7 +113,14 @@ def quantize(run: Run, console: Console, overrides: Sequence[str] = ()) -> dict[
     }
     if _qat_distils(recipe, run):
         inputs["teacher"] = run.file("teacher.keras")
-    run_stage(run, console, "qat", inputs, ["qat.keras"], partial(_make_qat, recipe, run, console, data))
+    run_stage(
+        run,
+        console,
+        "qat",
+        inputs,
+        ["qat.keras"],
+        partial(_on_devices, _make_qat, recipe, run, console, data),
+    )
     files = deploying.export(run, console)["files"]
     verified = deploying.verify(run, console)
     scores = scoring.score_run(run, console, data, ["float", "qat", "fp32", "int8"])
@@ -120,6 +134,14 @@ def quantize(run: Run, console: Console, overrides: Sequence[str] = ()) -> dict[
         "verify": verified,
         "report": str(run.file("report.html")),
     }
+
+
+def _on_devices(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """Make networks and optimizers where the training strategy wants them."""
+    from edgecls.train.distribution import training_strategy
+
+    with training_strategy().scope():
+        return work(*args)
 
 
 def _make_teacher(

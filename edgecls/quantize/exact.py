@@ -1,0 +1,135 @@
+"""The integer arithmetic of the file, in Keras: what a finalized network computes in inference.
+
+Fake quantization rounds a float that is a last bit away from the file's, and half up where XNNPACK rounds half to even.
+Some values in a million then fall to the neighbouring step, and every later layer doubles them. So once ranges are
+final, a layer that ends in a grid goes back to the integers behind its float inputs, accumulates those, which float32
+does without error below 2**24, and rounds as XNNPACK's int8 kernels do.
+
+Values between layers stay real numbers on their grids: saturation is left to the ``Quantize`` that follows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from edgecls.errors import UsageError
+
+Tensor = Any
+
+MULTIPLIER_BITS = 20  # of the larger term of a sum
+
+_serializable = keras.saving.register_keras_serializable(package="edgecls")
+
+
+class Exact:
+    """What the layers share that end in a grid.
+
+    Args:
+        steps: The steps of the grids of the inputs and, last, of the output; ``finalize`` sets them, None until then.
+    """
+
+    def __init__(self, *args: Any, steps: Sequence[float] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.steps = None if steps is None else tuple(float(step) for step in steps)
+        self.enabled = True
+        self.exact = True
+
+    def counts(self, training: bool | None) -> bool:
+        """Whether to compute with integers."""
+        if training and self.steps:
+            raise UsageError(
+                "a finalized network does not train",
+                where=self.name,  # type: ignore[attr-defined]
+                fix="train first, or quantize the float network again",
+            )
+        return bool(self.steps) and self.enabled and self.exact
+
+    def get_config(self) -> dict[str, Any]:
+        steps = self.steps and list(self.steps)
+        return {**super().get_config(), "steps": steps}  # type: ignore[misc]
+
+
+def counted(values: Tensor, step: float | Tensor) -> Tensor:
+    """How many steps the values on a grid are, in float32."""
+    return tf.round(values / tf.cast(step, tf.float32))
+
+
+def requantized(total: Tensor, unit: Any, step: float) -> Tensor:
+    """``total``, in units of ``unit``, on the grid of ``step``: one float32 factor, halves to even.
+
+    Args:
+        total: An integer accumulator in float32.
+        unit: What one of it is worth, a float64 that float32 holds: one number, or one a channel.
+        step: Of the output.
+    """
+    target = float(np.float32(step))
+    # In float64, rounded once: equal to a division in float32, and out of reach of graph optimizers.
+    factor = tf.cast(tf.cast(unit, tf.float64) / target, tf.float32)
+    return tf.round(total * factor) * target
+
+
+def product(a: Any, b: Any) -> Tensor:
+    """The float32 product of two steps, as float64."""
+    return tf.cast(tf.cast(single(a) * single(b), tf.float32), tf.float64)
+
+
+def single(value: Any) -> Tensor:
+    """``value`` as float32 has it, as float64."""
+    return tf.cast(tf.cast(value, tf.float32), tf.float64)
+
+
+def added(a: Tensor, b: Tensor, steps: Sequence[float]) -> Tensor:
+    """The sum of ``a`` steps of the first grid and ``b`` of the second on the third.
+
+    XNNPACK scales both terms with fixed-point factors, the larger of 21 bits, and rounds halves up.
+    """
+    ratios = [np.float32(step) / np.float32(steps[2]) for step in steps[:2]]
+    shift = MULTIPLIER_BITS - (math.frexp(max(ratios))[1] - 1)
+    factors = [int(np.rint(float(ratio) * 2.0**shift)) for ratio in ratios]
+    total = tf.cast(a, tf.int32) * factors[0] + tf.cast(b, tf.int32) * factors[1] + (1 << (shift - 1))
+    return tf.cast(tf.bitwise.right_shift(total, shift), tf.float32) * float(np.float32(steps[2]))
+
+
+@_serializable
+class QuantizedAdd(Exact, layers.Add):
+    """``Add`` of two tensors on grids."""
+
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
+        if not self.counts(training):
+            return super().call(inputs)
+        assert self.steps is not None
+        return added(*map(counted, inputs, self.steps[:2]), self.steps)
+
+
+@_serializable
+class QuantizedMultiply(Exact, layers.Multiply):
+    """``Multiply`` of two tensors on grids."""
+
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
+        if not self.counts(training):
+            return super().call(inputs)
+        assert self.steps is not None
+        a, b = map(counted, inputs, self.steps[:2])
+        return requantized(a * b, product(*self.steps[:2]), self.steps[2])
+
+
+@_serializable
+class QuantizedMean(Exact, layers.GlobalAveragePooling2D):
+    """``GlobalAveragePooling2D`` of a tensor on a grid."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not self.counts(training):
+            return super().call(inputs)
+        assert self.steps is not None
+        source, target = self.steps
+        total = tf.reduce_sum(counted(inputs, source), [1, 2], keepdims=self.keepdims)
+        ratio = np.float32(source) / np.float32(target)
+        factor = ratio / np.float32(inputs.shape[1] * inputs.shape[2])
+        return tf.round(total * factor) * float(np.float32(target))
