@@ -111,9 +111,8 @@ def test_train_writes_the_run_and_does_nothing_twice(folder: Path, trained: Path
 def test_quantize_exports_verifies_and_predicts(folder: Path, trained: Path) -> None:
     done = edgecls(folder, "quantize", "--json")
     result = json.loads(done.stdout)
-    assert done.returncode in (0, 1), (
-        done.stderr
-    )  # two epochs of a tiny network may miss the ladder by a step
+    # A tiny network of two epochs may miss the ladder by a step.
+    assert "verify" in result, done.stderr
     int8 = result["verify"]["files"]["model_int8.tflite"]
     assert (int8["float_ops"], int8["partitions"]) == ([], 1)
     measured = edgecls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,7 @@ def bench(
     )
     models = [_models_of(target) if isinstance(target, Run) else target for target in found]
     own = found[0] if len(found) == 1 and isinstance(found[0], Run) else None
+    started = time.perf_counter()
     try:
         with console.progress() as progress:
             task = progress.add_task(f"bench on {device}", total=None, text="")
@@ -139,6 +141,7 @@ def bench(
         if own and not own.file("bench.json").exists():
             write_json(own.file("bench.json"), stop.document)
         raise
+    console.say(f"bench: {time.perf_counter() - started:.0f} s")
     if own:
         write_json(own.file("bench.json"), result)
         report(own, console)
