@@ -33,11 +33,19 @@ class Exact:
 
     Args:
         steps: The steps of the grids of the inputs and, last, of the output; ``finalize`` sets them, None until then.
+        zeros: The int8 values that stand for zero on those grids.
     """
 
-    def __init__(self, *args: Any, steps: Sequence[float] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        steps: Sequence[float] | None = None,
+        zeros: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.steps = None if steps is None else tuple(float(step) for step in steps)
+        self.zeros = None if zeros is None else tuple(int(zero) for zero in zeros)
         self.enabled = True
         self.exact = True
 
@@ -52,8 +60,8 @@ class Exact:
         return bool(self.steps) and self.enabled and self.exact
 
     def get_config(self) -> dict[str, Any]:
-        steps = self.steps and list(self.steps)
-        return {**super().get_config(), "steps": steps}  # type: ignore[misc]
+        grids = {key: value and list(value) for key, value in (("steps", self.steps), ("zeros", self.zeros))}
+        return {**super().get_config(), **grids}  # type: ignore[misc]
 
 
 def counted(values: Tensor, step: float | Tensor) -> Tensor:
@@ -105,7 +113,8 @@ class QuantizedAdd(Exact, layers.Add):
         if not self.counts(training):
             return super().call(inputs)
         assert self.steps is not None
-        return added(*map(counted, inputs, self.steps[:2]), self.steps)
+        a, b = map(counted, inputs, self.steps[:2])
+        return added(a, b, self.steps)
 
 
 @_serializable
@@ -122,14 +131,22 @@ class QuantizedMultiply(Exact, layers.Multiply):
 
 @_serializable
 class QuantizedMean(Exact, layers.GlobalAveragePooling2D):
-    """``GlobalAveragePooling2D`` of a tensor on a grid."""
+    """``GlobalAveragePooling2D`` of a tensor on a grid.
+
+    XNNPACK adds up the int8 values as they are and corrects for both zero points at once, in float32.
+    """
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not self.counts(training):
             return super().call(inputs)
         assert self.steps is not None
-        source, target = self.steps
-        total = tf.reduce_sum(counted(inputs, source), [1, 2], keepdims=self.keepdims)
-        ratio = np.float32(source) / np.float32(target)
-        factor = ratio / np.float32(inputs.shape[1] * inputs.shape[2])
-        return tf.round(total * factor) * float(np.float32(target))
+        assert self.zeros is not None
+        count, target = inputs.shape[1] * inputs.shape[2], np.float32(self.steps[1])
+        factor = np.float32(self.steps[0]) / target * (np.float32(1.0) / np.float32(count))
+        offset = np.float32(self.zeros[1]) - np.float32(count * self.zeros[0]) * factor
+        total = tf.reduce_sum(counted(inputs, self.steps[0]), [1, 2], keepdims=self.keepdims)
+        total = tf.cast(total + count * self.zeros[0], tf.float64)
+        scaled = tf.cast(
+            total * float(factor), tf.float32
+        )  # no float32 product: nothing may fuse it with the sum
+        return (tf.round(scaled + offset) - self.zeros[1]) * target

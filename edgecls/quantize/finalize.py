@@ -15,13 +15,14 @@ from keras import layers as kl
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
-from edgecls.quantize.graph import Graph, Op, Ref, trace
+from edgecls.quantize.graph import Graph, Ref, trace
 from edgecls.quantize.quantizers import KERNEL_STEPS, STEPS
 
 # XNNPACK refuses an operator (LiteRT 2.3 even crashes on it) if one unit of its accumulator is more than 256 steps of
 # its output, as it is where all outputs have died.
 UNITS = 128
 LEAST_GAIN = 1e-5  # of a normalization, for the same reason at the other end
+LOWEST = -128  # of int8
 LARGEST_BIAS = 2.0**30  # steps; the file has 32 bits for them
 
 
@@ -61,20 +62,29 @@ class _Finisher:
             if high - low < width:
                 grid.set_range(low, low + width)
         op = self.makers[ref]
-        while op.inputs and not isinstance(op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D | kl.AveragePooling2D):
+        while op.inputs and not isinstance(
+            op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D | kl.AveragePooling2D
+        ):
             op = self.makers[op.inputs[0]]
-        steps = [self._step(source) for source in op.inputs]
-        if isinstance(op.layer, exact.Exact) and all(steps) and len(steps) < 3:
-            op.layer.steps = (*steps, _step(grid))
+        grids = [self._grid(source) for source in op.inputs]
+        if isinstance(op.layer, exact.Exact) and all(grids) and len(grids) < 3:
+            grids.append(grid)
+            op.layer.steps = tuple(_step(end) for end in grids)
+            op.layer.zeros = tuple(LOWEST - round(end.range[0] / _step(end)) for end in grids)
 
-    def _step(self, ref: Ref) -> float:
-        """The step of the grid that ``ref`` lies on, behind pads, pools and the like; 0 if on none."""
+    def _grid(self, ref: Ref) -> Any:
+        """The grid that ``ref`` lies on, behind pads, pools and the like; None if on none."""
         op = self.makers[ref]
         while not isinstance(op.layer, ql.Quantize):
             if not op.inputs:
-                return 0.0
+                return None
             op = self.makers[op.inputs[0]]
-        return _step(op.layer)
+        return op.layer
+
+    def _step(self, ref: Ref) -> float:
+        """The step of the grid that ``ref`` lies on; 0 if on none."""
+        grid = self._grid(ref)
+        return _step(grid) if grid else 0.0
 
     def _unit(self, ref: Ref) -> np.ndarray | float:
         """One unit of the integer accumulator from which ``ref`` comes, for each channel."""
@@ -131,8 +141,8 @@ def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
 
 
 def _step(grid: ql.Quantize) -> float:
-    low, high = grid.range
-    return (high - low) / STEPS
+    low, high = np.float32(grid.range[0]), np.float32(grid.range[1])
+    return (float(high) - float(low)) / STEPS
 
 
 def _channels_last(layer: Any, kernel: keras.Variable) -> np.ndarray:

@@ -139,7 +139,7 @@ class QuantizedKernel(exact.Exact):
         step = exact.single(tf.subtract(*ends) / (2 * quantizers.KERNEL_STEPS))
         unit = exact.product(source, step)
         bias = tf.cast(tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift, tf.float64)
-        total = self.linear(exact.counted(inputs, source), exact.counted(kernel, step))
+        total = tf.round(self.linear(exact.counted(inputs, source), exact.counted(kernel, step)))
         total += tf.cast(tf.round(bias / unit), tf.float32)
         return exact.requantized(total, unit, target)
 
@@ -158,7 +158,7 @@ class QuantizedKernel(exact.Exact):
     def shifted(self, outputs: Tensor) -> Tensor:
         """``outputs`` of the scaled kernel with the scaled bias and the shift."""
         if self.use_bias or self.steps:  # type: ignore[attr-defined]
-            bias = tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift  # type: ignore[attr-defined]
+            bias = tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift
         elif self.output_shift:
             bias = tf.fill([outputs.shape[-1]], self.output_shift)
         else:
@@ -230,9 +230,7 @@ class FreezableBatchNormalization(blocks.BatchNormalization):
         folded: ``finalize`` has put it into the layer before; nothing is left to do here.
     """
 
-    def __init__(
-        self, *args: Any, output_scale: float = 1.0, folded: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, output_scale: float = 1.0, folded: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.output_scale, self.folded = output_scale, folded
         self.frozen = False
@@ -312,7 +310,9 @@ class ConstantConv2D(exact.Exact, layers.Layer):
             source, target = self.steps
             unit = np.float32(source) * np.float32(np.abs(weights).astype(float) / quantizers.KERNEL_STEPS)
             signs = quantizers.KERNEL_STEPS * np.sign(weights)
-            total = self._windows(exact.counted(inputs, source), tf.constant(np.tile(signs, (*self.window, 1))))
+            total = self._windows(
+                exact.counted(inputs, source), tf.constant(np.tile(signs, (*self.window, 1)))
+            )
             total += np.rint(offset / unit).astype(np.float32)
             return exact.requantized(total, unit.astype(float), target)
         kernel = tf.constant(np.broadcast_to(weights, (1, *self.window, len(weights))))
