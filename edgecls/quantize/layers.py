@@ -178,7 +178,7 @@ class QuantizedKernel(exact.Exact):
 
     def get_config(self) -> dict[str, Any]:
         scales = {key: getattr(self, key) for key in ("input_scale", "output_scale", "output_shift")}
-        return {**super().get_config(), **scales}  # type: ignore[misc]
+        return {**super().get_config(), **scales}
 
 
 @_serializable
