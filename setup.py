@@ -1,5 +1,7 @@
 """Packaging of edgecls and android_bench. Versions are a set that was measured to install and work together."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 CORE = [
@@ -43,7 +45,7 @@ setup(
     name="edgecls",
     version="0.1.0",
     description="Image classification from photos to a phone: zoo, distillation, Keras 3 QAT, int8 TFLite, trusted benchmarks.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
