@@ -150,3 +150,23 @@ class QuantizedMean(Exact, layers.GlobalAveragePooling2D):
             total * float(factor), tf.float32
         )  # no float32 product: nothing may fuse it with the sum
         return (tf.round(scaled + offset) - self.zeros[1]) * target
+
+
+@_serializable
+class QuantizedAverage(Exact, layers.AveragePooling2D):
+    """``AveragePooling2D`` of a tensor on a grid, which the result keeps.
+
+    It runs outside XNNPACK: TFLite rounds the average of the int8 values as they are, halves away from int8's zero.
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not self.counts(training):
+            return super().call(inputs)
+        assert self.steps is not None
+        assert self.zeros is not None
+        step, zero = self.steps[0], self.zeros[0]
+        ones = tf.ones([1, *inputs.shape[1:3], 1]), tf.ones([*self.pool_size, 1, 1])
+        size = tf.nn.conv2d(*ones, self.strides, self.padding.upper())  # of each window, without padding
+        total = tf.round(super().call(counted(inputs, step)) * size) + size * zero
+        average = tf.sign(total) * tf.floor((tf.abs(total) + tf.floor(size / 2)) / size)
+        return (average - zero) * float(np.float32(step))

@@ -51,6 +51,8 @@ class _Finisher:
         for op in self.graph.ops:  # in order: a widened range is the input of what follows
             if isinstance(op.layer, ql.QuantizedKernel):
                 _put_on_grids(op.layer, self._step(op.inputs[0]))
+            elif isinstance(op.layer, exact.QuantizedAverage):
+                _settle(op.layer, [self._grid(op.inputs[0])] * 2)
             elif isinstance(op.layer, ql.Quantize) and op.call == 0:
                 self._end(op.layer, op.inputs[0])
 
@@ -62,15 +64,11 @@ class _Finisher:
             if high - low < width:
                 grid.set_range(low, low + width)
         op = self.makers[ref]
-        while op.inputs and not isinstance(
-            op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D | kl.AveragePooling2D
-        ):
+        while op.inputs and not isinstance(op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D):
             op = self.makers[op.inputs[0]]
         grids = [self._grid(source) for source in op.inputs]
         if isinstance(op.layer, exact.Exact) and all(grids) and len(grids) < 3:
-            grids.append(grid)
-            op.layer.steps = tuple(_step(end) for end in grids)
-            op.layer.zeros = tuple(LOWEST - round(end.range[0] / _step(end)) for end in grids)
+            _settle(op.layer, [*grids, grid])
 
     def _grid(self, ref: Ref) -> Any:
         """The grid that ``ref`` lies on, behind pads, pools and the like; None if on none."""
@@ -138,6 +136,12 @@ def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
     weights.kernel.assign(kernel.reshape(weights.kernel.shape))
     bias = np.rint(bias / (source * step)) * source * step
     weights.bias.assign((bias - layer.output_shift) / layer.output_scale)
+
+
+def _settle(layer: exact.Exact, grids: list[ql.Quantize]) -> None:
+    """Tell ``layer`` the grids of its inputs and its output."""
+    layer.steps = tuple(_step(grid) for grid in grids)
+    layer.zeros = tuple(LOWEST - round(grid.range[0] / _step(grid)) for grid in grids)
 
 
 def _step(grid: ql.Quantize) -> float:

@@ -336,9 +336,10 @@ def _same_grid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     A pool with several consumers is put on it once more, else the converter leaves one of them in float.
     """
     value = inputs[0] if not inputs[0].shift else rewriter.plain(inputs[0])
-    tensor = _clone(op.layer)(rewriter.on_grid(value))
+    average = isinstance(op.layer, kl.AveragePooling2D)
+    tensor = _clone(op.layer, exact.QuantizedAverage if average else None)(rewriter.on_grid(value))
     assert value.grid is not None
-    if isinstance(op.layer, kl.AveragePooling2D) or rewriter.users(op) > 1:
+    if average or rewriter.users(op) > 1:
         tensor = value.grid(tensor, follow=False)
     return rewriter.result(op, tensor, scale=value.scale, grid=value.grid)
 
