@@ -204,9 +204,13 @@ class Quantize(Section):
     calibration_images: int = Field(
         default=256, ge=1, description="training images that set the first ranges"
     )
-    distill: bool = Field(default=True, description="go on learning from the teacher, if there is one")
+    distill: Literal["float", "teacher", "none"] = Field(
+        default="float",
+        description="whose answers it learns: the float network's, so that int8 says what float says; the"
+        " teacher's, as the float network did; or the labels alone",
+    )
     freeze_bn_epoch: int | None = Field(
-        default=1, ge=0, description="epoch from which batch statistics stay; null: never"
+        default=0, ge=0, description="epoch from which batch statistics stay; null: never"
     )
     freeze_ranges_epoch: int | None = Field(
         default=1, ge=0, description="epoch from which ranges stay; null: never"
@@ -257,6 +261,8 @@ class Recipe(Section):
             raise ValueError("name 'latest' is taken: runs/latest points to the newest run")
         if self.distill is not None and self.teacher is None:
             raise ValueError("distill needs a teacher")
+        if self.quantize.distill == "teacher" and self.distill is None:
+            raise ValueError("quantize.distill: teacher needs a teacher and a distill section")
         return self
 
     def dump(self) -> str:

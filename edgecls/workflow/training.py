@@ -111,8 +111,8 @@ def quantize(run: Run, console: Console, overrides: Sequence[str] = ()) -> dict[
         "quantize": recipe.quantize,
         "distill": recipe.distill,
     }
-    if _qat_distils(recipe, run):
-        inputs["teacher"] = run.file("teacher.keras")
+    if recipe.quantize.distill == "teacher":
+        inputs["teacher"] = run.require("teacher.keras", fix="train first: edgecls train RECIPE")
     run_stage(
         run,
         console,
@@ -174,14 +174,19 @@ def _make_student(recipe: Recipe, run: Run, console: Console, data: Dataset) -> 
 def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict[str, Any]:
     from edgecls.data.pipeline import batches
     from edgecls.quantize import calibrate, finalize, freeze_batchnorm, observe, quantize_model
+    from edgecls.train.objective import Objective, as_teacher
     from edgecls.train.stage import EVAL_BATCH, make_objective, train_network
 
     settings = recipe.quantize
-    model = quantize_model(load_network(run.file("float.keras")))
+    network = load_network(run.file("float.keras"))
+    model = quantize_model(network)
     some = spread(data.train, settings.calibration_images)
     calibrate(model, batches(some, recipe_preprocess(recipe), EVAL_BATCH))
-    teacher = load_network(run.file("teacher.keras")) if _qat_distils(recipe, run) else None
-    objective = make_objective(data, recipe.data.class_weights, recipe.distill, teacher)
+    if settings.distill == "float":
+        objective = Objective(teacher=as_teacher(network))
+    else:
+        teacher = load_network(run.file("teacher.keras")) if settings.distill == "teacher" else None
+        objective = make_objective(data, recipe.data.class_weights, recipe.distill, teacher)
 
     def before_epoch(epoch: int) -> bool:
         """Freeze what the recipe says; True if the step has to be traced again."""
@@ -197,10 +202,6 @@ def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict
     finalize(model)
     save_network(model, run.file("qat.keras"))
     return figures
-
-
-def _qat_distils(recipe: Recipe, run: Run) -> bool:
-    return bool(recipe.distill and recipe.quantize.distill and run.file("teacher.keras").exists())
 
 
 def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: Console) -> keras.Model:
