@@ -134,7 +134,7 @@ def test_the_list_says_what_the_commands_say():
         ("export --precision fp64", "fp64"),
         ("eval --split dev", "dev"),
         ("models ResNet5", "did you mean"),
-        ("models --family Resnext", "no family 'Resnext' (--family); there are: "),
+        ("models --family Nonet", "no family 'Nonet' (--family); there are: "),
         ("models zzz*", "no network is called like 'zzz*'"),
         ("completion tcsh", "tcsh"),
     ],
