@@ -111,8 +111,7 @@ def test_train_writes_the_run_and_does_nothing_twice(folder: Path, trained: Path
 def test_quantize_exports_verifies_and_predicts(folder: Path, trained: Path) -> None:
     done = edgecls(folder, "quantize", "--json")
     result = json.loads(done.stdout)
-    # A tiny network of two epochs may miss the ladder by a step.
-    assert "verify" in result, done.stderr
+    assert done.returncode == 0, done.stderr
     int8 = result["verify"]["files"]["model_int8.tflite"]
     assert (int8["float_ops"], int8["partitions"]) == ([], 1)
     measured = edgecls(
@@ -128,9 +127,8 @@ def test_quantize_exports_verifies_and_predicts(folder: Path, trained: Path) -> 
     assert {p["class"] for p in json.loads(said.stdout)["results"][0]["predictions"]} == {"blue", "red"}
     scored = edgecls(folder, "eval", str(trained / "export/model_int8.tflite"), "--json")
     assert scored.returncode == 0, scored.stderr
-    assert json.loads(scored.stdout)["metrics"] == pytest.approx(
-        {k: v for k, v in result["test"]["int8"].items() if k != "sha256"}
-    )
+    kept = {key: value for key, value in result["test"]["int8"].items() if key != "sha256"}
+    assert json.loads(scored.stdout)["metrics"] == kept
 
 
 BAD = {
