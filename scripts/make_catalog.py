@@ -45,16 +45,18 @@ def paddle_rows(reference: Path) -> list[dict[str, Any]]:
         semantics = {row["model"]: row for row in csv.DictReader(file)}
     rows = []
     for family, architecture in networks():
-        if architecture not in semantics:
+        if not (reference / "arch" / f"{architecture}.json").exists():
             continue
         known = [p for p in published if p["architecture"] == architecture]
         for figures in known or [unpublished(architecture, published)]:
             name = figures["model"]
             path = reference / "arch" / f"{name}.json"
             arch = json.loads((path if path.exists() else path.with_stem(architecture)).read_text())
-            drop = semantics[architecture]["dropout(name: p, mode)"]
+            # A network without a row was run in its 2020 form only, and has no dropout.
+            drop = semantics[architecture]["dropout(name: p, mode)"] if architecture in semantics else ""
             rate = re.search(r"p=([\d.]+)", drop)
-            norm = (arch["eval_v1"] or {}).get("norm") or (arch["eval_v2"] or {}).get("norm") or IMAGENET_NORM
+            evaluated = [arch.get(f"eval_v{version}") or {} for version in (1, 2)]
+            norm = evaluated[0].get("norm") or evaluated[1].get("norm") or IMAGENET_NORM
             rows.append(
                 {
                     "name": name,

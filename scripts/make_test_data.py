@@ -21,7 +21,11 @@ from edgecls.zoo import FAMILIES
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 
-ALSO = ("ResNet18_vd", "ShuffleNetV2_swish", "EfficientNetB0", "VGG11")  # with parts that the smallest lacks
+# With parts that the smallest lacks.
+ALSO = (
+    *("ResNet18_vd", "ShuffleNetV2_swish", "EfficientNetB0", "VGG11"),
+    *("ResNet50_vc", "InceptionV4", "ResNet50_ACNet"),
+)
 
 
 def main() -> None:

@@ -37,7 +37,9 @@ ONE_OF_EACH_FAMILY = [
         "ESNet_x0_25",
         "RepVGG_A0",
         "EfficientNetB0_small",
-    ),  # VGG and DarkNet are large and made of the same layers
+    ),
+    *("SE_ResNet18_vd", "Res2Net50_26w_4s", "DenseNet121", "Xception41"),
+    # The other families are large or slow to train here, and made of the same layers.
 ]
 
 
@@ -84,6 +86,9 @@ def test_catalog_costs_are_the_networks_own(name):
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_every_parameter_gets_a_gradient(name):
     # 96 pixels leave 3x3 maps at the end: on a single cell a batch of this size normalises everything away.
+    keras.utils.set_random_seed(
+        1
+    )  # by bad luck, both of a small gate's two units draw weights that keep them at 0
     model = edgecls.build_model(name, classes=42, input_size=96, include_preprocessing=True)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3)).astype("float32")
     with tf.GradientTape() as tape:
@@ -121,12 +126,16 @@ def test_saves_loads_and_converts(name, tmp_path):
     ops = Counter(op["op_name"] for op in interpreter._get_ops_details())
     kinds = Counter(type(layer) for layer in model.layers)
     assert ops["HARD_SWISH"] == kinds[HardSwish]
-    # One to normalise, one a gate or swish: every norm is folded, but of RepVGG's branches without a convolution.
+    # One to normalise, one a gate, swish or pool of edges, one a norm that no convolution precedes to be folded into.
     swishes = sum(getattr(layer, "activation", None) is keras.activations.silu for layer in model.layers)
-    free = sum(layer.name.endswith("rbr_identity") for layer in model.layers)
-    assert ops["MUL"] == 1 + kinds[keras.layers.Multiply] + swishes + free
+    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    # Fresh norms of one map are equal, and the converter computes them once.
+    read = {id(n.input): n.input for n in model.layers if isinstance(n, BatchNormalization)}.values()
+    free = sum(not isinstance(tensor._keras_history.operation, convolutions) for tensor in read)
+    pools = sum(type(layer).__name__ == "EdgeAveragePooling2D" for layer in model.layers)
+    assert ops["MUL"] == 1 + kinds[keras.layers.Multiply] + swishes + free + pools
     assert ops["CONV_2D"] + ops["DEPTHWISE_CONV_2D"] == sum(
-        isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) for layer in model.layers
+        isinstance(layer, convolutions) for layer in model.layers
     )
     assert ops["DELEGATE"] == 1
 
@@ -138,8 +147,8 @@ def test_feature_maps_by_stride(name):
     strides = {"AlexNet": (4, 8, 16, 32), "SqueezeNet1_1": (2, 4, 8, 16)}.get(name, (2, 4, 8, 16, 32))
     assert list(model.output) == [f"stride_{stride}" for stride in strides]
     for stride, feature_map in zip(strides, model.output.values(), strict=True):
-        # Pools without padding lose up to one cell each.
-        assert 0 <= model.input_shape[1] / stride - feature_map.shape[1] <= (name in UNPADDED) * 1.5
+        # Pools without padding lose up to one cell each; padding rounds odd sizes up.
+        assert -1 < model.input_shape[1] / stride - feature_map.shape[1] <= (name in UNPADDED) * 1.5
 
 
 def test_heads():

@@ -175,7 +175,8 @@ def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.
             named = {"weight": layer.kernel, "bias": layer.bias}
         else:
             continue
-        yield from ((f"{layer.name}.{part}", layer, v) for part, v in named.items() if v is not None)
+        name = layer.name.replace(">", "/")  # which Keras does not allow
+        yield from ((f"{name}.{part}", layer, v) for part, v in named.items() if v is not None)
 
 
 def _from_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:

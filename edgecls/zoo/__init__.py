@@ -28,6 +28,16 @@ FAMILIES = {
     "ESNet": "edgecls.zoo.esnet",
     "RepVGG": "edgecls.zoo.repvgg",
     "EfficientNet": "edgecls.zoo.efficientnet",
+    "ResNeXt": "edgecls.zoo.resnext",
+    "SENet": "edgecls.zoo.senet",
+    "Res2Net": "edgecls.zoo.res2net",
+    "DenseNet": "edgecls.zoo.densenet",
+    "DPN": "edgecls.zoo.dpn",
+    "Xception": "edgecls.zoo.xception",
+    "XceptionDeepLab": "edgecls.zoo.xception_deeplab",
+    "Inception": "edgecls.zoo.inception",
+    "HRNet": "edgecls.zoo.hrnet",
+    "ACNet": "edgecls.zoo.acnet",
 }
 
 

@@ -212,13 +212,13 @@ class Style:
     conv: str = "conv"
     norm: str = "bn"
 
-    def initializers(self, kernel: int, channels: int, groups: int) -> tuple[Any, Any]:
-        """Initializers of a convolution's kernel and bias."""
-        seen = kernel * kernel * channels // groups
+    def initializers(self, area: int, channels: int, groups: int) -> tuple[Any, Any]:
+        """Initializers of a convolution's kernel, which covers ``area`` cells, and bias."""
+        seen = area * channels // groups
         if self.uniform:
             bound = math.sqrt(self.uniform / seen)
             return tuple(initializers.RandomUniform(-bound, bound) for _ in range(2))
-        fan_in = seen if self.msra else kernel * kernel * channels
+        fan_in = seen if self.msra else area * channels
         return initializers.RandomNormal(stddev=self.kernel_std or math.sqrt(2.0 / fan_in)), "zeros"
 
 
@@ -244,13 +244,14 @@ def activation(x: Tensor, kind: str | None, name: str) -> Tensor:
 def conv(
     x: Tensor,
     filters: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     stride: int = 1,
     *,
     name: str,
     groups: int = 1,
     bias: bool = False,
     padding: int | None = None,
+    dilation: int = 1,
     style: Style = PADDLE,
 ) -> Tensor:
     """Convolve NHWC ``x``; depthwise when every channel is its own group.
@@ -259,16 +260,23 @@ def conv(
     only the bottom and right of even sizes, which shifts the features against the reference. ``padding`` is for
     another one than (kernel - 1) // 2.
     """
-    channels = x.shape[-1]
+    channels, sizes = x.shape[-1], kernel if isinstance(kernel, tuple) else (kernel, kernel)
     mode = "same"
     if padding is not None or (stride > 1 and not style.same_padding):
         mode = "valid"
-        if cells := (kernel - 1) // 2 if padding is None else padding:
+        cells = tuple((size - 1) // 2 if padding is None else padding for size in sizes)
+        if any(cells):
             x = layers.ZeroPadding2D(cells, name=f"{name}.pad")(x)
-    init, bias_init = style.initializers(kernel, channels, groups)
+    init, bias_init = style.initializers(math.prod(sizes), channels, groups)
     if groups == channels == filters and groups > 1:
         depthwise = layers.DepthwiseConv2D(
-            kernel, stride, padding=mode, use_bias=bias, depthwise_initializer=init, name=name
+            kernel,
+            stride,
+            padding=mode,
+            dilation_rate=dilation,
+            use_bias=bias,
+            depthwise_initializer=init,
+            name=name,
         )
         return depthwise(x)
     return layers.Conv2D(
@@ -276,6 +284,7 @@ def conv(
         kernel,
         stride,
         padding=mode,
+        dilation_rate=dilation,
         groups=groups,
         use_bias=bias,
         kernel_initializer=init,
@@ -287,16 +296,17 @@ def conv(
 def conv_bn(
     x: Tensor,
     filters: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     stride: int = 1,
     *,
     name: str,
     groups: int = 1,
     act: str | None = None,
     style: Style = PADDLE,
+    **options: Any,
 ) -> Tensor:
-    """Convolution without bias, batch normalization and activation; named ``<name>.conv`` and so on."""
-    x = conv(x, filters, kernel, stride, groups=groups, style=style, name=f"{name}.{style.conv}")
+    """Convolution (with ``options`` of ``conv``), batch normalization, activation; named ``<name>.conv`` and so on."""
+    x = conv(x, filters, kernel, stride, groups=groups, style=style, name=f"{name}.{style.conv}", **options)
     x = BatchNormalization(momentum=style.momentum, epsilon=style.epsilon, name=f"{name}.{style.norm}")(x)
     return activation(x, act, f"{name}.act")
 
