@@ -5,8 +5,10 @@ by side and exchange their features after every four blocks.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from keras import layers
+import keras
+from keras import layers, ops
 
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, activation, classifier, conv_bn
 
@@ -14,6 +16,28 @@ MODELS = {f"HRNet_W{width}_C": width for width in (18, 30, 32, 40, 44, 48, 64)} 
 MODULES = {2: 1, 3: 4, 4: 3}  # number of branches to modules with as many
 HEAD = (32, 64, 128, 256)
 STYLE = Style(msra=True)
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class Repeat(layers.Layer):
+    """Every cell ``factor`` times, a power of 2, along height and width: nearest upsampling of operations that XNNPACK runs."""
+
+    def __init__(self, factor: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = int(factor)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        (_, height, width, channels), factor = inputs.shape, self.factor
+        x = ops.reshape(self._repeat(inputs, 3), (-1, height, 1, width * factor * channels))
+        return ops.reshape(self._repeat(x, 2), (-1, height * factor, width * factor, channels))
+
+    def _repeat(self, x: Tensor, axis: int) -> Tensor:
+        for _ in range(self.factor.bit_length() - 1):  # in twos, because XNNPACK does not join eight maps
+            x = ops.concatenate([x, x], axis)
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor}
 
 
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
@@ -64,7 +88,7 @@ def _module(branches: list[Tensor], name: str) -> list[Tensor]:
                 y = conv_bn(y, out, kernel, stride, act=act, style=STYLE, name=part)
                 number += 1
             if origin > to:
-                y = layers.UpSampling2D(2 ** (origin - to), name=f"{part}.up")(y)
+                y = Repeat(2 ** (origin - to), name=f"{part}.up")(y)
             if origin != to:
                 terms.append(y)
         x = layers.Add(name=f"{name}.fuse{to}.add")(terms)
