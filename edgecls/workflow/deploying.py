@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecls.console import Console, Progress
 from edgecls.errors import MissingError
 from edgecls.files import atomic, read_json, write_json
-from edgecls.recipe import Data, Precision
+from edgecls.recipe import Precision
 from edgecls.run import Run
 from edgecls.workflow.common import load_data, load_network, recipe_preprocess, run_stage, spread
 
@@ -160,21 +162,34 @@ def _convert(run: Run, source: str, precision: Precision) -> dict[str, Any]:
 
 
 def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | None) -> dict[str, Any]:
-    import numpy as np
-
-    from edgecls.data.pipeline import batches
     from edgecls.export.verify import ladder
 
-    recipe = run.recipe
-    settings = recipe.data
-    if images is not None:
-        settings = Data(source="folder", path=str(images), test_fraction=0.0, val_fraction=0.0)
-    split = spread(load_data(settings, console).train, LADDER_IMAGES)
-    pixels = np.concatenate([x.numpy() for x, _ in batches(split, recipe_preprocess(recipe), 50)])
+    pixels = _pixels_of_folder(run, images) if images else _pixels_of_training(run, console)
     networks = {kind: load_network(paths[kind]) for kind in ("float", "qat")}
-    result = ladder(pixels.astype(np.uint8), networks["float"], paths["fp32"], networks["qat"], paths["int8"])
+    result = ladder(pixels, networks["float"], paths["fp32"], networks["qat"], paths["int8"])
     write_json(run.file("verify.json"), result)
     return {"images": len(pixels)}
+
+
+def _pixels_of_training(run: Run, console: Console) -> np.ndarray:
+    """200 of the training images as the network sees them, uint8 [N, S, S, 3]."""
+    from edgecls.data.pipeline import batches
+
+    split = spread(load_data(run.recipe.data, console).train, LADDER_IMAGES)
+    pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe), 50)]
+    return np.concatenate(pixels).astype(np.uint8)
+
+
+def _pixels_of_folder(run: Run, folder: Path) -> np.ndarray:
+    """At most 200 photos from anywhere in a folder, evenly over their names; they need no classes."""
+    from edgecls.data.images import EXTENSIONS
+
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise MissingError("no photos", where=str(folder), fix="name a folder of images")
+    chosen = np.unique(np.linspace(0, len(files) - 1, LADDER_IMAGES).astype(int))
+    preprocess = recipe_preprocess(run.recipe)
+    return np.stack([preprocess.load(files[i]) for i in chosen])
 
 
 def _models_of(run: Run) -> Path:
