@@ -52,7 +52,8 @@ def bench(
 
     Args:
         models: TFLite files, or folders of them.
-        device: ``"host"`` for this computer, a serial, ``host:port``, or a Snapdragon such as ``"sd855"``.
+        device: ``"host"`` for this computer, a key of devices.yaml, a serial, ``host:port``, or a Snapdragon such as
+            ``"sd855"``.
         threads: Thread counts, ``[1, 2]`` or ``"1,2"``.
         warmup: Least number of runs before a round is measured (Paddle-Lite's manual of 2020: 10).
         runs: Least number of measured runs a round (the same manual: 30).
@@ -100,7 +101,9 @@ def bench(
         tell: Listener = on_event or (lambda event: None)
         link = open_link(target, on_auth=lambda: tell({"event": "authorize"}))
         try:
-            phone = PhoneBackend(link, target, binary, profile=profile, on_event=on_event)
+            phone = PhoneBackend(
+                link, target, binary or target.binary or None, profile=profile, on_event=on_event
+            )
             return Session(phone, files, counts, plan, on_event).run()
         finally:
             link.close()

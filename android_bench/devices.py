@@ -1,17 +1,13 @@
-"""Device names: ``host``, a built-in Snapdragon profile, a serial, or host:port; and whether it is really there."""
+"""Device names: ``host``, an entry of devices.yaml, a serial, host:port, or a Snapdragon; and is it really there."""
 
 from __future__ import annotations
 
 import difflib
-import functools
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from android_bench.attached import Attached, answers_adb, attached, split_address
+from android_bench.entries import Entry, Profile, called, entries
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
 
 _PLUG_IN = (
@@ -27,106 +23,104 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Cores that share a clock: affinity mask, and their highest clock in kHz (None: not confirmed)."""
-
-    mask: int
-    max_khz: int | None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A known SoC. ``clusters`` are ordered from the slowest; ``rounded`` clocks are known to the MHz only."""
-
-    key: str
-    name: str
-    soc_model: str
-    platform: str
-    clusters: tuple[Cluster, ...]
-    rounded: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Target:
-    """What ``--device`` means: ``kind`` is ``"host"`` or ``"phone"``; a phone has a serial, maybe a profile.
+    """What ``--device`` means: ``kind`` is ``"host"`` or ``"phone"``.
 
-    ``via`` is the way to the phone: ``"adb server"``, ``"USB"`` or ``"network"``.
+    A phone has a serial; ``socs`` are the chips of which it must have one (none: any), ``via`` is the way to it
+    (``"adb server"``, ``"USB"`` or ``"network"``), ``binary`` its benchmark_model where devices.yaml names one.
     """
 
     kind: str
     serial: str = ""
-    profile: Profile | None = None
+    socs: tuple[Profile, ...] = ()
     via: str = ""
-
-
-@functools.cache
-def profiles() -> dict[str, Profile]:
-    """The built-in SoC profiles by key, e.g. ``"sd855"``."""
-    table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("devices.yaml").read_text("utf-8"))
-    return {
-        key: Profile(
-            key=key,
-            name=row["name"],
-            **row["match"],
-            clusters=tuple(Cluster(int(mask, 16), khz) for mask, khz in row["clusters"]),
-            rounded=row.get("rounded", False),
-            note=row.get("note", ""),
-        )
-        for key, row in table.items()
-    }
+    binary: str = ""
 
 
 def resolve(device: str) -> Target:
     """The attached device that ``device`` names.
 
     Args:
-        device: ``"host"``, a profile's key in any case, a serial, or ``host:port``.
+        device: ``"host"``; a key of devices.yaml; a serial or ``host:port``; or a chip by its key, name or model
+            number, which stands for the one attached phone that has it.
 
     Raises:
-        BenchUsageError: The name is empty or has blanks in it.
-        DeviceMissing: It is not attached, or attached and not ready.
-        BenchError: A profile was named and several phones are attached, so that it is not clear which is meant.
+        BenchUsageError: The name is empty, or devices.yaml cannot be used.
+        DeviceMissing: It is not attached, or attached and not ready, or no attached phone has the chip.
+        BenchError: Several attached phones are meant by it.
     """
-    if not re.fullmatch(r"[\x21-\x7e]+", device):
+    if not device.strip() or not (device.isascii() and device.isprintable()):
         raise BenchUsageError(
             f"not a device name: {device!r}", fix="use host, a serial, or a name like sd855"
         )
-    key = device.lower()
-    if key == "host":
+    if device.lower() == "host":
         return Target("host")
-    phones = attached()
-    profile = profiles().get(key)
-    if profile is not None:
-        phone = _only(profile, phones)
-        return Target("phone", phone.serial, profile, phone.via)
+    known, phones = entries(), attached()
+    entry = known.get(device.lower()) or Entry("")
+    serial = entry.serial or ("" if entry.key else device)
     for phone in phones:
-        if phone.serial == device:
-            return Target("phone", require_ready(phone).serial, via=phone.via)
-    address = split_address(device)
+        if phone.serial == serial:
+            return _target(require_ready(phone), _chips(entry), entry)
+    address = split_address(serial)
     if address is not None:
         if answers_adb(address):
-            return Target("phone", device, via="network")
+            return _target(Attached(serial, "device", "network"), _chips(entry), entry)
         fix = "connect the phone to the same network and start wireless debugging (`adb tcpip 5555`)"
-        raise DeviceMissing("no phone answers at this address", where=device, fix=fix)
-    near = difflib.get_close_matches(key, ["host", *profiles()], n=2, cutoff=0.7)
-    hint = f"did you mean {' or '.join(near)}? Else " if near else ""
+        raise DeviceMissing("no phone answers at this address", where=serial, fix=fix)
+    chips = _chips(entry) if entry.key else called(device)
+    if not entry.serial and (entry.key or chips):
+        return _target(_the_one(chips, phones), chips, entry)
     have = ", ".join(p.serial for p in phones)
-    what = f"no device {device!r} is attached" + (f", only {have}" if have else "")
+    named = f" ({entry.key} in devices.yaml)" if entry.key else ""
+    what = f"no device {serial!r}{named} is attached" + (f", only {have}" if have else "")
+    near = [] if entry.key else difflib.get_close_matches(device.lower(), ["host", *known], n=2, cutoff=0.7)
+    hint = f"did you mean {' or '.join(near)}? Else " if near else ""
     raise DeviceMissing(what, fix=hint + _PLUG_IN)
 
 
-def _only(profile: Profile, phones: list[Attached]) -> Attached:
+def _target(phone: Attached, chips: tuple[Profile, ...], entry: Entry) -> Target:
+    return Target("phone", phone.serial, chips, phone.via, entry.binary)
+
+
+def _chips(entry: Entry) -> tuple[Profile, ...]:
+    """The chips of which an entry's phone must have one; none where it does not say."""
+    if not entry.soc:
+        return (entry.profile,) if entry.profile else ()
+    found = called(entry.soc)
+    if not found:
+        raise BenchUsageError(f"no chip is called {entry.soc!r}", where=f"{entry.key} in devices.yaml")
+    return found
+
+
+def _the_one(chips: tuple[Profile, ...], phones: list[Attached]) -> Attached:
+    """The attached phone with one of the chips. A single phone is taken as it is: it is asked when it is opened."""
+    wanted = chip_names(chips)
     if not phones:
-        raise DeviceMissing(
-            f"no phone is attached to measure on {profile.name} ({profile.key})", fix=_PLUG_IN
-        )
-    if len(phones) > 1:
-        serials = ", ".join(p.serial for p in phones)
+        raise DeviceMissing(f"no phone is attached to measure on {wanted}", fix=_PLUG_IN)
+    if len(phones) == 1:
+        return require_ready(phones[0])
+    from android_bench.survey import look
+
+    rows = [look(phone) for phone in phones]
+    have = ", ".join(f"{row['serial']} ({row['soc'] or row['why'][0].split(';')[0]})" for row in rows)
+    keys = {chip.key for chip in chips}
+    fitting = [
+        phone
+        for phone, row in zip(phones, rows, strict=True)
+        if row["cores"] is not None and (not keys or keys & set(row["profiles"]))
+    ]
+    if not fitting:
+        raise DeviceMissing(f"no attached phone is a {wanted}: {have}", fix="attach it, or name another chip")
+    if len(fitting) > 1:
         raise BenchError(
-            f"several phones are attached: {serials}", fix="name one by its serial with --device"
+            f"several attached phones could be meant: {have}", fix="name one by its serial with --device"
         )
-    return require_ready(phones[0])
+    return fitting[0]
+
+
+def chip_names(chips: tuple[Profile, ...]) -> str:
+    """Chips as a person reads them: ``"Snapdragon 855 (sd855)"``."""
+    return " or ".join(f"{chip.name} ({chip.key})" for chip in chips) or "any phone"
 
 
 def require_ready(phone: Attached) -> Attached:
@@ -136,3 +130,19 @@ def require_ready(phone: Attached) -> Attached:
         fix = next((f for name, f in _STATES.items() if state.startswith(name)), "look at `adb devices`")
         raise DeviceMissing(f"the phone is attached, but adb says {state!r}", where=phone.serial, fix=fix)
     return phone
+
+
+def require_chip(target: Target, chips: Sequence[Profile], told: str) -> None:
+    """Raises DeviceMissing when a phone has none of the chips that were asked for.
+
+    Args:
+        chips: The known ones that the phone's can be.
+        told: What the phone calls it.
+    """
+    if not target.socs or set(chips) & set(target.socs):
+        return
+    have = chip_names(tuple(chips)) if chips else f"phone with the chip {told!r}"
+    fix = f"use --device {chips[0].key if chips else target.serial}, or attach the other phone"
+    raise DeviceMissing(
+        f"the attached phone is a {have}, not a {chip_names(target.socs)}", where=target.serial, fix=fix
+    )

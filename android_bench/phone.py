@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from android_bench.binary import find_binary
-from android_bench.devices import Profile, Target
+from android_bench.devices import Target, require_chip
 from android_bench.errors import BenchError, DeviceMissing
 from android_bench.link import Link
 from android_bench.models import ModelFile
@@ -63,7 +63,7 @@ class PhoneBackend:
         self.clusters = self.last.clusters()
         self.known = self.facts.profile(self.clusters)
         self.notes: list[str] = []
-        _check_named(target, self.known)
+        require_chip(target, self.facts.chips(self.clusters), self.facts.soc or self.facts.platform)
         if not self.clusters and self.known:
             self.clusters = self.known.clusters
             self.notes.append("the phone does not tell its clocks; the big cores are those of its profile")
@@ -255,16 +255,6 @@ def _hot(now: State, limit_c: float) -> str:
     if now.warmth is not None and now.warmth > limit_c:
         return f"{now.warmth:.1f} C warm"
     return f"thermal status {now.thermal_status}" if now.thermal_status else ""
-
-
-def _check_named(target: Target, known: Profile | None) -> None:
-    named = target.profile
-    if named and known and known is not named:
-        raise DeviceMissing(
-            f"the attached phone is a {known.name} ({known.key}), not a {named.name} ({named.key})",
-            where=target.serial,
-            fix=f"use --device {known.key}, or attach the other phone",
-        )
 
 
 def _foreign_cores(begin: str, end: str) -> float | None:

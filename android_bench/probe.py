@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from android_bench.devices import Cluster, Profile, profiles
+from android_bench.entries import Cluster, Profile, profiles
 from android_bench.link import Link
 
 _CPU = "/sys/devices/system/cpu"
@@ -94,7 +94,12 @@ class Facts:
     hardware: str = ""
 
     def profile(self, clusters: tuple[Cluster, ...]) -> Profile | None:
-        """The built-in profile of this SoC, None when it has none or two fit.
+        """The known profile of this SoC, None when it has none or two fit."""
+        found = self.chips(clusters)
+        return found[0] if len(found) == 1 else None
+
+    def chips(self, clusters: tuple[Cluster, ...]) -> list[Profile]:
+        """The known SoCs that this can be.
 
         ``ro.soc.model`` decides, then the kernel's hardware name, then the platform, which chips share; twins
         (855 and 855+) are told apart by their clocks.
@@ -108,9 +113,9 @@ class Facts:
             found = [p for p in known if fits(p)]
             if len(found) > 1 and clusters:
                 found = [p for p in found if _same_clocks(p, clusters)] or found
-            if len(found) == 1:
-                return found[0]
-        return None
+            if found:
+                return found
+        return []
 
 
 def facts(link: Link) -> Facts:

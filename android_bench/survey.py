@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from android_bench.attached import Attached, attached
+from android_bench.attached import Attached, answers_adb, attached, split_address
 from android_bench.devices import Target, require_ready
+from android_bench.entries import entries
 from android_bench.errors import BenchError
 from android_bench.link import Link, open_link
 from android_bench.probe import State, facts, state
@@ -17,20 +18,44 @@ _LOW_BATTERY = 20
 
 
 def survey(addresses: list[str] | None = None) -> dict[str, Any]:
-    """The phones of the adb server and of USB, and those at ``addresses`` (``host:port``).
+    """The phones of the adb server and of USB, those at ``addresses`` (``host:port``), and those of devices.yaml that
+    answer at theirs.
 
     Returns:
-        ``{"schema", "devices": [...]}``; a device has ``serial via state``, what ``facts`` and ``state`` tell (null
-        when it does not answer), ``fit`` and ``why`` not.
+        ``{"schema", "devices": [...]}``; a device has ``serial via state``, its ``entry`` in devices.yaml, what
+        ``facts`` and ``state`` tell (null when it does not answer), ``fit`` and ``why`` not.
+
+    Raises:
+        BenchUsageError: devices.yaml cannot be used.
     """
-    phones = attached() + [Attached(address, "device", "network") for address in addresses or []]
-    return {"schema": SCHEMA, "devices": [_look(phone) for phone in phones]}
+    phones = attached()
+    own = {entry.serial: entry.key for entry in entries().values() if entry.serial}
+    asked = dict.fromkeys(addresses or [])
+    known = asked | dict.fromkeys(
+        s for s in own if (at := split_address(s)) and s not in asked and answers_adb(at)
+    )
+    there = {phone.serial for phone in phones}
+    phones += [Attached(address, "device", "network") for address in known if address not in there]
+    rows = [look(phone) for phone in phones]
+    return {"schema": SCHEMA, "devices": [row | {"entry": own.get(row["serial"])} for row in rows]}
 
 
-def _look(phone: Attached) -> dict[str, Any]:
+def look(phone: Attached) -> dict[str, Any]:
+    """One phone's row of ``survey``; ``cores`` is None when it does not answer."""
     row: dict[str, Any] = {"serial": phone.serial, "via": phone.via, "state": phone.state}
     unknown = dict.fromkeys(
-        ("name", "soc", "profile", "cores", "android", "abi", "battery_percent", "temperature_c", "clusters")
+        (
+            "name",
+            "soc",
+            "profile",
+            "profiles",
+            "cores",
+            "android",
+            "abi",
+            "battery_percent",
+            "temperature_c",
+            "clusters",
+        )
     )
     try:
         require_ready(phone)
@@ -51,6 +76,7 @@ def _ask(link: Link) -> dict[str, Any]:
         "name": what.name,
         "soc": known.name if known else what.soc or what.platform or None,
         "profile": known.key if known else None,
+        "profiles": [chip.key for chip in what.chips(clusters)],
         "cores": what.cores,
         "clusters": [{"mask": f"{c.mask:02x}", "max_khz": c.max_khz} for c in clusters],
         "android": what.android or None,

@@ -69,9 +69,13 @@ exit 0
 """
 
 
-def furnish(root: Path) -> None:
-    """Puts properties, clocks, sensors and tools below ``root``, cool and at full clocks."""
-    props = "\n".join(f"[{name}]: [{value}]" for name, value in PROPS.items())
+def furnish(root: Path, **changed: str) -> None:
+    """Puts properties, clocks, sensors and tools below ``root``, cool and at full clocks.
+
+    ``changed`` are other properties, with ``__`` for the dots of their names.
+    """
+    own = PROPS | {name.replace("__", "."): value for name, value in changed.items()}
+    props = "\n".join(f"[{name}]: [{value}]" for name, value in own.items())
     tool(root, "getprop", f"cat <<'END'\n{props}\nEND")
     tool(root, "taskset", 'shift; exec "$@"')
     tool(

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from adbd import AdbServer
+from phone import Phone, furnish
 
 from android_bench import BenchError, BenchUsageError, DeviceMissing
 from android_bench import attached as seen
 from android_bench.attached import Attached, from_adb_server, from_usb, split_address
-from android_bench.devices import profiles, resolve
+from android_bench.devices import resolve
+from android_bench.entries import called, entries, profiles
+from android_bench.survey import survey
 
 
 @contextlib.contextmanager
@@ -33,7 +37,8 @@ def server(answer: Callable[[bytes], bytes]) -> Iterator[tuple[str, int]]:
 
 def adb(lines: str) -> Callable[[bytes], bytes]:
     def answer(request: bytes) -> bytes:
-        assert request == b"000chost:devices"
+        if request != b"000chost:devices":
+            return b"FAIL0004gone"
         return b"OKAY%04x%s" % (len(lines), lines.encode())
 
     return answer
@@ -41,11 +46,14 @@ def adb(lines: str) -> Callable[[bytes], bytes]:
 
 @pytest.fixture(autouse=True)
 def nothing_attached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No adb server (a port nobody listens on) and no USB, whatever this computer has."""
+    """No adb server (a port nobody listens on), no USB and no devices.yaml, whatever this computer has."""
+    monkeypatch.setenv("EDGECLS_CONFIG", str(tmp_path / "config"))
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-    monkeypatch.setattr(seen, "_USB", tmp_path)
+    monkeypatch.setattr(seen, "_USB", tmp_path / "usb")
     monkeypatch.setattr("android_bench.devices.attached", lambda: seen.attached(seen._USB))
 
 
@@ -79,10 +87,10 @@ def test_nothing_attached_says_what_to_do(device: str) -> None:
 
 def test_near_names_are_offered() -> None:
     with pytest.raises(DeviceMissing, match=r"did you mean .*sd855"):
-        resolve("sd-855")
+        resolve("sd-8555")
 
 
-@pytest.mark.parametrize("device", ["", " ", "sd 855", "a\nb"])
+@pytest.mark.parametrize("device", ["", " ", "a\nb", "ä"])
 def test_not_a_name(device: str) -> None:
     with pytest.raises(BenchUsageError):
         resolve(device)
@@ -93,7 +101,9 @@ def test_adb_server(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
         assert [phone.state for phone in from_adb_server()] == ["device", "offline"]
         assert resolve("R58M").serial == "R58M"
-        with pytest.raises(BenchError, match="several phones"):
+        with pytest.raises(
+            DeviceMissing, match=r"no attached phone is a Snapdragon 855 .*R58M .*adb says 'offline'"
+        ):
             resolve("sd855")
         with pytest.raises(DeviceMissing, match=r"'offline'.*unlock"):
             resolve("192.168.0.9:5555")
@@ -105,7 +115,7 @@ def test_one_phone_stands_for_its_soc(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(adb("R58M\tdevice\n")) as (_, port):
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
         target = resolve("sd855")
-        assert target.serial == "R58M" and target.profile is profiles()["sd855"]
+        assert target.serial == "R58M" and target.socs == (profiles()["sd855"],)
 
 
 def test_unauthorised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +134,8 @@ def test_something_else_on_the_port(reply: bytes) -> None:
 
 
 def test_usb(tmp_path: Path) -> None:
+    tmp_path /= "usb"
+    tmp_path.mkdir()
     for name, fields in {
         "1-1": {"serial": "R58M"},
         "1-1:1.0": {"bInterfaceClass": "06", "bInterfaceSubClass": "01", "bInterfaceProtocol": "01"},
@@ -153,3 +165,125 @@ def test_network_address() -> None:
 )
 def test_split_address(text: str, address: tuple[str, int] | None) -> None:
     assert split_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("sd855", {"sd855"}),
+        ("SD-855", {"sd855"}),
+        ("Snapdragon 855+", {"sd855p"}),
+        ("sm8150", {"sd855", "sd855p"}),
+        ("snapdragon", set()),
+    ],
+)
+def test_what_people_call_a_chip(name: str, keys: set[str]) -> None:
+    assert {profile.key for profile in called(name)} == keys
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_own_entries_are_laid_over_the_built_in_ones(tmp_path: Path) -> None:
+    chip = 'SD900: {name: Snapdragon 900, match: {soc_model: SM9, platform: p}, clusters: [["0f", null], [f0, 2000000]]}\n'
+    write(tmp_path / "config/devices.yaml", f"{chip}mine: {{serial: R58M, soc: SM8150, binary: bin/tool}}\n")
+    write(tmp_path / "project/devices.yaml", "Mine: {serial: OTHER}\nsd855: {binary: /opt/tool}\n")
+    own = entries()
+    assert own["mine"].serial == "OTHER" and own["mine"].soc == "SM8150"
+    assert own["mine"].binary == str(tmp_path / "config/bin/tool")
+    assert own["sd855"].binary == "/opt/tool" and own["sd855"].profile.name == "Snapdragon 855"
+    assert [c.mask for c in own["sd900"].profile.clusters] == [0x0F, 0xF0] and len(profiles()) == 17
+    write(tmp_path / "project/devices.yaml", "{}")
+    assert entries()["mine"].serial == "R58M"  # read again when it changes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("mine: {serail: R58M}", r"no field 'serail'.*devices\.yaml.*did you mean serial"),
+        ("mine: {serial: 123}", r"mine\.serial: expected text \(in quotes\), not 123"),
+        ("mine: R58M", "expected fields such as serial"),
+        ("- mine", "must be a mapping"),
+        ("a: [", r"not YAML \(.*devices\.yaml:\d\)"),
+        ("host: {serial: X}", "cannot be a device's name"),
+        ("new: {name: X}", "a chip without match"),
+        ("new: {name: X, match: {soc_model: Y}, clusters: []}", "a chip without platform"),
+        ("sd855: {clusters: [[xx, 1]]}", "clusters cannot be read"),
+        ("mine: {soc: sd999}", "no chip is called 'sd999'"),
+    ],
+)
+def test_wrong_devices_yaml_is_one_line(text: str, says: str, tmp_path: Path) -> None:
+    write(tmp_path / "project/devices.yaml", text)
+    assert resolve("host").kind == "host"  # whatever the file says
+    with pytest.raises(BenchUsageError, match=says) as error:
+        resolve("mine")
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AdbServer]:
+    """An adb server with a Pixel 4 (855), a Galaxy (865) and another 855."""
+    phones = {serial: Phone(tmp_path / serial) for serial in ("PIXEL", "GALAXY", "MI9")}
+    for serial, phone in phones.items():
+        furnish(phone.root, ro__soc__model="SM8250" if serial == "GALAXY" else "SM8150")
+    for core in range(4):
+        clock = tmp_path / f"GALAXY/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq"
+        clock.write_text("1804800\n")
+    running = AdbServer(phones).start()
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(running.port))
+    yield running
+    running.stop()
+
+
+def test_the_one_of_several_phones_that_has_the_chip(several: AdbServer, tmp_path: Path) -> None:
+    assert resolve("sd865").serial == "GALAXY"
+    with pytest.raises(
+        DeviceMissing, match=r"no attached phone is a Snapdragon 888 .*PIXEL \(Snapdragon 855\)"
+    ):
+        resolve("sd888")
+    with pytest.raises(
+        BenchError, match=r"several attached phones.*PIXEL.*GALAXY.*MI9.*by its serial"
+    ) as error:
+        resolve("sd855")
+    assert error.value.exit_code == 1 and "\n" not in str(error.value)
+    write(
+        tmp_path / "project/devices.yaml",
+        "mine: {serial: MI9, soc: sd855}\nsd855: {serial: PIXEL, binary: /b}\n",
+    )
+    assert resolve("MINE").serial == "MI9" and resolve("MINE").socs == (profiles()["sd855"],)
+    assert (resolve("sd855").serial, resolve("sd855").binary) == ("PIXEL", "/b")
+    del several.phones["MI9"]
+    with pytest.raises(
+        DeviceMissing, match=r"no device 'MI9' \(mine in devices\.yaml\) is attached, only PIXEL"
+    ):
+        resolve("mine")
+
+
+def test_a_phone_that_is_not_ready_does_not_stand_in_the_way(
+    several: AdbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [Attached("NEW", "unauthorized", "adb server"), Attached("PIXEL", "device", "adb server")]
+    monkeypatch.setattr("android_bench.devices.attached", lambda: listed)
+    assert resolve("sd855").serial == "PIXEL"
+    with pytest.raises(DeviceMissing, match=r"NEW \(.*'unauthorized'\), PIXEL \(Snapdragon 855\)"):
+        resolve("sd865")
+
+
+def test_twins_that_do_not_tell_their_clocks_are_either(several: AdbServer, tmp_path: Path) -> None:
+    for clock in (tmp_path / "PIXEL").rglob("cpuinfo_max_freq"):
+        clock.unlink()
+    for serial in ("GALAXY", "MI9"):
+        del several.phones[serial]
+    (row,) = survey()["devices"]
+    assert row["profile"] is None and row["profiles"] == ["sd855", "sd855p"] and row["soc"] == "SM8150"
+    several.phones["SECOND"] = several.phones["PIXEL"]
+    with pytest.raises(BenchError, match="could be meant"):
+        resolve("sd855")
+
+
+def test_own_names_are_listed(several: AdbServer, tmp_path: Path) -> None:
+    write(tmp_path / "project/devices.yaml", "mine: {serial: MI9}\nold: {serial: '127.0.0.1:1'}\n")
+    rows = {row["serial"]: row for row in survey()["devices"]}
+    assert rows["MI9"]["entry"] == "mine" and rows["PIXEL"]["entry"] is None and len(rows) == 3

@@ -45,7 +45,7 @@ def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 
 def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """This computer and the profiles of phones."""
-    from android_bench.devices import profiles
+    """This computer and the names of devices.yaml."""
+    from android_bench.entries import entries
 
-    return _items(["host", *profiles()], incomplete)
+    return _items(["host", *entries()], incomplete)

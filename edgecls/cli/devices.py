@@ -33,7 +33,7 @@ def command(console: Console, addresses: tuple[str, ...]) -> None:
 def _text(result: Mapping[str, Any]) -> str:
     rows = [
         (
-            d["serial"],
+            d["serial"] + (f" ({d['entry']})" if d["entry"] else ""),
             d["via"],
             d["name"],
             d["soc"],
