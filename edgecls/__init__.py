@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgecls.weights.load import LoadReport
     from edgecls.zoo.catalog import Entry
 
-__all__ = ["build_model", "list_models", "load_weights", "model_info"]
+__all__ = ["build_model", "fuse", "list_models", "load_weights", "model_info"]
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -95,6 +95,13 @@ def load_weights(
     from edgecls.weights import load
 
     return load.load_weights(model, source, strict)
+
+
+def fuse(model: keras.Model) -> keras.Model:
+    """The plain deploy form of a network with branches (RepVGG, ACNet, PP-LCNetV2); see ``edgecls.reparam.fuse``."""
+    from edgecls import reparam
+
+    return reparam.fuse(model)
 
 
 def __getattr__(name: str) -> Any:

@@ -62,6 +62,11 @@ class Model(Section):
     embedding_dim: int | None = Field(
         default=None, ge=1, description="width of a layer before the classifier; null: none"
     )
+    acnet: bool = Field(
+        default=False,
+        description="train each convolution larger than 1x1 as the sum of a square, a vertical and a horizontal"
+        " one (ACNet); the files have one",
+    )
 
 
 class Optimizer(Section):

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import layers as kl
 
+from edgecls.graph import Graph, Ref, trace
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
-from edgecls.quantize.graph import Graph, Ref, trace
 from edgecls.quantize.quantizers import KERNEL_STEPS, STEPS
 
 # XNNPACK refuses an operator (LiteRT 2.3 even crashes on it) if one unit of its accumulator is more than 256 steps of

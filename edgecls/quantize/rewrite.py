@@ -18,10 +18,10 @@ import numpy as np
 from keras import layers as kl
 
 from edgecls.errors import UsageError
+from edgecls.graph import Graph, Op, Ref, trace
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
-from edgecls.quantize.graph import Graph, Op, Ref, trace
 from edgecls.zoo import blocks
 
 Tensor = Any
@@ -123,8 +123,9 @@ class Rewriter:
         for cls in type(layer).__mro__:
             if cls in RULES:
                 return RULES[cls]
+        kind = "layers" if isinstance(layer, keras.Layer) else "bare operations"
         raise UsageError(
-            f"no quantization rule for layers of class {type(layer).__name__}",
+            f"no quantization rule for {kind} of class {type(layer).__name__}",
             where=layer.name,
             fix="register one with edgecls.quantize.rewrite.rule",
         )

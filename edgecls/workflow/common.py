@@ -81,6 +81,18 @@ def load_network(path: Path) -> keras.Model:
         ) from error
 
 
+def load_deployed(path: Path) -> keras.Model:
+    """Load a network as it is deployed: sums of branches that it was trained with are one convolution each.
+
+    Raises:
+        UsageError: As ``load_network``.
+    """
+    network = load_network(path)
+    from edgecls.reparam import fuse
+
+    return fuse(network)
+
+
 def run_stage(
     run: Run,
     console: Console,

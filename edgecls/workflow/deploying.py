@@ -15,7 +15,14 @@ from edgecls.errors import MissingError
 from edgecls.files import atomic, read_json, write_json
 from edgecls.recipe import Precision
 from edgecls.run import Run
-from edgecls.workflow.common import load_data, load_network, recipe_preprocess, run_stage, spread
+from edgecls.workflow.common import (
+    load_data,
+    load_deployed,
+    load_network,
+    recipe_preprocess,
+    run_stage,
+    spread,
+)
 
 TFLITE = {
     "fp32": "export/model_fp32.tflite",
@@ -58,7 +65,7 @@ def export(
             files[precision] = str(run.file(TFLITE[precision]))
     for form, name in (("saved_model", "export/saved_model"), ("keras", "export/model.keras")):
         if form in formats:
-            model = load_network(run.require("float.keras", fix="make it with: edgecls train RECIPE"))
+            model = load_deployed(run.require("float.keras", fix="make it with: edgecls train RECIPE"))
             with atomic(run.file(name)) as part:
                 model.export(part, verbose=False) if form == "saved_model" else model.save(part)
             files[form] = str(run.file(name))
@@ -157,7 +164,7 @@ def _convert(run: Run, source: str, precision: Precision) -> dict[str, Any]:
     path = run.file(TFLITE[precision])
     classes = run.file("labels.txt").read_text(encoding="utf-8").splitlines()
     preprocess = Preprocess.from_dict(read_json(run.file("preprocess.json")))
-    to_tflite(load_network(run.file(source)), path, precision, classes, preprocess, run.recipe.export.output)
+    to_tflite(load_deployed(run.file(source)), path, precision, classes, preprocess, run.recipe.export.output)
     return {"bytes": path.stat().st_size}
 
 

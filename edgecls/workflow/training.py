@@ -14,6 +14,7 @@ from edgecls.run import Run
 from edgecls.workflow import deploying, scoring
 from edgecls.workflow.common import (
     load_data,
+    load_deployed,
     load_network,
     recipe_preprocess,
     run_stage,
@@ -178,7 +179,7 @@ def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict
     from edgecls.train.stage import EVAL_BATCH, make_objective, train_network
 
     settings = recipe.quantize
-    network = load_network(run.file("float.keras"))
+    network = load_deployed(run.file("float.keras"))
     model = quantize_model(network)
     some = spread(data.train, settings.calibration_images)
     calibrate(model, batches(some, recipe_preprocess(recipe), EVAL_BATCH))
@@ -226,4 +227,8 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
     )
     if section.weights:
         console.log(f"{section.name}: {edgecls.load_weights(model, section.weights)}")
+    if getattr(section, "acnet", False):
+        from edgecls.reparam import asymmetric
+
+        model = asymmetric(model, loaded=section.weights is not None)
     return model
