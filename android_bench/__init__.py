@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from android_bench.errors import BenchError, BenchUsageError, DeviceLost, DeviceMissing, Interrupted
 
 if TYPE_CHECKING:
-    from android_bench.protocol import Listener
+    from android_bench.protocol import Backend, Listener
 
 __all__ = [
     "BenchError",
@@ -46,6 +46,8 @@ def bench(
     cool_c: float = 40.0,
     cool_s: float = 300.0,
     seed: int = 0,
+    resume: bool = False,
+    fresh: bool = False,
     on_event: Listener | None = None,
 ) -> dict[str, Any]:
     """Measures the latency of TFLite models, batch 1, on random input.
@@ -67,6 +69,9 @@ def bench(
         cool_c: A phone warmer than this (Celsius) is waited for before each round.
         cool_s: Seconds after which a hot phone is measured all the same, and the result marked unsure.
         seed: Seed of the input and of the bootstrap.
+        resume: For many models: figures are kept as they come (see ``android_bench.batch``), and models that this
+            device was measured with before, by the same protocol and thread counts, are not measured again.
+        fresh: With ``resume``, measure them again.
         on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``; with a phone also at
             ``authorize`` (its user is asked whether to trust this computer) and ``cool`` (it is waited for).
 
@@ -82,7 +87,7 @@ def bench(
         DeviceLost: An Interrupted too: the phone went away in mid-run (exit code 3).
     """
     from android_bench.devices import resolve
-    from android_bench.models import find_models, parse_threads
+    from android_bench.models import digest, find_models, parse_threads
     from android_bench.protocol import Protocol
 
     counts = parse_threads(threads)
@@ -92,7 +97,14 @@ def bench(
     )  # fmt: skip
     files = find_models(models)
     target = resolve(device)
+    from android_bench.batch import Kept, run_batch
     from android_bench.session import Session
+
+    def run(backend: Backend, secret: str = "") -> dict[str, Any]:
+        if not resume:
+            return Session(backend, files, counts, plan, on_event).run()
+        kept = Kept(backend.describe(), plan, counts, secret)
+        return run_batch(backend, files, counts, plan, kept, fresh=fresh, on_event=on_event)
 
     if target.kind != "host":
         from android_bench.link import open_link
@@ -104,7 +116,7 @@ def bench(
             phone = PhoneBackend(
                 link, target, binary or target.binary or None, profile=profile, on_event=on_event
             )
-            return Session(phone, files, counts, plan, on_event).run()
+            return run(phone, target.serial + digest(phone.binary))
         finally:
             link.close()
     if profile:
@@ -113,7 +125,7 @@ def bench(
         )
     from android_bench.host import HostBackend
 
-    return Session(HostBackend(), files, counts, plan, on_event).run()
+    return run(HostBackend())
 
 
 def exit_code(document: dict[str, Any]) -> int:

@@ -59,6 +59,12 @@ def _read(path: Path, name: str) -> ModelFile:
     return ModelFile(path, name, digest, size)
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def parse_threads(threads: str | int | Iterable[int | str]) -> list[int]:
     """``"1,2,4"`` or ``[1, 2, 4]`` to a list of thread counts, each 1 to 64, without repeats.
 

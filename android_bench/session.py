@@ -185,11 +185,7 @@ class Session:
         used = outcome.pop("used")
         model = {"model": case.model.name, "sha256": case.model.sha256, "bytes": case.model.bytes}
         if outcome["status"] == "failed":
-            empty = dict.fromkeys(
-                ("median_ms", "p90_ms", "p99_ms", "min_ms", "max_ms", "mean_ms", "std_ms", "ci95_ms", "init_ms",
-                 "first_ms", "peak_mb", "peak_total_mb")
-            )  # fmt: skip
-            return {**model, "threads": case.threads, **empty, "n": 0, **outcome, "rounds": []}
+            return failed_row(model, case.threads, outcome["why"])
         assert case.loaded is not None
         chosen = [case.rounds[i] for i in used]
         stats = [r.stat for r in chosen if r.stat]
@@ -212,6 +208,13 @@ class Session:
                 for i, (r, why) in enumerate(zip(case.rounds, self._judge(case), strict=True))
             ],
         }
+
+
+def failed_row(model: dict[str, Any], threads: int, why: str) -> dict[str, Any]:
+    """The result of a model that gave no figures; ``model`` has its name, hash and size."""
+    names = ("median", "p90", "p99", "min", "max", "mean", "std", "init", "first")
+    empty = dict.fromkeys([*(f"{name}_ms" for name in names), "ci95_ms", "peak_mb", "peak_total_mb"])
+    return {**model, "threads": threads, **empty, "n": 0, "status": "failed", "why": why, "rounds": []}
 
 
 def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Backend) -> list[str]:

@@ -25,51 +25,15 @@ QUICK = {"warmup": 2, "warmup_s": 0.0, "runs": 12, "run_s": 0.0, "rounds": 2, "r
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny network in fp32 and int8, one whose outputs are NaN, and a torn file."""
-    import keras
-    import tensorflow as tf
-
-    folder = tmp_path_factory.mktemp("models")
-    image = keras.Input((32, 32, 3), batch_size=1)
-    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(image)
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(16, 3, activation="relu")(x))
-    net = keras.Model(image, keras.layers.Dense(4)(x))
-
-    def convert(model: Any, name: str, int8: bool = False) -> Path:
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        if int8:
-            photos = np.random.default_rng(0).random((4, 1, 32, 32, 3), np.float32)
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([photo] for photo in photos)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.uint8
-        path = folder / f"{name}.tflite"
-        path.write_bytes(converter.convert())
-        return path
-
-    fp32 = convert(net, "fp32")
-    negative = keras.layers.Lambda(lambda t: tf.math.log(-1.0 - t))(image)
-    torn = folder / "torn.tflite"
-    torn.write_bytes(fp32.read_bytes()[:2000])
-    return {
-        "fp32": fp32,
-        "int8": convert(net, "int8", int8=True),
-        "nan": convert(keras.Model(image, negative), "nan"),
-        "torn": torn,
-    }
-
-
-@pytest.fixture(scope="session")
-def document(models: dict[str, Path]) -> dict[str, Any]:
+def document(tiny: dict[str, Path]) -> dict[str, Any]:
     """One real measurement of a good model in two precisions, a torn and a NaN one, with 1 and 2 threads."""
     events: list[dict[str, Any]] = []
-    files = [models[name] for name in ("fp32", "torn", "int8", "nan")]
+    files = [tiny[name] for name in ("fp32", "torn", "int8", "nan")]
     result = bench(files, "host", [1, 2], on_event=events.append, **QUICK)
     return {**result, "events": events}
 
 
-def test_figures_are_those_of_the_runs(document: dict[str, Any], models: dict[str, Path]) -> None:
+def test_figures_are_those_of_the_runs(document: dict[str, Any], tiny: dict[str, Path]) -> None:
     assert document["schema"] == "android_bench/1" and document["complete"]
     good = [r for r in document["results"] if r["model"] in ("fp32.tflite", "int8.tflite")]
     assert [(r["model"], r["threads"]) for r in good] == [
@@ -85,7 +49,7 @@ def test_figures_are_those_of_the_runs(document: dict[str, Any], models: dict[st
         assert 0 < r["min_ms"] <= r["median_ms"] <= r["p90_ms"] <= r["p99_ms"] <= r["max_ms"]
         assert r["init_ms"] > 0 and r["first_ms"] > 0
         assert 0 < r["peak_mb"] < r["peak_total_mb"]
-        assert r["bytes"] == models[r["model"].split(".")[0]].stat().st_size and len(r["sha256"]) == 64
+        assert r["bytes"] == tiny[r["model"].split(".")[0]].stat().st_size and len(r["sha256"]) == 64
         assert r["partitions"] == 1
 
 
@@ -130,21 +94,21 @@ def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=REPO, **kwargs)
 
 
-def test_command_line_alone_without_tensorflow(models: dict[str, Path], tmp_path: Path) -> None:
+def test_command_line_alone_without_tensorflow(tiny: dict[str, Path], tmp_path: Path) -> None:
     """Decoys of TensorFlow, Keras and edgecls stand first on the path of the command and of its workers."""
     for name in ("tensorflow", "keras", "edgecls"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\n")
     path = os.pathsep.join([str(tmp_path), str(REPO)])
     options = ["--threads", "1", "--rounds", "1", "--repeats", "0", "--json", str(tmp_path / "b.json")]
-    done = run(str(models["int8"]), *options, env={**os.environ, "PYTHONPATH": path})
+    done = run(str(tiny["int8"]), *options, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     assert "int8.tflite" in done.stdout
     assert read_json(tmp_path / "b.json")["results"][0]["status"] in ("ok", "unsure")
     assert not (tmp_path / "imported").exists()
 
 
-def test_torn_model_exits_1_and_keeps_the_rest(models: dict[str, Path]) -> None:
-    done = run(str(models["torn"]), str(models["fp32"]), "--rounds", "1", "--repeats", "0", "--json", "-")
+def test_torn_model_exits_1_and_keeps_the_rest(tiny: dict[str, Path]) -> None:
+    done = run(str(tiny["torn"]), str(tiny["fp32"]), "--rounds", "1", "--repeats", "0", "--json", "-")
     assert done.returncode == 1
     assert [r["status"] == "failed" for r in json.loads(done.stdout)["results"]] == [True, False]
 
@@ -160,22 +124,22 @@ def test_torn_model_exits_1_and_keeps_the_rest(models: dict[str, Path]) -> None:
         (["{fp32}", "--device", "sd855"], 3, "--device host"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], code: int, says: str, models: dict[str, Path]) -> None:
+def test_bad_input_is_one_line(arguments: list[str], code: int, says: str, tiny: dict[str, Path]) -> None:
     done = run(
-        *(a.format(fp32=models["fp32"], repo=REPO) for a in arguments),
+        *(a.format(fp32=tiny["fp32"], repo=REPO) for a in arguments),
         env={**os.environ, "ANDROID_ADB_SERVER_PORT": "1"},
     )
     assert done.returncode == code
     assert says in done.stderr and len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
 
-def test_ctrl_c_keeps_the_figures_so_far(models: dict[str, Path], tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_figures_so_far(tiny: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "b.json"
     command = [
         sys.executable,
         "-m",
         "android_bench",
-        str(models["fp32"]),
+        str(tiny["fp32"]),
         "--rounds",
         "500",
         "--json",
@@ -191,8 +155,8 @@ def test_ctrl_c_keeps_the_figures_so_far(models: dict[str, Path], tmp_path: Path
     assert result["status"] == "unsure" and "interrupted" in result["why"] and result["n"] > 0
 
 
-def test_dead_worker_is_a_failure_with_a_reason(models: dict[str, Path]) -> None:
-    runner = HostRunner(find_models([models["fp32"]])[0], 1, seed=0)
+def test_dead_worker_is_a_failure_with_a_reason(tiny: dict[str, Path]) -> None:
+    runner = HostRunner(find_models([tiny["fp32"]])[0], 1, seed=0)
     try:
         runner.load()
         os.kill(runner._process.pid, signal.SIGKILL)
@@ -202,10 +166,10 @@ def test_dead_worker_is_a_failure_with_a_reason(models: dict[str, Path]) -> None
         runner.close()
 
 
-def test_memory_of_the_parent_is_not_counted(models: dict[str, Path]) -> None:
+def test_memory_of_the_parent_is_not_counted(tiny: dict[str, Path]) -> None:
     """ru_maxrss is handed down through fork and exec; the figure reported is not."""
     ballast = np.ones(600 * 2**20, np.uint8)
-    runner = HostRunner(find_models([models["fp32"]])[0], 1, seed=0)
+    runner = HostRunner(find_models([tiny["fp32"]])[0], 1, seed=0)
     try:
         runner.load()
         peak = runner.measure(Protocol(warmup=0, warmup_s=0, runs=1, run_s=0)).peak_total_bytes

@@ -191,7 +191,7 @@ def test_named_chip_must_be_the_phones(
     with pytest.raises(DeviceMissing, match=r"is a Snapdragon 855 .*not a Snapdragon 865"):
         bench(models[:1], "sd865", [1], **QUICK)
     server.phones["SECOND"] = phone.phone
-    with pytest.raises(BenchError, match="several attached phones could be meant: R58M .*, SECOND"):
+    with pytest.raises(BenchError, match=r"several attached phones could be meant: R58M .*, SECOND"):
         bench(models[:1], "sd855", [1], **QUICK)
     rows = {row["serial"]: row for row in survey()["devices"]}
     assert rows["R58M"]["fit"] and rows["R58M"]["soc"] == "Snapdragon 855"
