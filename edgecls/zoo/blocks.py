@@ -122,6 +122,18 @@ class Normalize(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="edgecls")
+class StridedPointConv2D(layers.Conv2D):
+    """A 1x1 convolution of stride 2, computed as a 2x2 one whose other cells are zero.
+
+    oneDNN's gradient of a strided 1x1 kernel that sees fewer than 16 channels writes past its workspace and ends
+    TensorFlow with corrupted memory (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        return ops.conv(inputs, ops.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))), 2, "same")
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
 class Channels(layers.Layer):
     """The channels from ``start`` up to but without ``stop``."""
 
@@ -279,7 +291,9 @@ def conv(
             name=name,
         )
         return depthwise(x)
-    return layers.Conv2D(
+    narrow_point = kernel == 1 and stride == 2 and channels < 16 * groups
+    kind = StridedPointConv2D if narrow_point else layers.Conv2D
+    return kind(
         filters,
         kernel,
         stride,
