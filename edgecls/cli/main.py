@@ -36,6 +36,7 @@ COMMANDS = {
     },
     "Looking around": {
         "models": "List the networks, or show one.",
+        "convert": "Turn published weights into a .keras model.",
         "devices": "List the phones that are attached, and whether one can measure on them.",
         "doctor": "Check what works on this computer.",
         "completion": "Print the completion script of a shell.",

@@ -6,8 +6,8 @@ States are kept in PaddlePaddle's form, which the networks' layer names follow: 
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers
 
 from edgecls.errors import UsageError
-from edgecls.weights import readers, sources
+from edgecls.weights import hdf5, onnx, paddle, program, readers, sources
 from edgecls.weights.readers import State
 from edgecls.zoo import catalog
 from edgecls.zoo.pplcnet_v2 import DeployKernel
@@ -59,6 +59,23 @@ class LoadReport:
         return text
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Arrays by the network's state names.
+
+    Args:
+        arrays: Those that the network has, and others by their names in the source.
+        where: The source, for messages.
+        native: Kernels are in Keras' layouts, not in PaddlePaddle's.
+        scale: Factors of kernels, see ``_dropout_scale``.
+    """
+
+    arrays: State
+    where: str
+    native: bool = False
+    scale: Mapping[str, float] = field(default_factory=dict)
+
+
 def load_weights(
     model: keras.Model, source: str | Path | Mapping[str, np.ndarray], strict: bool = False
 ) -> LoadReport:
@@ -66,8 +83,8 @@ def load_weights(
 
     Args:
         model: A network of ``build_model``; its layer names are the keys.
-        source: A ``.pdparams``, ``.pth``, ``.npz`` (of ``state``) or ``.keras`` file; a URL with
-            ``#sha256=``; ``"imagenet"`` for what the catalog knows; or a PaddlePaddle state ``{name: array}``.
+        source: A file (see ``KINDS``); a URL with ``#sha256=``; ``"imagenet"`` for what the catalog knows; or a
+            PaddlePaddle state ``{name: array}``.
         strict: Refuse anything but a complete match.
 
     Returns:
@@ -77,12 +94,24 @@ def load_weights(
         edgecls.errors.UsageError: The weights are of another architecture, or ``strict`` and not a full match.
         edgecls.weights.readers.WeightsError: The file is refused or torn.
     """
+    return assign(model, read(model, source), strict)
+
+
+def read(model: keras.Model, source: str | Path | Mapping[str, np.ndarray]) -> Weights:
+    """Read weights for ``model`` without changing it; arguments and errors are those of ``load_weights``."""
     if isinstance(source, Mapping):
-        arrays, where, paddle = dict(source), "state", True
-    else:
-        path = sources.locate(str(source), model.name)
-        arrays, where, paddle = _read(path), str(source), path.suffix == ".pdparams"
-    return _assign(model, arrays, where, strict, fold=paddle)
+        return Weights(dict(source), "state", scale=_dropout_scale(model))
+    path, where = sources.locate(str(source), model.name), str(source)
+    if path.suffix in PROGRAMS:
+        arrays, scale = _from_program(model, *PROGRAMS[path.suffix](path))
+        return Weights(arrays, where, scale=scale)
+    if path.suffix in NATIVE:
+        return Weights(_from_keras(model, NATIVE[path.suffix](path)), where, native=True)
+    reader = readers.READERS.get(path.suffix)
+    if reader is None:
+        raise UsageError("weights of an unknown kind", where=where, fix=f"known: {' '.join(KINDS)}")
+    arrays = from_torch(reader(path)) if reader is readers.read_torch else reader(path)
+    return Weights(arrays, where, scale=_dropout_scale(model) if path.suffix == ".pdparams" else {})
 
 
 def state(model: keras.Model) -> State:
@@ -109,38 +138,83 @@ def from_torch(arrays: State) -> State:
     return result
 
 
-def _read(path: Path) -> State:
-    if path.suffix == ".keras":
-        try:
-            return state(keras.models.load_model(path, compile=False))
-        except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"not a readable .keras model ({reason})", where=str(path)) from error
-    reader = readers.READERS.get(path.suffix)
-    if reader is None:
-        known = " ".join([*readers.READERS, ".keras"])
-        raise UsageError("weights of an unknown kind", where=str(path), fix=f"known: {known}")
-    return from_torch(reader(path)) if reader is readers.read_torch else reader(path)
+PROGRAMS: dict[str, Callable[[Path], tuple[list[program.Op], State]]] = {
+    ".pdmodel": paddle.read_program,
+    ".pdiparams": paddle.read_program,
+    ".onnx": onnx.read_onnx,
+}
+NATIVE: dict[str, Callable[[Path], State]] = {".keras": hdf5.read_keras, ".h5": hdf5.read_h5}
+KINDS = (*readers.READERS, *PROGRAMS, *NATIVE)  # suffixes of files that can be loaded
 
 
-def _assign(model: keras.Model, arrays: State, where: str, strict: bool, fold: bool) -> LoadReport:
-    scale = _dropout_scale(model) if fold else {}
+def _from_keras(model: keras.Model, arrays: State) -> State:
+    """Arrays of ``{"layer/variable": array}`` by state names."""
+    names, count = {}, Counter[str]()
+    for key, layer, variable in _slots(model):
+        # Keras 3 numbers variables, Keras 2 names them, and some it named otherwise.
+        for name in (count[layer.name], variable.name, f"depthwise_{variable.name}"):
+            names[f"{layer.name}/{name}"] = key
+        count[layer.name] += 1
+    return {names.get(name, name): value for name, value in arrays.items()}
+
+
+def _from_program(
+    model: keras.Model, ops: Iterable[program.Op], arrays: State
+) -> tuple[State, dict[str, float]]:
+    """Arrays of a program by state names, and the factors that its dropouts apply to what kernels read."""
+    prefixes, ours = _nodes(model)
+    theirs = program.nodes(ops, arrays)
+    names: dict[str, str] = {}
+    scale: dict[str, float] = {}
+    for i, j in program.match(ours, theirs, classifier=bool(classifiers(model))).items():
+        names |= {name: f"{prefixes[i]}.{part}" for part, name in theirs[j].arrays.items()}
+        scale[f"{prefixes[i]}.weight"] = theirs[j].factor
+    return {names.get(name, name): value for name, value in arrays.items()}, scale
+
+
+def _nodes(model: keras.Model) -> tuple[list[str], list[program.Node]]:
+    """The layers with weights, in order of execution: their state names' first part, their place in the graph."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    names = {}
+    for key, layer, variable in _slots(model):
+        names[layer.name], _, part = key.rpartition(".")
+        array = np.broadcast_to(np.float32(0), variable.shape)
+        shapes.setdefault(layer.name, {})[part] = _to_state(layer, array).shape
+    prefixes: list[str] = []
+    found: list[program.Node] = []
+    came: dict[str, program.Origin] = {}  # operation: where its result comes from
+    for operation in model.operations:
+        inputs = [t._keras_history.operation.name for t in keras.tree.flatten(operation.input)]
+        known = [came[name] for name in inputs if name in came]
+        before = program.origin(known, isinstance(operation, layers.Concatenate))
+        if operation.name in shapes:
+            prefixes.append(names[operation.name])
+            found.append(program.Node(shapes[operation.name], before, {}))
+            before = program.Origin({(len(found) - 1, ())})
+        came[operation.name] = before
+    return prefixes, found
+
+
+def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadReport:
+    """Put what ``read`` has read into ``model``; see ``load_weights``."""
     report = LoadReport()
     values = []
     for key, layer, variable in _slots(model):
-        if key not in arrays:
+        if key not in weights.arrays:
             report.missing.append(key)
             continue
-        value = _from_state(layer, np.asarray(arrays[key]))
+        value = np.asarray(weights.arrays[key])
+        if not weights.native:
+            value = _from_state(layer, value)
         if value.shape != tuple(variable.shape):
             report.mismatched.append(
                 f"{key}: {value.shape} in the source, {tuple(variable.shape)} in the network"
             )
             continue
         report.loaded.append(key)
-        values.append((variable, value * scale.get(key, np.float32(1))))
-    report.unexpected = sorted(set(arrays) - {key for key, _, _ in _slots(model)})
-    _refuse_other_architecture(model, report, where, strict)
+        values.append((variable, value * np.float32(weights.scale.get(key, 1))))
+    report.unexpected = sorted(set(weights.arrays) - {key for key, _, _ in _slots(model)})
+    _refuse_other_architecture(model, report, weights.where, strict)
     # Only now, so that a refused source leaves the network as it was.
     for variable, value in values:
         variable.assign(value)
@@ -149,9 +223,7 @@ def _assign(model: keras.Model, arrays: State, where: str, strict: bool, fold: b
 
 def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: str, strict: bool) -> None:
     """Only the classifier may differ: a backbone that fits in part would be wrong in silence."""
-    heads = {"embedding", *[layer.name for layer in model.layers if hasattr(layer, "kernel")][-1:]}
-    if len(model.outputs) > 1 or len(model.outputs[0].shape) > 2:
-        heads = set()  # feature maps
+    heads = classifiers(model)
     differ = report.missing + report.mismatched
     if heads or differ:  # a headless feature extractor that found all its own arrays may leave others over
         differ = differ + report.unexpected
@@ -159,6 +231,13 @@ def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: st
     if wrong:
         reason = f"these weights are not {model.name}'s ({len(wrong)} arrays differ, first {wrong[0]})"
         raise UsageError(reason, where=where, fix="check the model's name")
+
+
+def classifiers(model: keras.Model) -> set[str]:
+    """Names of the layers that make logits; none where the model makes feature maps."""
+    if len(model.outputs) > 1 or len(model.outputs[0].shape) > 2:
+        return set()
+    return {"embedding", *[layer.name for layer in model.layers if hasattr(layer, "kernel")][-1:]}
 
 
 def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
@@ -211,7 +290,7 @@ def _flattened(layer: keras.layers.Layer) -> tuple[int, int, int] | None:
     return source.input.shape[1:] if isinstance(source, layers.Flatten) else None
 
 
-def _dropout_scale(model: keras.Model) -> dict[str, np.float32]:
+def _dropout_scale(model: keras.Model) -> dict[str, float]:
     """Factors that PaddlePaddle's dropout applies to features at inference, for the kernels that read them.
 
     Keras' dropout is the identity at inference, so the factor moves into the kernel (not into its bias).
@@ -219,4 +298,4 @@ def _dropout_scale(model: keras.Model) -> dict[str, np.float32]:
     if model.name not in catalog.names():
         return {}
     entry = catalog.get(model.name)
-    return {f"{layer}.weight": np.float32(1 - entry.dropout) for layer in entry.dropout_scales}
+    return {f"{layer}.weight": 1 - entry.dropout for layer in entry.dropout_scales}

@@ -31,10 +31,10 @@ def read_pdparams(path: str | Path) -> State:
     Raises:
         WeightsError: The pickle names anything but arrays, or is torn.
     """
-    with _reading(path), Path(path).open("rb") as file:
+    with reading(path), Path(path).open("rb") as file:
         content = _Unpickler(file, ARRAYS).load()
         # Newer versions write a tensor as (internal name, array). The name table that goes along is no tensor.
-        return _state(
+        return plain(
             {
                 key: value[1] if isinstance(value, tuple) and len(value) == 2 else value
                 for key, value in content.items()
@@ -49,11 +49,11 @@ def read_torch(path: str | Path) -> State:
     Raises:
         WeightsError: A pickle names anything but tensors and their storages, or the file is torn.
     """
-    with _reading(path):
+    with reading(path):
         content = (_torch_zip if zipfile.is_zipfile(path) else _torch_stream)(Path(path))
         if isinstance(content.get("state_dict"), dict):
             content = content["state_dict"]
-        return _state({k: v.array() if isinstance(v, _Tensor) else v for k, v in content.items()})
+        return plain({k: v.array() if isinstance(v, _Tensor) else v for k, v in content.items()})
 
 
 def read_npz(path: str | Path) -> State:
@@ -62,8 +62,26 @@ def read_npz(path: str | Path) -> State:
     Raises:
         WeightsError: The file is torn or holds pickled objects.
     """
-    with _reading(path), np.load(path, allow_pickle=False) as arrays:
+    with reading(path), np.load(path, allow_pickle=False) as arrays:
         return {key: arrays[key] for key in arrays.files}
+
+
+def read_pickle(path: str | Path) -> State:
+    """Read a ``.pkl`` of arrays in dictionaries and lists, nested in any way: ``{"fire2/squeeze1x1/0": array}``.
+
+    Raises:
+        WeightsError: The pickle names anything but arrays, or is torn.
+    """
+
+    def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if not isinstance(value, dict | list | tuple):
+            yield prefix, value
+            return
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(f"{prefix}/{key}" if prefix else str(key), inner)
+
+    with reading(path), Path(path).open("rb") as file:
+        return plain(dict(flat("", _Unpickler(file, ARRAYS).load())))
 
 
 READERS: dict[str, Callable[[str | Path], State]] = {
@@ -71,24 +89,31 @@ READERS: dict[str, Callable[[str | Path], State]] = {
     ".pth": read_torch,
     ".pt": read_torch,
     ".npz": read_npz,
+    ".pkl": read_pickle,
 }
 
 
 @contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn whatever a torn file raises into a ``WeightsError`` that names the file."""
     try:
         yield
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    except OSError:
-        raise
     except Exception as error:  # a torn pickle raises nearly anything
+        if isinstance(error, OSError) and error.errno:  # of the system, not of a format's library
+            raise
         raise WeightsError(
             f"{path}: torn, or not a weights file ({type(error).__name__}: {error})"
         ) from error
 
 
-def _state(content: dict[Any, Any]) -> State:
+def plain(content: dict[Any, Any]) -> State:
+    """``content`` if it is nothing but named arrays of numbers.
+
+    Raises:
+        WeightsError: It is anything else.
+    """
     for key, value in content.items():
         plain = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
         if not isinstance(key, str) or not plain:
