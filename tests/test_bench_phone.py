@@ -7,10 +7,13 @@ are invented. What is tested is the session: what is pushed and run, what is bel
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,15 @@ import pytest
 from adbd import Adbd, AdbServer
 from phone import BENCHMARK, furnish, tool, warm
 
-from android_bench import BenchError, BenchUsageError, DeviceLost, DeviceMissing, bench, exit_code
+from android_bench import (
+    BenchError,
+    BenchUsageError,
+    DeviceLost,
+    DeviceMissing,
+    Interrupted,
+    bench,
+    exit_code,
+)
 from android_bench import attached as seen
 from android_bench.link import FOLDER
 from android_bench.phone import _foreign_cores
@@ -297,6 +308,31 @@ def test_hanging_program_is_ended(phone: Adbd, models: list[Path], monkeypatch: 
     behave(phone, 'case "$*" in *num_threads=4*) while :; do :; done;; esac')
     results = measure(phone, models[:1], [4, 1])["results"]
     assert [r["status"] for r in results] == ["failed", "ok"] and "did not end within" in results[0]["why"]
+    assert phone.phone.running() == []
+
+
+def test_ctrl_c_ends_the_program_on_the_phone(phone: Adbd, models: list[Path]) -> None:
+    """In the middle of a measurement: what runs there is ended, what was measured is kept."""
+    behave(phone, 'case "$*" in *num_threads=4*num_runs=5*) while :; do sleep 0.1; done;; esac')
+
+    def interrupt() -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not any(
+            "--num_threads=4 --warmup_runs=2" in c for c in phone.phone.commands
+        ):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    begin = time.monotonic()
+    with pytest.raises(Interrupted) as stop:
+        measure(phone, models[:1], [1, 4], rounds=1)
+    assert time.monotonic() - begin < 15 and not isinstance(stop.value, DeviceLost)
+    done, cut = stop.value.document["results"]
+    assert (done["status"], done["median_ms"], cut["status"]) == ("ok", 8.0, "failed")
+    assert "interrupted" in cut["why"] and not stop.value.document["complete"]
+    time.sleep(0.3)  # its last `sleep`
     assert phone.phone.running() == []
 
 
