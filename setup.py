@@ -52,7 +52,7 @@ setup(
     packages=find_packages(include=["edgecls", "edgecls.*", "android_bench", "android_bench.*"]),
     package_data={
         "edgecls": ["py.typed", "zoo/*.csv", "report/*.html", "report/*.md"],
-        "android_bench": ["py.typed", "*.yaml"],
+        "android_bench": ["py.typed", "*.yaml", "runner/*"],
     },
     install_requires=CORE,
     extras_require={"demo": DEMO, "dev": DEV},

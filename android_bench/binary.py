@@ -1,4 +1,7 @@
-"""Where the user's ``benchmark_model`` is, and whether a phone can run it. None is shipped: see the README."""
+"""Where the program that measures is, and whether a phone can run it. None is shipped: see the README.
+
+On Android it is the user's ``benchmark_model``; on 64-bit ARM Linux also our own, which ``runner/build.sh`` builds.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,24 @@ from pathlib import Path
 from android_bench.errors import BenchUsageError, DeviceMissing
 
 VARIABLE = "EDGECLS_BENCHMARK_MODEL"
-# Machine numbers of the ELF specification.
+RUNNER, LIBRARY = "edgecls_runner", "libLiteRt.so"
+LINUX = "-linux"  # ends our names of the ABIs of Linux without Android
+_MARK = b"edgecls runner 1"  # what our own program prints is in it
+# Machine numbers of the ELF specification; the ABI's name on Android, on Linux (as ``uname -m`` says it), and in words.
 _MACHINES = {
-    3: ("x86", "32-bit x86"),
-    40: ("armeabi-v7a", "32-bit ARM"),
-    62: ("x86_64", "64-bit x86"),
-    183: ("arm64-v8a", "64-bit ARM"),
-    243: ("riscv64", "64-bit RISC-V"),
+    3: ("x86", "i686", "32-bit x86"),
+    40: ("armeabi-v7a", "armv7l", "32-bit ARM"),
+    62: ("x86_64", "x86_64", "64-bit x86"),
+    183: ("arm64-v8a", "aarch64", "64-bit ARM"),
+    243: ("riscv64", "riscv64", "64-bit RISC-V"),
 }
 
 
 def cache_folder() -> Path:
-    """Where a binary is looked for at last: ``<cache>/edgecls/benchmark_model/<ABI>/benchmark_model``."""
+    """Where a binary is looked for at last: ``<cache>/edgecls/benchmark_model/<ABI>/benchmark_model``.
+
+    For the ABI ``aarch64-linux``, our own ``edgecls_runner`` there will do as well.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(base) if base else Path.home() / ".cache") / "edgecls" / "benchmark_model"
 
@@ -44,11 +53,17 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
         _check(path, abis)
         return path
     for abi in abis:
-        path = cache_folder() / abi / "benchmark_model"
-        if path.is_file():
-            _check(path, abis)
-            return path
+        for name in ("benchmark_model", RUNNER) if abi.endswith(LINUX) else ("benchmark_model",):
+            path = cache_folder() / abi / name
+            if path.is_file():
+                _check(path, abis)
+                return path
     abi = abis[0] if abis else "arm64-v8a"
+    if abi == "aarch64" + LINUX:
+        raise DeviceMissing(
+            f"no program to measure with on {abi}",
+            fix=f"build ours: bash {Path(__file__).with_name('runner') / 'build.sh'}",
+        )
     raise DeviceMissing(
         f"no benchmark_model for {abi}",
         fix="give TensorFlow Lite's or LiteRT's benchmark tool for Android with --binary, or put it at "
@@ -56,18 +71,41 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
     )
 
 
+def library_of(program: Path) -> Path | None:
+    """The library that must lie beside our own program; None for a ``benchmark_model``.
+
+    Raises:
+        DeviceMissing: It is our program, and the library is not there.
+    """
+    if _MARK not in program.read_bytes():
+        return None
+    library = program.with_name(LIBRARY)
+    if not library.is_file():
+        raise DeviceMissing(
+            f"the program needs {LIBRARY} beside it",
+            where=str(program),
+            fix=f"bash {Path(__file__).with_name('runner') / 'build.sh'} {program.parent}",
+        )
+    return library
+
+
 def _check(path: Path, abis: tuple[str, ...]) -> None:
     with path.open("rb") as file:
-        head = file.read(20)
+        head = file.read(4096)
     if head.startswith(b"#!"):
         return  # a script around the program; the phone will say what it thinks of it
     if len(head) < 20 or not head.startswith(b"\x7fELF"):
         raise BenchUsageError("not a program for Android", where=str(path))
     machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
-    abi, name = _MACHINES.get(machine, ("", f"machine {machine}"))
-    if abis and abi not in abis and not (abi == "armeabi-v7a" and "armeabi" in abis):
+    android, linux, words = _MACHINES.get(machine, ("", "", f"machine {machine}"))
+    # The loader that a program names tells the two systems apart; without one (static) it runs on both.
+    system = "Linux" if b"/ld-linux" in head else "Android" if b"/system/bin/linker" in head else ""
+    names = ({android} if system != "Linux" else set()) | ({linux + LINUX} if system != "Android" else set())
+    if android == "armeabi-v7a":
+        names.add("armeabi")
+    if abis and not names & set(abis):
         raise BenchUsageError(
-            f"this program is for {name}, and the phone runs {', '.join(abis)}",
+            f"this program is for {words}{system and ' ' + system}, and the phone runs {', '.join(abis)}",
             where=str(path),
             fix=f"give one built for {abis[0]}",
         )

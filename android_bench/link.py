@@ -116,9 +116,10 @@ class Link:
         """Ends a program of ours that still runs on the phone, if it is really ours."""
         pid = shlex.quote(f"{self.folder}/running")
         ours = shlex.quote(self.folder)
-        # After a reboot another program may have the number: its command line must name our folder.
+        # After a reboot another program may have the number: its command line must name our folder. The shell drops
+        # the zero bytes between its words.
         self.transport.run(
-            f"if read pid < {pid}; then case $(tr '\\0' ' ' < /proc/$pid/cmdline) in "
+            f"if read pid < {pid}; then case $(cat /proc/$pid/cmdline) in "
             f"*{ours}/*) kill -9 $pid;; esac; rm -f {pid}; fi 2>/dev/null"
         )
 

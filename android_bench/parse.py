@@ -1,13 +1,18 @@
-"""Reads what the two programs called ``benchmark_model`` print: classic TFLite's and LiteRT v2's.
+"""Reads what measuring programs print: the two called ``benchmark_model`` (classic TFLite's, LiteRT v2's), and ours.
 
-They are told apart by their last lines. A figure is only given when the output says it completely: the
+The first two are told apart by their last lines. A figure is only given when the output says it completely: the
 averages are printed twice, and an output cut in the middle of a number disagrees with itself.
+
+``runner/edgecls_runner.c`` prints ``edgecls runner 1``, then lines of a name and values: ``threads``, ``init_us``,
+``first_us``, ``warmup_us`` and ``runs_us`` (each: how many, then the microseconds of every run), ``memory_kb``
+(``init=`` and ``overall=`` are growths of ``ru_maxrss``, ``peak=`` its last value), and ``end`` with the number of runs.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -25,6 +30,8 @@ _CLASSIC_2019 = re.compile(
     rf"Average inference timings in us: Warmup: {_NUMBER}, Init: {_NUMBER}, no stats: {_NUMBER}"
 )
 _LITERT = re.compile(rf"(Model initialization|Inference \(avg\)): +{_NUMBER} ms(?: \((\d+) runs\))?$")
+_RUNNER = "edgecls runner 1"
+_RUNNER_FAILS = "edgecls_runner: "
 _FAILURES = ("Benchmarking failed.", "Disallowed CPU fallback detected.")
 
 
@@ -61,7 +68,10 @@ class Operator:
 
 @dataclass(frozen=True)
 class Output:
-    """A complete, successful run. Memory in MB of 2**20 bytes; ``*_delta_mb`` are growths of ``ru_maxrss``."""
+    """A complete, successful run. Memory in MB of 2**20 bytes; ``*_delta_mb`` are growths of ``ru_maxrss``.
+
+    ``kind`` is ``"tflite"``, ``"litert"`` or ``"edgecls"``; only the last tells single runs: ``samples_ms``.
+    """
 
     kind: str
     warmup: Stat
@@ -74,6 +84,7 @@ class Output:
     delegates: tuple[str, ...] = ()
     layers: tuple[Operator, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    samples_ms: tuple[float, ...] = ()
 
     def by_type(self) -> dict[str, float]:
         """Milliseconds of each operator type over one inference, the costliest first."""
@@ -93,11 +104,12 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
     Raises:
         ParseError: With the reason: the program failed, ignored a flag, was cut off, or said nothing usable.
     """
-    raw = text.splitlines()
+    check_failure(text, exit_code)
     # Without its line end the last line may be cut inside a number.
-    whole = raw if text.endswith("\n") else raw[:-1]
+    whole = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
     lines = [_PREFIX.sub("", line) for line in whole]
-    _check_failure(raw, lines, exit_code)
+    if _RUNNER in lines:
+        return _runner(lines[lines.index(_RUNNER) :], _delegates(lines))
     stats = [_stat(line) for line in lines if line.startswith("count=")]
     if len(stats) < 2:
         raise ParseError("the output ends before the runs did" if stats else "no benchmark_model output")
@@ -107,6 +119,7 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
     first_ms = warmup.first_ms if warmup else runs.first_ms
     kind, init_ms = _summary(lines, runs)
     layers, notes = _layers(whole)
+    memory = _memory(lines)
     return Output(
         kind=kind,
         warmup=warmup or Stat(0, *[0.0] * 5),
@@ -114,17 +127,24 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
         init_ms=init_ms,
         first_ms=first_ms,
         delegates=_delegates(lines),
+        init_delta_mb=memory["init_delta_mb"],
+        overall_delta_mb=memory["overall_delta_mb"],
+        peak_mb=memory["peak_mb"],
         layers=layers,
         notes=notes,
-        **_memory(lines),
     )
 
 
-def _check_failure(raw: list[str], lines: list[str], exit_code: int | None) -> None:
+def check_failure(text: str, exit_code: int | None = 0) -> None:
+    """Raises ParseError with the reason when the program failed, as its output and exit code tell."""
+    raw = text.splitlines()
+    lines = [_PREFIX.sub("", line) for line in (raw if text.endswith("\n") else raw[:-1])]
     for line in lines:
         if "Unconsumed cmdline flags" in line:
             raise ParseError(f"the program does not know {line.split(':', 1)[-1].strip()}")
+    own = [line.removeprefix(_RUNNER_FAILS) for line in raw if line.startswith(_RUNNER_FAILS)]
     said = next((_PREFIX.sub("", line) for line in raw if line.startswith("ERROR: ")), "")
+    said = own[-1] if own else said
     if exit_code in (126, 127):
         why = "cannot be executed" if exit_code == 126 else "is not there"
         raise ParseError(f"the program {why} (exit code {exit_code})")
@@ -136,6 +156,65 @@ def _check_failure(raw: list[str], lines: list[str], exit_code: int | None) -> N
     failure = next((line for line in lines if line.startswith(_FAILURES)), "")
     if failure:
         raise ParseError(said or failure)
+
+
+def _runner(lines: list[str], delegates: tuple[str, ...]) -> Output:
+    """The output of our own program. Raises ParseError when it is torn."""
+    values = {name: rest.split() for name, _, rest in (line.partition(" ") for line in lines)}
+    try:
+        warmup, runs = (_samples(values[name]) for name in ("warmup_us", "runs_us"))
+        memory = {
+            name: int(kb) / 1024 for name, _, kb in (pair.partition("=") for pair in values["memory_kb"])
+        }
+        if int(*values["end"]) != len(runs):
+            raise ValueError
+        return Output(
+            kind="edgecls",
+            warmup=_statistics(warmup) if warmup else Stat(0, *[0.0] * 5),
+            runs=_statistics(runs),
+            init_ms=_positive(*values["init_us"]),
+            first_ms=_positive(*values["first_us"]),
+            init_delta_mb=memory["init"],
+            overall_delta_mb=memory["overall"],
+            peak_mb=memory["peak"],
+            delegates=delegates,
+            samples_ms=tuple(runs),
+        )
+    except KeyError as missing:
+        raise ParseError(f"the output ends before the runs did: no {missing}") from None
+    except (ValueError, TypeError, statistics.StatisticsError):
+        raise ParseError("the output is torn") from None
+
+
+def _samples(values: list[str]) -> list[float]:
+    """Milliseconds of a count and that many microseconds."""
+    count, *samples = values
+    if int(count) != len(samples):
+        raise ValueError
+    return [_positive(us) for us in samples]
+
+
+def _positive(us: str) -> float:
+    ms = float(us) / 1e3
+    if not 0 <= ms < math.inf:
+        raise ValueError
+    return round(ms, 6)
+
+
+def _statistics(samples: list[float]) -> Stat:
+    ordered = sorted(samples)
+    p5, p95 = (ordered[int(share * (len(ordered) - 1) + 0.5)] for share in (0.05, 0.95))
+    return Stat(
+        count=len(samples),
+        first_ms=samples[0],
+        min_ms=ordered[0],
+        max_ms=ordered[-1],
+        mean_ms=statistics.fmean(samples),
+        std_ms=statistics.pstdev(samples),
+        p5_ms=p5,
+        median_ms=statistics.median(ordered),
+        p95_ms=p95,
+    )
 
 
 def _stat(line: str) -> Stat | None:

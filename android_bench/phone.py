@@ -1,4 +1,4 @@
-"""The backend that measures on a phone: the user's ``benchmark_model``, pinned to the big cores, watched for heat."""
+"""The backend that measures on a phone: a program pushed there, pinned to the big cores, watched for heat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from android_bench.binary import find_binary
+from android_bench.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
 from android_bench.devices import Target, require_chip
 from android_bench.errors import BenchError, DeviceMissing
 from android_bench.link import Link
@@ -17,7 +17,7 @@ from android_bench.models import ModelFile
 from android_bench.parse import Output, ParseError, parse
 from android_bench.probe import State, big_mask, facts, state
 from android_bench.protocol import Listener, Loaded, Protocol, Round
-from android_bench.transport import TimedOut
+from android_bench.transport import Done, TimedOut
 
 _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0
@@ -25,13 +25,16 @@ _COOLING_STEP_S = 5.0
 _MB = 2**20
 _LEAST_S = 0.5  # over less, the ticks are too coarse to tell a load
 _TICKS = 100  # USER_HZ, the same on every Android
-# Flags that only one of the two programs knows; each warns of the other's, which counts as a failure.
+# Flags that only one of the programs knows; each warns of the others', which counts as a failure.
 _CPU_FLAGS = {
     "tflite": ("--use_xnnpack=true",),
     "litert": ("--use_cpu=true", "--use_gpu=false", "--use_npu=false"),
 }
 _PROFILE_OFF = {"tflite": ("--enable_op_profiling=false",), "litert": ("--use_profiler=false",)}
 _PROFILE_ON = {"tflite": ("--enable_op_profiling=true",), "litert": ("--use_profiler=true",)}
+_PEAK = "--report_peak_memory_footprint=true"
+_PEAK_ON = {"tflite": (_PEAK,), "litert": (_PEAK,)}
+_RUNTIMES = {"edgecls": "edgecls runner (litert)"}  # others are benchmark_model
 
 
 class PhoneBackend:
@@ -39,7 +42,7 @@ class PhoneBackend:
 
     Args:
         target: What ``--device`` named; a profile in it must be this phone's.
-        binary: The user's ``benchmark_model``, see ``binary.find_binary``.
+        binary: The program that measures, see ``binary.find_binary``.
         profile: Whether to time the operators too, in a run of their own.
         on_event: Called with ``cool`` events while a hot phone is waited for.
 
@@ -63,6 +66,10 @@ class PhoneBackend:
         self.clusters = self.last.clusters()
         self.known = self.facts.profile(self.clusters)
         self.notes: list[str] = []
+        self._there: dict[str, str] = {}  # models by their hash, and where they are
+        self._refused: dict[
+            int, str
+        ] = {}  # affinity masks, and why the phone does not set them; "" when it does
         require_chip(target, self.facts.chips(self.clusters), self.facts.soc or self.facts.platform)
         if not self.clusters and self.known:
             self.clusters = self.known.clusters
@@ -70,9 +77,13 @@ class PhoneBackend:
         self.cores = self.facts.cores
         # A phone is never idle: a core's worth of eight is what its own services take.
         self.foreign_limit = max(0.5, 0.125 * self.cores)
-        self.kind = ""
-        self.program = f"{link.folder}/benchmark_model"
         self.binary = find_binary(binary, self.facts.abis)
+        library = library_of(self.binary)
+        if library:
+            link.push(library, f"{link.folder}/{LIBRARY}")
+        self.ours = library is not None
+        self.kind = "edgecls" if self.ours else ""  # of the others the first output tells
+        self.program = f"{link.folder}/{RUNNER if self.ours else 'benchmark_model'}"
         link.push(self.binary, self.program, mode=0o755)
 
     def describe(self) -> dict[str, Any]:
@@ -90,7 +101,7 @@ class PhoneBackend:
             "memory_mb": self.facts.memory_mb,
             "abis": list(self.facts.abis),
             "machine": self.facts.abis[0] if self.facts.abis else "",
-            "os": f"Android {self.facts.android}".strip(),
+            "os": "Linux" if _is_linux(self.facts.abis) else f"Android {self.facts.android}".strip(),
             "program": self.kind,
             "notes": self.notes,
         }
@@ -105,9 +116,42 @@ class PhoneBackend:
 
     def open(self, model: ModelFile, threads: int, seed: int) -> PhoneRunner:
         """Puts the model on the phone unless it is there."""
-        remote = f"{self.link.folder}/{model.sha256[:16]}.tflite"
-        self.link.push(model.path, remote, sha256=model.sha256)
-        return PhoneRunner(self, remote, threads)
+        return PhoneRunner(self, self.push(model), threads)
+
+    def push(self, model: ModelFile) -> str:
+        """Where the model is on the phone, once it is there."""
+        if model.sha256 not in self._there:
+            remote = f"{self.link.folder}/{model.sha256[:16]}.tflite"
+            self.link.push(model.path, remote, sha256=model.sha256)
+            self._there[model.sha256] = remote
+        return self._there[model.sha256]
+
+    def refuses(self, mask: int) -> str:
+        """Why the phone does not let us pin a program to these cores; empty when it does."""
+        if mask not in self._refused:
+            done = self.link.run(f"taskset {mask:x} true")
+            said = done.output.strip().splitlines()
+            self._refused[mask] = (said[-1] if said else f"exit code {done.code}") if done.code else ""
+        return self._refused[mask]
+
+    def run(self, command: str, timeout_s: float) -> Done:
+        """Runs the program; ``command`` is the line that starts it, ``self.program`` with flags.
+
+        Raises:
+            DeviceMissing: The phone cannot execute it, or is gone.
+            BenchError: It did not end in time, and was ended.
+        """
+        try:
+            done = self.link.run(command, timeout_s)
+        except TimedOut:
+            raise BenchError(
+                f"the program did not end within {timeout_s:.0f} s; it was ended", where=self.link.where
+            ) from None
+        if done.code in (126, 127):
+            why = "does not execute" if done.code == 126 else "has no longer"
+            fix = "the storage may forbid it, or a library is missing; try another build of the program"
+            raise DeviceMissing(f"the phone {why} {self.program}", where=self.link.where, fix=fix)
+        return done
 
     def settle(self) -> bool:
         """A pause for what disturbed us; cooling down is done before each round anyway."""
@@ -145,13 +189,13 @@ class PhoneRunner:
             # Which of the two programs it is, only its output tells; these flags both know.
             self._phone.kind = self._run(once, _LOAD_TIMEOUT_S, kind="")[0].kind
         kind = self._phone.kind
-        off = _PROFILE_OFF[kind]
-        memory = self._run((*once, *off, "--report_peak_memory_footprint=true"), _LOAD_TIMEOUT_S, kind)[0]
+        off, peak = _PROFILE_OFF.get(kind, ()), _PEAK_ON.get(kind, ())
+        memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind)[0]
         self._peak = None if memory.peak_mb is None else round(memory.peak_mb * _MB)
-        if kind == "tflite" and "XNNPACK" not in memory.delegates:
+        if kind != "litert" and "XNNPACK" not in memory.delegates:
             self._notes.append("asked for XNNPACK, and the program does not say that it was used")
         details: dict[str, Any] = {
-            "runtime": f"benchmark_model ({kind})",
+            "runtime": _RUNTIMES.get(kind, f"benchmark_model ({kind})"),
             "mask": None if self._mask is None else f"{self._mask:02x}",
             "delegates": list(memory.delegates),
         }
@@ -163,7 +207,7 @@ class PhoneRunner:
                 "--min_secs=0",
                 "--max_secs=150",
             )
-            profile = self._run((*run, *_PROFILE_ON[kind]), _LOAD_TIMEOUT_S, kind)[0]
+            profile = self._run((*run, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind)[0]
             details["profile"] = {
                 "by_type_ms": profile.by_type(),
                 "layers": [dataclasses.asdict(layer) for layer in profile.layers],
@@ -185,14 +229,14 @@ class PhoneRunner:
         )
         kind = self._phone.kind
         limit = 2 * protocol.max_s + _SLACK_S
-        out, foreign = self._run((*counts, *_PROFILE_OFF[kind]), limit, kind)
+        out, foreign = self._run((*counts, *_PROFILE_OFF.get(kind, ())), limit, kind)
         self._phone.last = after = state(self._link)
         every = self._mask or (1 << self._phone.cores) - 1
         throttled = after.thermal_status and f"the phone throttles (thermal status {after.thermal_status})"
         growth = out.overall_delta_mb
         return Round(
-            samples_ms=[],
-            stat=out.runs,
+            samples_ms=list(out.samples_ms),
+            stat=None if out.samples_ms else out.runs,
             warmup_runs=out.warmup.count,
             foreign_cores=foreign,
             seconds=round(out.runs.mean_ms * out.runs.count / 1e3, 4),
@@ -211,10 +255,7 @@ class PhoneRunner:
             if self._phone.cores > 1:
                 self._notes.append("not pinned: the cores' clocks are not known")
             return
-        done = self._link.run(f"taskset {self._mask:x} true")
-        if done.code:
-            said = done.output.strip().splitlines()
-            reason = said[-1] if said else f"exit code {done.code}"
+        if reason := self._phone.refuses(self._mask):
             self._notes.append(f"not pinned: taskset {self._mask:x} failed ({reason})")
             self._mask = None
 
@@ -233,21 +274,16 @@ class PhoneRunner:
             f"echo @@; {stat}; echo @@; {self._link.guarded(pin + program)}; code=$?; "
             f"echo; echo @@; times; {stat}; exit $code"
         )
-        try:
-            done = self._link.run(command, timeout_s)
-        except TimedOut:
-            raise BenchError(
-                f"the program did not end within {timeout_s:.0f} s; it was ended", where=self._link.where
-            ) from None
+        done = self._phone.run(command, timeout_s)
         _, begin, output, end = (*done.output.split("@@\n"), "", "", "")[:4]
-        if done.code in (126, 127):
-            why = "does not execute" if done.code == 126 else "has no longer"
-            fix = "the storage may forbid it, or a library is missing; try another build of the program"
-            raise DeviceMissing(f"the phone {why} {self._phone.program}", where=self._link.where, fix=fix)
         try:
             return parse(output, done.code), _foreign_cores(begin, end)
         except ParseError as error:
             raise ParseError(error.what, where=error.where) from None
+
+
+def _is_linux(abis: tuple[str, ...]) -> bool:
+    return bool(abis) and abis[0].endswith(LINUX)
 
 
 def _hot(now: State, limit_c: float) -> str:

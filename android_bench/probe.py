@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from android_bench.binary import LINUX
 from android_bench.entries import Cluster, Profile, profiles
 from android_bench.link import Link
 
@@ -22,6 +23,7 @@ _FACTS = {
     "cpuinfo": "cat /proc/cpuinfo",
     "memory": "head -n 1 /proc/meminfo",
     "possible": f"cat {_CPU}/possible",
+    "system": "uname -sm",
 }
 _STATE = {
     "freq": f"grep -H . {_FREQ}/cpuinfo_max_freq {_FREQ}/scaling_max_freq {_FREQ}/scaling_cur_freq "
@@ -82,7 +84,10 @@ class State:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the phone is: names as it tells them, ABIs in its order of preference, number of cores."""
+    """What the phone is: names as it tells them, ABIs in its order of preference, number of cores.
+
+    A computer with Linux and no Android has one ABI, such as ``aarch64-linux``.
+    """
 
     name: str
     soc: str
@@ -127,9 +132,12 @@ def facts(link: Link) -> Facts:
     highest = re.search(r"(\d+)\s*$", said["possible"])
     memory = re.search(r"(\d+) kB", said["memory"])
     maker, model = (props.get(f"ro.product.{key}", "") for key in ("manufacturer", "model"))
+    kernel, _, machine = said["system"].strip().partition(" ")
     abis = props.get("ro.product.cpu.abilist") or props.get("ro.product.cpu.abi") or ""
+    if not abis and kernel == "Linux" and machine:
+        abis = machine + LINUX
     return Facts(
-        name=f"{maker} {model}".strip() or "Android device",
+        name=f"{maker} {model}".strip() or ("Linux computer" if abis.endswith(LINUX) else "Android device"),
         soc=props.get("ro.soc.model", ""),
         platform=props.get("ro.board.platform", ""),
         android=props.get("ro.build.version.release", ""),

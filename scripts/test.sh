@@ -10,10 +10,16 @@ if [ "$(cat .cache/packages/.downloaded 2>/dev/null)" != "$(sha256sum < tests/pa
     sha256sum < tests/packages.txt > .cache/packages/.downloaded
 fi
 
-# The tests of our ADB transport also talk to Debian's adb; without it they are skipped and say so.
-if ! command -v adb > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    (apt-get -qq update && apt-get -qq install -y --no-install-recommends adb) > /dev/null 2>&1 \
-        || echo "setup: adb could not be installed; its tests are skipped" >&2
+# The tests of phones also talk to Debian's adb and run ARM programs; without these they are skipped and say so.
+packages=""
+for pair in adb:adb qemu-aarch64-static:qemu-user-static proot:proot \
+    aarch64-linux-gnu-gcc:"gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; do
+    command -v "${pair%%:*}" > /dev/null || packages="$packages ${pair#*:}"
+done
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    # shellcheck disable=SC2086
+    (apt-get -qq update && apt-get -qq install -y --no-install-recommends $packages) > /dev/null 2>&1 \
+        || echo "setup: not installed, their tests are skipped:$packages" >&2
 fi
 
 ruff check .

@@ -210,10 +210,11 @@ class Adbd(_Threaded):
     """The daemon of a phone. ``cut_after`` bytes more, the link breaks, once, and nobody answers for ``gone_s``."""
 
     def __init__(
-        self, root: Path, *, auth: bool = True, answer: str = "accept", maxdata: int = 1 << 20
+        self, phone: Path | Phone, *, auth: bool = True, answer: str = "accept", maxdata: int = 1 << 20
     ) -> None:
         super().__init__()
-        self.phone, self.auth, self.answer, self.maxdata = Phone(root), auth, answer, maxdata
+        self.phone = phone if isinstance(phone, Phone) else Phone(phone)
+        self.auth, self.answer, self.maxdata = auth, answer, maxdata
         self.keys: list[bytes] = []
         self.asked = self.connections = self.cuts = 0
         self.cut_after: int | None = None

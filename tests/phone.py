@@ -144,17 +144,25 @@ class Phone:
         elif service.startswith("sync:"):
             await self._sync(stream)
 
+    def argv(self, command: str) -> list[str]:
+        """The program and its arguments that run a command as the phone's shell would."""
+        own = rf"{self.root}/\1"
+        return [
+            "/bin/sh",
+            "-c",
+            re.sub(r"(?<![\w.])/(data|sys|proc/cpuinfo|proc/meminfo|proc/stat)\b", own, command),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"}
+
     async def _shell(self, command: str, stream: Any) -> None:
         self.commands.append(command)
         if self.silent and re.search(self.silent, command):
             await asyncio.sleep(3600)
-        command = re.sub(
-            r"(?<![\w.])/(data|sys|proc/cpuinfo|proc/meminfo|proc/stat)\b", rf"{self.root}/\1", command
-        )
         process = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, start_new_session=True, cwd=self.root,
-            env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"},
+            *self.argv(command), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL, start_new_session=True, cwd=self.root, env=self.environment(),
         )  # fmt: skip
         self.processes.append(process)
         assert process.stdout is not None

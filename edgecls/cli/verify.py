@@ -7,18 +7,36 @@ from pathlib import Path
 import click
 
 from edgecls.cli.common import cli_command, judge_ladder, run_argument
+from edgecls.cli.completers import complete_device
 from edgecls.cli.show import show_verify
 from edgecls.console import Console
+from edgecls.errors import GateError
 
 
-@cli_command("edgecls verify", "edgecls verify mv3_ssld --images photos/")
+@cli_command(
+    "edgecls verify",
+    "edgecls verify mv3_ssld --images photos/",
+    "edgecls verify --device 192.168.1.7:5555 --binary edgecls_runner",
+)
 @run_argument
 @click.option(
     "--images",
     type=click.Path(exists=True, path_type=Path),
     help="A folder of photos to compare on; default: the run's own data.",
 )
-def command(console: Console, run: str | None, images: Path | None) -> None:
+@click.option(
+    "--device",
+    shell_complete=complete_device,
+    help="Also compare the files on this device with those here (exit code 4 if they differ).",
+)
+@click.option(
+    "--binary",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="edgecls_runner for the device.  [env: EDGECLS_BENCHMARK_MODEL]",
+)
+def command(
+    console: Console, run: str | None, images: Path | None, device: str | None, binary: Path | None
+) -> None:
     """Compare keras, qat and tflite on real images: the parity ladder, operations, delegate partitions.
 
     RUN is a run folder or a run's name; without it the newest run is taken.
@@ -30,5 +48,12 @@ def command(console: Console, run: str | None, images: Path | None) -> None:
         from edgecls import workflow
 
         result = workflow.verify(found, console, images=images)
+        if device:
+            from edgecls.workflow.on_device import verify_on_device
+
+            result = verify_on_device(found, console, device, images=images, binary=binary)
         console.emit(result, show_verify)
-    judge_ladder(result, found)
+    judge_ladder({"rungs": [r for r in result["rungs"] if "device" not in r]}, found)
+    failed = [r["name"] for r in result["rungs"] if r.get("ok") is False]
+    if device and failed:
+        raise GateError(f"not equal: {', '.join(failed)}", where=str(found.path), fix="see verify.json")

@@ -34,7 +34,15 @@ class Runner:
             self.interpreter.set_tensor(self.input["index"], image[None].astype(self.input["dtype"]))
             self.interpreter.invoke()
             logits.append(self.interpreter.get_tensor(self.output["index"])[0])
-        result = np.stack(logits)
+        return self.real(np.stack(logits))
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Real-valued logits [N, classes] of the bytes of N outputs, wherever they were computed."""
+        values = np.frombuffer(data, self.output["dtype"])
+        return self.real(values.reshape(-1, *self.output["shape"][1:]))
+
+    def real(self, result: np.ndarray) -> np.ndarray:
+        """Outputs as they are in the file, as float32."""
         if result.dtype == np.float32:
             return result
         scale, zero = self.output["quantization"]

@@ -3,6 +3,7 @@
     float.keras = model_fp32.tflite     the converter and the runtime's float kernels
     qat.keras   = model_int8.tflite     training has seen the arithmetic of the file
     float.keras ~ model_int8.tflite     what quantization costs
+    model.tflite = model.tflite on a phone      the kernels of its processor
 
 Every .tflite runs in one runtime (ai_edge_litert with XNNPACK): kernels of different runtimes differ by a few steps.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from edgecls.errors import UsageError
 from edgecls.export import inspect
+from edgecls.export.inspect import output_step
 
 BATCH = 20
 FLOAT_LIMIT = 1e-4  # of the logits' range
@@ -58,7 +60,7 @@ def ladder(
         rungs.append(_float_rung(logits["float"], logits["fp32"], f"float.keras = {Path(fp32).name}"))
     if int8:
         run = inspect.runner(int8)
-        small, step, name = run(images), inspect.output_step(int8), Path(int8).name
+        small, step, name = run(images), output_step(int8), Path(int8).name
         if qat_model:
             rungs.append(_step_rung(logits["qat"], small, step, f"qat.keras = {name}"))
         if float_model:
@@ -73,6 +75,27 @@ def ladder(
     if fp32 and int8:
         result["size_ratio"] = round(files[Path(int8).name]["bytes"] / files[Path(fp32).name]["bytes"], 4)
     return result
+
+
+def device_rung(
+    path: str | Path, runner: inspect.Runner, images: np.ndarray, answer: bytes, device: str
+) -> dict[str, Any]:
+    """Compare what a file computes here with what it computed on a device.
+
+    Args:
+        path: The file; ``runner`` runs it here.
+        images: uint8 [N, size, size, 3].
+        answer: The bytes of its N outputs on the device.
+        device: The device's name.
+
+    Returns:
+        A rung of verify.json with ``device``. int8 files may differ by ``STEP_LIMIT`` steps, others by ``FLOAT_LIMIT``
+        of the logits' range, so classes differ only where two are that close.
+    """
+    here, there = runner(images), runner.decode(answer)
+    name, step = f"{Path(path).name} = {Path(path).name} on {device}", output_step(path)
+    rung = _step_rung(here, there, step, name) if step else _float_rung(here, there, name)
+    return rung | {"device": device}
 
 
 def _keras(model: keras.Model, images: np.ndarray) -> np.ndarray:

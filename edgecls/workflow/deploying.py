@@ -84,9 +84,8 @@ def verify(run: Run, console: Console, images: Path | None = None) -> dict[str, 
     Raises:
         MissingError: The run is not quantized yet.
     """
-    names = {"float": "float.keras", "qat": "qat.keras", "fp32": TFLITE["fp32"], "int8": TFLITE["int8"]}
-    paths = {kind: run.require(name, fix="make it with: edgecls quantize") for kind, name in names.items()}
-    inputs = paths | {"images": str(images), "split": read_json(run.file("split.json"))}
+    paths = ladder_files(run)
+    inputs = ladder_inputs(run, paths, images)
     run_stage(run, console, "verify", inputs, ["verify.json"], partial(_climb, run, console, paths, images))
     return read_json(run.file("verify.json"))
 
@@ -168,10 +167,26 @@ def _convert(run: Run, source: str, precision: Precision) -> dict[str, Any]:
     return {"bytes": path.stat().st_size}
 
 
+def ladder_files(run: Run) -> dict[str, Path]:
+    """The networks and files that the ladder compares: ``float``, ``qat``, ``fp32``, ``int8``."""
+    names = {"float": "float.keras", "qat": "qat.keras", "fp32": TFLITE["fp32"], "int8": TFLITE["int8"]}
+    return {kind: run.require(name, fix="make it with: edgecls quantize") for kind, name in names.items()}
+
+
+def ladder_inputs(run: Run, paths: dict[str, Path], images: Path | None) -> dict[str, Any]:
+    """What the stamp of ``verify`` is made from."""
+    return paths | {"images": str(images), "split": read_json(run.file("split.json"))}
+
+
+def ladder_pixels(run: Run, console: Console, images: Path | None) -> np.ndarray:
+    """What the ladder is climbed on, uint8 [N, S, S, 3]: photos of a folder, or 200 of the training images."""
+    return _pixels_of_folder(run, images) if images else _pixels_of_training(run, console)
+
+
 def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | None) -> dict[str, Any]:
     from edgecls.export.verify import ladder
 
-    pixels = _pixels_of_folder(run, images) if images else _pixels_of_training(run, console)
+    pixels = ladder_pixels(run, console, images)
     networks = {kind: load_network(paths[kind]) for kind in ("float", "qat")}
     result = ladder(pixels, networks["float"], paths["fp32"], networks["qat"], paths["int8"])
     write_json(run.file("verify.json"), result)

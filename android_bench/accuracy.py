@@ -1,0 +1,102 @@
+"""What a model computes on a phone: the raw outputs for given inputs, to compare with another computer's."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from android_bench.devices import resolve
+from android_bench.errors import BenchError, BenchUsageError
+from android_bench.link import open_link
+from android_bench.models import ModelFile, find_models
+from android_bench.parse import ParseError, check_failure
+from android_bench.phone import PhoneBackend
+from android_bench.protocol import Listener
+
+_START_S = 60.0
+_INFERENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``device``: the phone's name and chip; ``outputs``: the bytes of each model's outputs, input after input."""
+
+    device: str
+    outputs: tuple[bytes, ...]
+
+
+def outputs(
+    cases: Sequence[tuple[str | Path, bytes, int]],
+    device: str,
+    *,
+    binary: str | Path | None = None,
+    threads: int = 1,
+    on_event: Listener | None = None,
+) -> Answers:
+    """Runs models on a phone, batch 1, with our own program there.
+
+    Args:
+        cases: For each model its file, the bytes of all its inputs one after the other, and how many these are.
+        device: What ``--device`` may be, but not ``host``.
+        binary: ``edgecls_runner`` for the phone; None: as ``binary.find_binary`` finds it.
+        threads: Of the runtime.
+        on_event: Called with ``authorize`` when the phone asks whether to trust this computer.
+
+    Raises:
+        BenchUsageError: The device is this computer, a file is none of TFLite, or the program tells no outputs.
+        DeviceMissing: The phone, its space, or the program is missing.
+        BenchError: The program does not load or run a model.
+    """
+    models = find_models([path for path, _, _ in cases])
+    target = resolve(device)
+    if target.kind == "host":
+        raise BenchUsageError("the outputs of this computer are what a phone's are compared with")
+    link = open_link(target, on_auth=lambda: on_event({"event": "authorize"}) if on_event else None)
+    try:
+        phone = PhoneBackend(link, target, binary, on_event=on_event)
+        if not phone.ours:
+            raise BenchUsageError(
+                "this program tells no outputs, only times",
+                where=str(phone.binary),
+                fix="give --binary edgecls_runner, which android_bench/runner/build.sh builds",
+            )
+        said = phone.describe()
+        answers = [
+            _compute(phone, model, data, count, threads)
+            for model, (_, data, count) in zip(models, cases, strict=True)
+        ]
+        return Answers(f"{said['name']} ({said['cpu']})" if said["cpu"] else said["name"], tuple(answers))
+    finally:
+        link.close()
+
+
+def _compute(phone: PhoneBackend, model: ModelFile, data: bytes, count: int, threads: int) -> bytes:
+    link, remote = phone.link, phone.push(model)
+    given = f"{link.folder}/{hashlib.sha256(data).hexdigest()[:16]}.inputs"
+    result = f"{link.folder}/outputs"
+    flags = {"graph": remote, "num_threads": threads, "input": given, "output": result}
+    program = " ".join([phone.program, *(shlex.quote(f"--{name}={value}") for name, value in flags.items())])
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "inputs"
+        local.write_bytes(data)
+        link.push(local, given)
+    try:
+        done = phone.run(link.guarded(program), _START_S + count * _INFERENCE_S)
+        try:
+            check_failure(done.output, done.code)
+        except ParseError as error:
+            raise BenchError(f"{model.name}: {error.what}", where=link.where) from None
+        told = re.search(rf"^outputs (\d+) bytes\nend {count}$", done.output, re.MULTILINE)
+        answer = link.read(result) if told else b""
+        if told is None or len(answer) != int(told[1]):
+            raise BenchError(f"{model.name}: the phone did not compute {count} outputs", where=link.where)
+        return answer
+    finally:
+        with contextlib.suppress(BenchError):
+            link.run(f"rm -f {shlex.quote(given)} {shlex.quote(result)}")

@@ -1,0 +1,62 @@
+"""The ladder's last rungs: a run's files on a phone, compared with the same files here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgecls.console import Console
+from edgecls.files import read_json, write_json
+from edgecls.quiet import import_tensorflow
+from edgecls.run import Run
+from edgecls.workflow.deploying import TFLITE, ladder_files, ladder_inputs, ladder_pixels
+
+
+def verify_on_device(
+    run: Run, console: Console, device: str, images: Path | None = None, binary: Path | None = None
+) -> dict[str, Any]:
+    """Compare what the run's files compute on a phone with what they compute here, on the images of the ladder.
+
+    The rungs are added to ``verify.json``, in place of those that were measured on this device before.
+
+    Args:
+        device: What ``bench`` takes, but not ``host``.
+        images: As for ``verify``, which must have been run with the same before.
+        binary: ``edgecls_runner`` for the device; None: where ``bench`` finds it.
+
+    Returns:
+        The content of ``verify.json``; the rungs of a phone have a ``device``.
+
+    Raises:
+        android_bench.BenchError: The device or its program cannot be used; see ``android_bench.accuracy.outputs``.
+    """
+    from android_bench.accuracy import outputs
+
+    import_tensorflow()
+    from edgecls.export import inspect
+    from edgecls.export.verify import device_rung
+
+    paths = ladder_files(run)
+    files = [path for kind, path in paths.items() if kind in TFLITE]
+    here = [inspect.runner(path) for path in files]
+    pixels = ladder_pixels(run, console, images)
+    cases = [
+        (path, pixels.astype(runner.input["dtype"]).tobytes(), len(pixels))
+        for path, runner in zip(files, here, strict=True)
+    ]
+    answers = outputs(cases, device, binary=binary, on_event=lambda event: _tell(console, event))
+    rungs = [
+        device_rung(path, runner, pixels, answer, answers.device)
+        for path, runner, answer in zip(files, here, answers.outputs, strict=True)
+    ]
+    result = read_json(run.file("verify.json"))
+    result["rungs"] = [r for r in result["rungs"] if r.get("device") != answers.device] + rungs
+    stage = run.stage("verify", ladder_inputs(run, paths, images), ["verify.json"])
+    write_json(run.file("verify.json"), result)
+    stage.finish(**stage.figures)  # the rungs below are as they were
+    return result
+
+
+def _tell(console: Console, event: dict[str, Any]) -> None:
+    if event["event"] == "authorize":
+        console.log("accept the USB debugging prompt on the phone")
