@@ -123,6 +123,7 @@ class Teacher(Section):
     dropout: Fraction | None = Field(
         default=None, description="drop rate before the classifier; null: the network's own"
     )
+    acnet: bool = Field(default=False, description="as model.acnet")
     train: Train | None = Field(default=None, description="fine-tuning of the teacher; null: none")
 
 

@@ -208,6 +208,7 @@ def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict
 def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: Console) -> keras.Model:
     """A network that takes the recipe's pixels, with the weights the recipe names."""
     import edgecls
+    from edgecls.reparam import asymmetric
 
     size = recipe_preprocess(recipe).size
     if section.input_size not in (None, size):
@@ -225,10 +226,14 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
         mean=section.mean,
         std=section.std,
     )
+    plain = True
     if section.weights:
-        console.log(f"{section.name}: {edgecls.load_weights(model, section.weights)}")
-    if getattr(section, "acnet", False):
-        from edgecls.reparam import asymmetric
-
-        model = asymmetric(model, loaded=section.weights is not None)
-    return model
+        try:
+            loaded = edgecls.load_weights(model, section.weights)
+        except UsageError:
+            if not section.acnet:
+                raise
+            model, plain = asymmetric(model), False  # they may come from a run that had the branches, too
+            loaded = edgecls.load_weights(model, section.weights)
+        console.log(f"{section.name}: {loaded}")
+    return asymmetric(model, loaded=section.weights is not None) if section.acnet and plain else model
