@@ -16,6 +16,7 @@ CORE = [
     "pydantic>=2.7",
     "PyYAML>=6",
     "numpy>=1.26",
+    "h5py>=3.10",
     "pillow>=10",
     "matplotlib>=3.8",
     "jinja2>=3.1",

@@ -277,7 +277,9 @@ def test_convert(call, small, tmp_path):
     expect = edgecls.build_model(SMALL, 7, 64, tmp_path / "w.pdparams", include_preprocessing=True)
     assert np.array_equal(model.predict_on_batch(images), expect.predict_on_batch(images))
 
-    code, out, _ = call("w.pdparams", "--model", SMALL, "--classes", "3", "-o", "out/three.keras")
+    code, out, _ = call(
+        "w.pdparams", "--model", SMALL, "--input-size", "64", "--classes", "3", "-o", "out/three.keras"
+    )
     assert code == 0 and "mismatched: 2\n  fc.weight: (1280, 7)" in out and "left fresh" in out
     assert zipfile.is_zipfile(tmp_path / "out" / "three.keras")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "w.keras", "w.pdparams"]

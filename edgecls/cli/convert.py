@@ -63,8 +63,8 @@ def command(
 
 def _text(result: Mapping[str, Any]) -> str:
     lines = [f"loaded: {result['loaded']} arrays"]
-    for what in ("missing", "mismatched", "unexpected"):
-        names = result[what]
+    for what in ("missing", "mismatched", "unexpected", "unused"):
+        names = result.get(what, [])
         lines += [f"{what}: {len(names)}", *(f"  {name}" for name in names[:SHOWN])] if names else []
         if len(names) > SHOWN:
             lines.append(f"  ... and {len(names) - SHOWN} more")

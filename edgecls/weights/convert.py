@@ -39,8 +39,8 @@ def convert(
         dry_run: Do all but write.
 
     Returns:
-        ``{"schema": "edgecls.convert/1", "model", "classes", "source", "output", "bytes", "loaded", "missing",
-        "mismatched", "unexpected"}``; ``bytes`` is None where nothing was written.
+        ``{"schema": "edgecls.convert/1", "model", "classes", "source", "output", "bytes", "loaded"}`` and the lists of
+        a ``LoadReport``; ``loaded`` is how many arrays, ``bytes`` is None where nothing was written.
 
     Raises:
         edgecls.errors.EdgeclsError: The weights cannot be had, do not fit, or the disk is full.
@@ -68,10 +68,8 @@ def convert(
         "source": source,
         "output": str(path),
         "bytes": None if dry_run else path.stat().st_size,
+        **vars(report),
         "loaded": len(report.loaded),
-        "missing": report.missing,
-        "mismatched": report.mismatched,
-        "unexpected": report.unexpected,
     }
 
 
