@@ -1,10 +1,11 @@
-"""Is a measurement slower than an earlier one, by more than is allowed?"""
+"""Two measurements side by side: is one slower by more than is allowed, is one faster, and how sure is that?"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from android_bench import stats
 from android_bench.errors import BenchError, BenchUsageError
 
 
@@ -69,3 +70,50 @@ def check(document: dict[str, Any], baseline: dict[str, Any], allowed: float) ->
             where=f"{worst['model']}, {worst['threads']} thread{'s' * (worst['threads'] != 1)}",
         )
     return rows
+
+
+def duel(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Is B faster than A, by how much, and how sure is that?
+
+    Args:
+        a: A document of bench.json.
+        b: Another; results are matched by model name and thread count, or by thread count alone where each document
+            has a single model.
+
+    Returns:
+        ``schema``, ``a`` and ``b`` (device and start of each), ``notes`` (what makes them hard to compare) and
+        ``pairs``: ``model threads a_ms b_ms`` and what ``stats.compare`` tells: ``ratio`` (B / A: 0.8 means that B
+        needs 20 % less time), its ``ci95``, ``sure`` (share of resamples in which B is faster) and ``verdict``.
+
+    Raises:
+        BenchUsageError: The documents have nothing in common.
+    """
+    measured = [[r for r in d["results"] if r["status"] != "failed"] for d in (a, b)]
+    names = [{r["model"] for r in rows} for rows in measured]
+    alone = names[0] != names[1] and len(names[0]) == len(names[1]) == 1
+    found = {("" if alone else r["model"], r["threads"]): r for r in measured[0]}
+    pairs = []
+    for new in measured[1]:
+        old = found.get(("" if alone else new["model"], new["threads"]))
+        if old is not None:
+            model = f"{old['model']} / {new['model']}" if alone else new["model"]
+            figures = {"a_ms": old["median_ms"], "b_ms": new["median_ms"]}
+            result = stats.compare(_rounds(old), _rounds(new))
+            pairs.append({"model": model, "threads": new["threads"], **figures, **result})
+    if not pairs:
+        raise BenchUsageError("the two have no model and thread count in common", where="--compare")
+    notes = []
+    if a["device"].get("cpu") != b["device"].get("cpu"):
+        notes.append(f"the devices differ: {a['device'].get('cpu')}, {b['device'].get('cpu')}")
+    if doubtful := [r["model"] for rows in measured for r in rows if r["status"] == "unsure"]:
+        notes.append(f"marked unsure when they were measured: {', '.join(dict.fromkeys(doubtful))}")
+    about = [
+        {"device": d["device"].get("name"), "cpu": d["device"].get("cpu"), "started": d["started"]}
+        for d in (a, b)
+    ]
+    return {"schema": "android_bench.compare/1", "a": about[0], "b": about[1], "notes": notes, "pairs": pairs}
+
+
+def _rounds(result: dict[str, Any]) -> list[list[float]]:
+    """The runs of the rounds used; only the medians of rounds of which no single run is known."""
+    return [r["samples_ms"] or [r["median_ms"]] for r in result["rounds"] if r["used"]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from android_bench.errors import BenchUsageError, DeviceMissing
+from android_bench.errors import DeviceMissing
 
 VARIABLE = "EDGECLS_BENCHMARK_MODEL"
 RUNNER, LIBRARY = "edgecls_runner", "libLiteRt.so"
@@ -41,15 +41,15 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
         abis: The phone's, the preferred one first.
 
     Raises:
-        BenchUsageError: The named file does not exist, is no program, or is for another kind of processor.
-        DeviceMissing: No program was named and none is in the cache.
+        DeviceMissing: No program was named and none is in the cache; or the named one does not exist, is no program,
+            or is for another kind of processor.
     """
     named = binary or os.environ.get(VARIABLE)
     if named:
         path = Path(named)
         if not path.is_file():
             where = f"--binary {path}" if binary else f"{VARIABLE}={path}"
-            raise BenchUsageError("no such program", where=where)
+            raise DeviceMissing("no such program", where=where)
         _check(path, abis)
         return path
     for abi in abis:
@@ -95,7 +95,7 @@ def _check(path: Path, abis: tuple[str, ...]) -> None:
     if head.startswith(b"#!"):
         return  # a script around the program; the phone will say what it thinks of it
     if len(head) < 20 or not head.startswith(b"\x7fELF"):
-        raise BenchUsageError("not a program for Android", where=str(path))
+        raise DeviceMissing("not a program for Android", where=str(path))
     machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
     android, linux, words = _MACHINES.get(machine, ("", "", f"machine {machine}"))
     # The loader that a program names tells the two systems apart; without one (static) it runs on both.
@@ -104,7 +104,7 @@ def _check(path: Path, abis: tuple[str, ...]) -> None:
     if android == "armeabi-v7a":
         names.add("armeabi")
     if abis and not names & set(abis):
-        raise BenchUsageError(
+        raise DeviceMissing(
             f"this program is for {words}{system and ' ' + system}, and the phone runs {', '.join(abis)}",
             where=str(path),
             fix=f"give one built for {abis[0]}",

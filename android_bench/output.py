@@ -1,22 +1,5 @@
-"""bench.json and CSV: written to a temporary name, then renamed, so no reader meets half a file.
-
-bench.json, schema ``android_bench/1`` (a field may be added within a version, never change its meaning):
-
-- ``device``: what was measured on; ``protocol``: how (counts, seconds, rounds, limits, seed);
-  ``started``: UTC time; ``complete``: false when interrupted; ``before`` and ``after``: load and clocks.
-- ``results``: one entry per model and thread count. Latencies ``*_ms`` are in ms over the runs of the rounds
-  used, ``n`` their number, ``ci95_ms`` the interval of the median (see ``stats``); ``init_ms`` loading and
-  preparing, ``first_ms`` the first inference; ``peak_mb`` the peak of memory above what the process had before
-  loading, ``peak_total_mb`` with it (MB = 2**20 bytes); ``status`` is ``ok``, ``unsure`` (figures to be
-  distrusted) or ``failed`` (figures null), and ``why`` says why.
-- ``results[].rounds``: every round that was measured, used or not: ``median_ms``, ``n``, ``used``, ``why`` not,
-  ``foreign_cores`` (other programs' load), ``wait`` (share of the time in which our threads were ready but not
-  running), ``switches`` (involuntary context switches), ``samples_ms`` (at most 1024, evenly thinned).
-- On a phone: ``device`` has its SoC, clusters, ABIs and Android version; ``before`` and ``after``, also of each round,
-  have temperatures, clocks, their caps, governors and battery. Its program tells no single runs: ``samples_ms`` is
-  empty, a round's ``stat`` is what it told, ``p90_ms`` and ``p99_ms`` are null, ``p95_ms`` is given, and ``ci95_ms``
-  comes from the rounds' medians alone. ``mask`` is the affinity mask in hex (null: not pinned), ``runtime`` which
-  program it is, ``delegates`` what it says that it used, ``profile`` the operators' times where asked for.
+"""bench.json, CSV and Paddle-Lite's text table: written to a temporary name, then renamed, so no reader meets half a
+file. The schema of bench.json is described in ``docs/bench.md``.
 """
 
 from __future__ import annotations
@@ -38,7 +21,8 @@ SCHEMA = "android_bench/1"
 
 COLUMNS = (
     "model", "threads", "status", "median_ms", "ci_low_ms", "ci_high_ms", "p90_ms", "p99_ms", "min_ms", "max_ms",
-    "mean_ms", "std_ms", "n", "init_ms", "first_ms", "peak_mb", "peak_total_mb", "bytes", "sha256", "why",
+    "mean_ms", "std_ms", "n", "init_ms", "first_ms", "peak_mb", "peak_total_mb", "bytes", "sha256", "p95_ms",
+    "energy_mj", "network", "top1", "published_sd855_ms", "why",
 )  # fmt: skip
 
 
@@ -87,6 +71,42 @@ def write_csv(document: dict[str, Any], path: str | Path) -> None:
     """Writes the results as CSV. Raises as ``write_json``."""
     with atomic(path) as temporary:
         temporary.write_text(to_csv(document), encoding="utf-8")
+
+
+def to_text(document: dict[str, Any]) -> str:
+    """The layout of Paddle-Lite's ``result_armv8.txt``: a block for each thread count, a line for each model.
+
+    Unlike there, the unit is named (ms), the minimum is the minimum, and the number of runs is given.
+    """
+    device, protocol = document["device"], document["protocol"]
+    lines = [f"TFLite Benchmark, {device['name']} ({device.get('cpu') or 'unknown'}), latency in ms"]
+    results = document["results"]
+    for threads in dict.fromkeys(result["threads"] for result in results):
+        lines.append(f"Threads={threads} Warmup={protocol['warmup']} Repeats={protocol['runs']}")
+        lines += [_text_line(result) for result in results if result["threads"] == threads]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _text_line(result: dict[str, Any]) -> str:
+    name = f"{result['model'].removesuffix('.tflite'):<37} "
+    if result["status"] == "failed":
+        return f"{name}failed: {result['why']}"
+    low, high, mean = (result[f"{key}_ms"] for key in ("min", "max", "mean"))
+    unsure = f"    unsure: {result['why']}" if result["status"] == "unsure" else ""
+    return (
+        f"{name}min = {low:<11.5f} max = {high:<11.5f} average = {mean:<11.5f} runs = {result['n']}{unsure}"
+    )
+
+
+def write_text(document: dict[str, Any], path: str | Path) -> None:
+    """Writes the results as ``to_text`` has them. Raises as ``write_json``."""
+    with atomic(path) as temporary:
+        temporary.write_text(to_text(document), encoding="utf-8")
+
+
+#: Writers by what a file's name ends with.
+WRITERS = {".json": write_json, ".csv": write_csv, ".txt": write_text}
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

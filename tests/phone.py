@@ -130,6 +130,7 @@ class Phone:
         self.root = root
         self.silent: str = ""  # commands that match print nothing and do not end
         self.disk: int | None = None  # bytes that a push may write before the disk is full
+        self.noexec = False  # its storage runs no programs
         self.commands: list[str] = []
         self.processes: list[asyncio.subprocess.Process] = []
         for name in ("data/local/tmp", "bin", "sys", "proc"):
@@ -223,7 +224,7 @@ class Phone:
                 file.write(data)
         if file:
             file.close()
-            path.chmod(int(mode) & 0o777)
+            path.chmod(int(mode) & (0o666 if self.noexec else 0o777))
         if failure:
             path.unlink(missing_ok=True)
         else:

@@ -1,11 +1,13 @@
 """The gate against an earlier measurement."""
 
+import io
 from typing import Any
 
 import pytest
 
 from android_bench import BenchUsageError
-from android_bench.baseline import Regression, check, compare, parse_share
+from android_bench.baseline import Regression, check, compare, duel, parse_share
+from android_bench.report import print_duel
 
 
 def document(**medians: float) -> dict[str, Any]:
@@ -51,3 +53,61 @@ def test_share(text: str, share: float) -> None:
 def test_not_a_share(text: str) -> None:
     with pytest.raises(BenchUsageError):
         parse_share(text)
+
+
+def measured(name: str, *rounds: list[float], threads: int = 1, status: str = "ok", cpu: str = "chip") -> Any:
+    rows = [{"used": True, "median_ms": sorted(r)[len(r) // 2], "samples_ms": r} for r in rounds]
+    median = sorted(x for r in rounds for x in r)[len(rounds[0]) * len(rounds) // 2]
+    result = {"model": name, "threads": threads, "median_ms": median, "status": status, "rounds": rows}
+    return {"device": {"name": "phone", "cpu": cpu}, "started": "2026-01-01", "results": [result]}
+
+
+SLOW = [[10.0 + 0.01 * i for i in range(20)]] * 3
+FAST = [[8.0 + 0.01 * i for i in range(20)]] * 3
+
+
+def test_a_duel_says_by_how_much_and_how_sure() -> None:
+    result = duel(measured("m", *SLOW), measured("m", *FAST))
+    (pair,) = result["pairs"]
+    assert (pair["verdict"], pair["sure"]) == ("faster", 1.0) and pair["ratio"] == pytest.approx(
+        8.1 / 10.1, abs=0.01
+    )
+    assert pair["ci95"][0] <= pair["ratio"] <= pair["ci95"][1] < 1 and result["notes"] == []
+    assert duel(measured("m", *FAST), measured("m", *SLOW))["pairs"][0]["verdict"] == "slower"
+    same = duel(measured("m", *SLOW), measured("m", *SLOW))["pairs"][0]
+    assert same["verdict"] == "no difference shown" and same["ratio"] == 1.0
+
+
+def test_a_duel_of_rounds_without_single_runs() -> None:
+    """Phones tell medians alone: each round is one observation, so the interval is wider."""
+    slow, fast = measured("m", *SLOW), measured("m", *FAST)
+    for document, shift in ((slow, 0.3), (fast, -0.2)):
+        for index, row in enumerate(document["results"][0]["rounds"]):
+            row.update(samples_ms=[], median_ms=row["median_ms"] + shift * index)
+    (pair,) = duel(slow, fast)["pairs"]
+    assert pair["verdict"] == "faster" and pair["ci95"][1] - pair["ci95"][0] > 0.1
+
+
+def test_a_duel_of_two_files_and_its_doubts() -> None:
+    result = duel(measured("fp32", *SLOW), measured("int8", *FAST, status="unsure", cpu="other"))
+    assert result["pairs"][0]["model"] == "fp32 / int8"
+    assert [note.split(":")[0] for note in result["notes"]] == [
+        "the devices differ",
+        "marked unsure when they were measured",
+    ]
+    with pytest.raises(BenchUsageError, match="in common"):
+        duel(measured("m", *SLOW), measured("m", *FAST, threads=2))
+    failed = measured("m", *SLOW)
+    failed["results"][0]["status"] = "failed"
+    with pytest.raises(BenchUsageError, match="in common"):
+        duel(failed, measured("m", *SLOW))
+
+
+def test_the_duel_as_text() -> None:
+    text = io.StringIO()
+    print_duel(duel(measured("fp32", *SLOW), measured("int8", *FAST, cpu="other")), text)
+    assert (
+        "fp32 / int8" in text.getvalue()
+        and "faster" in text.getvalue()
+        and "devices differ" in text.getvalue()
+    )

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from android_bench import BenchError, BenchUsageError, DeviceMissing, Interrupted, bench, exit_code
 from android_bench.host import HostBackend, HostRunner
 from android_bench.models import ModelFile, find_models, parse_threads
-from android_bench.output import atomic, read_json, to_csv, write_json
+from android_bench.output import WRITERS, atomic, read_json, to_csv, to_text, write_json
 from android_bench.protocol import Loaded, Protocol, Round
 from android_bench.session import Session, judge
 
@@ -76,6 +77,25 @@ def test_json_and_csv(document: dict[str, Any], tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(clean))))
     assert [row["status"] for row in rows] == [r["status"] for r in clean["results"]]
     assert float(rows[0]["median_ms"]) == clean["results"][0]["median_ms"] and rows[2]["median_ms"] == ""
+
+
+def test_the_manuals_layout(document: dict[str, Any], tmp_path: Path) -> None:
+    """Paddle-Lite's result_armv8.txt, with its columns where they were and with a unit."""
+    WRITERS[".txt"](document, tmp_path / "result.txt")
+    title, *lines = (tmp_path / "result.txt").read_text().splitlines()
+    assert title.endswith("latency in ms") and lines[0] == "Threads=1 Warmup=2 Repeats=12"
+    assert (
+        lines[5:7] == ["", "Threads=2 Warmup=2 Repeats=12"]
+        and "torn   " in lines[2]
+        and "failed: " in lines[2]
+    )
+    theirs = "MobileNetV1                           min = 30.89100    max = 30.73600    average = 30.79750"
+    r = next(r for r in document["results"] if r["model"] == "fp32.tflite")
+    low, high, mean = map(float, re.findall(r"= (\d+\.\d{5}) ", lines[1]))
+    assert (low, high, mean) == pytest.approx((r["min_ms"], r["max_ms"], r["mean_ms"]), abs=1e-5)
+    assert lines[1].index("min") == theirs.index("min") and f"runs = {r['n']}" in lines[1]
+    wide = {**r, "model": "MobileNetV1.tflite", "min_ms": 30.891, "max_ms": 30.736, "mean_ms": 30.7975}
+    assert to_text({**document, "results": [wide]}).splitlines()[2].startswith(theirs)
 
 
 def test_table_names_every_result(document: dict[str, Any]) -> None:

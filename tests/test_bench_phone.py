@@ -25,7 +25,6 @@ from phone import BENCHMARK, furnish, tool, warm
 
 from android_bench import (
     BenchError,
-    BenchUsageError,
     DeviceLost,
     DeviceMissing,
     Interrupted,
@@ -240,9 +239,9 @@ ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00"
 @pytest.mark.parametrize(
     ("content", "kind", "says"),
     [
-        (None, BenchUsageError, "no such program"),
-        (ELF + (62).to_bytes(2, "little"), BenchUsageError, "for 64-bit x86, and the phone runs arm64-v8a"),
-        (b"text", BenchUsageError, "not a program for Android"),
+        (None, DeviceMissing, "no such program"),
+        (ELF + (62).to_bytes(2, "little"), DeviceMissing, "for 64-bit x86, and the phone runs arm64-v8a"),
+        (b"text", DeviceMissing, "not a program for Android"),
         (ELF + (183).to_bytes(2, "little"), DeviceMissing, "the phone does not execute"),
         (b"#!/no/such/interpreter\n", DeviceMissing, "the phone has no longer|does not execute"),
     ],

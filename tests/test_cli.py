@@ -385,7 +385,11 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "runs": 7,
         "rounds": 3,
         "protocol": "standard",
+        "profile": False,
         "binary": None,
+        "zoo": (),
+        "precisions": ["fp32", "int8"],
+        "fresh": False,
     }
     call("bench", "r.yaml", "--device", "sd855", "--threads", "1,2", "--threads", "2,4", "--warmup", "0")
     assert seen["targets"] == [Path("r.yaml")] and seen["device"] == "sd855"

@@ -5,9 +5,10 @@ matplotlib is imported when the first plot is drawn; its object interface needs 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -22,6 +23,8 @@ _VARIABLES = {
     _LINE: "var(--line)",
     **{colour: f"var(--c{i})" for i, colour in enumerate(_SERIES, 1)},
 }
+_NAMED = 16  # with more points their names would cover each other
+_LOGARITHMIC = 8.0
 _PANELS = (
     ("loss", lambda key: "loss" in key),
     ("accuracy", lambda key: "accuracy" in key or "top1" in key),
@@ -68,21 +71,73 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def latency(results: Sequence[dict[str, Any]]) -> str:
-    """Median latency by threads, one curve a model, bars for the 95 % interval; "" if there is nothing to draw."""
+    """Median latency by threads, one curve a model, bars for the 95 % interval; "" if there is nothing to draw.
+
+    Of more than four models, the four whose largest median is the smallest.
+    """
     lines = []
     for model in dict.fromkeys(str(row.get("model", "")) for row in results):
-        own = [r for r in results if str(r.get("model", "")) == model and r.get("status") != "failed"]
-        own = [
-            r for r in own if number(r.get("median_ms")) is not None and number(r.get("threads")) is not None
-        ]
+        own = [r for r in measured(results) if str(r.get("model", "")) == model]
         own.sort(key=lambda r: r["threads"])
         if own:
             pairs = [pair(r.get("ci95_ms")) or (r["median_ms"], r["median_ms"]) for r in own]
             below = [max(0.0, r["median_ms"] - low) for r, (low, _) in zip(own, pairs, strict=True)]
             above = [max(0.0, high - r["median_ms"]) for r, (_, high) in zip(own, pairs, strict=True)]
             medians = [r["median_ms"] for r in own]
-            lines.append(Line(model, [r["threads"] for r in own], medians, (below, above)))
-    return svg(lines[: len(_SERIES)], "median latency, ms", "threads", from_zero=True) if lines else ""
+            lines.append(
+                Line(model.removesuffix(".tflite"), [r["threads"] for r in own], medians, (below, above))
+            )
+    if len(lines) > len(_SERIES):
+        lines = sorted(lines, key=lambda line: max(line.y))[: len(_SERIES)]
+    return svg(lines, "median latency, ms", "threads", from_zero=True) if lines else ""
+
+
+def measured(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of bench.json that have a median and a thread count."""
+    return [
+        row
+        for row in results
+        if row.get("status") != "failed"
+        and number(row.get("median_ms")) is not None
+        and number(row.get("threads")) is not None
+    ]
+
+
+def sizes(results: Sequence[dict[str, Any]]) -> str:
+    """Size of each file, MB of 10^6 bytes."""
+    found = {str(r.get("model", "")).removesuffix(".tflite"): number(r.get("bytes")) for r in results}
+    return bars({name: size / 1e6 for name, size in found.items() if size}, "file size, MB")
+
+
+def against_latency(results: Sequence[dict[str, Any]], scores: Mapping[str, float | None], title: str) -> str:
+    """A plot of a score (0 to 1, shown in percent) of each file against its median, with the fewest threads."""
+    groups: dict[str, list[tuple[str, float, float]]] = {}
+    for row in _fewest_threads(results):
+        score = scores.get(str(row["model"]))
+        if score is not None:
+            groups.setdefault(_precision(row), []).append((_short(row), row["median_ms"], 100 * score))
+    return scatter(groups, title, _median_label(results))
+
+
+def _fewest_threads(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = measured(results)
+    least = min((row["threads"] for row in found), default=0)
+    return [row for row in found if row["threads"] == least]
+
+
+def _median_label(results: Sequence[dict[str, Any]]) -> str:
+    least = min((row["threads"] for row in measured(results)), default=0)
+    return f"median latency, ms, {least} thread{'' if least == 1 else 's'}"
+
+
+def _precision(row: Mapping[str, Any]) -> str:
+    end = str(row.get("model", "")).removesuffix(".tflite").rpartition("_")[2]
+    return end if end in ("fp32", "fp16", "int8") else "file"
+
+
+def _short(row: Mapping[str, Any]) -> str:
+    name = str(row.get("model", "")).removesuffix(".tflite")
+    return name.removesuffix(f"_{_precision(row)}")
 
 
 def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = False) -> str:
@@ -97,13 +152,98 @@ def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = Fa
     Returns:
         An ``<svg>`` element, safe to put in a page: texts are escaped, ids are left only where they are referred to.
     """
+    from matplotlib.ticker import MaxNLocator
+
+    with _drawing(title, lines) as drawing:
+        axes = drawing.axes
+        for line, colour in zip(lines, _SERIES, strict=False):
+            many = len(line.x) > 15
+            style: dict[str, Any] = {"color": colour, "linewidth": 1.8, "label": line.name}
+            style |= {"marker": "" if many else "o", "markersize": 3.5}
+            if line.error:
+                axes.errorbar(line.x, line.y, yerr=line.error, capsize=3, elinewidth=1, **style)
+            else:
+                axes.plot(line.x, line.y, **style)
+        axes.set_xlabel(x_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8.5)
+    return drawing.svg
+
+
+def scatter(groups: Mapping[str, Sequence[tuple[str, float, float]]], title: str, x_label: str) -> str:
+    """Draw points with their names.
+
+    Args:
+        groups: At most four, each a colour: ``(name, x, y)`` of its points.
+        title: What the y axis shows, with its unit.
+        x_label: What the x axis shows, with its unit; it starts at 0, or is logarithmic over a wide range.
+
+    Returns:
+        As ``svg``; "" without points.
+    """
+    if not any(groups.values()):
+        return ""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    first = next(points for points in groups.values() if points)
+    every = [x for points in groups.values() for _, x, _ in points]
+    with _drawing(title, groups, height=3.6) as drawing:
+        axes = drawing.axes
+        for (group, points), colour in zip(groups.items(), _SERIES, strict=False):
+            xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
+            axes.plot(xs, ys, linestyle="", marker="o", markersize=4, color=colour, label=group)
+            # The same networks in another precision stand at the same height: named once.
+            for name, x, y in points if points is first and len(points) <= _NAMED else ():
+                axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=_INK)
+        axes.set_xlabel(x_label)
+        if min(every) > 0 and max(every) / min(every) > _LOGARITHMIC:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.minorticks_off()
+        else:
+            axes.set_xlim(left=0)
+        axes.margins(x=0.15)
+        if len(groups) > 1:
+            axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+    return drawing.svg
+
+
+def bars(values: Mapping[str, float], title: str) -> str:
+    """Draw a bar for each name, the first on top; "" without values."""
+    if not values:
+        return ""
+    with _drawing(title, values, height=0.8 + 0.24 * len(values)) as drawing:
+        axes = drawing.axes
+        axes.barh(list(values), list(values.values()), color=_SERIES[0], height=0.6)
+        for index, value in enumerate(values.values()):
+            text = f" {value:.3g}"
+            axes.annotate(text, (value, index), va="center", fontsize=8, color=_INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.margins(x=0.12)
+    return drawing.svg
+
+
+class _Drawing:
+    """Axes to draw on; ``svg`` is there after the block."""
+
+    axes: Any = None
+    svg: str = ""
+
+
+@contextlib.contextmanager
+def _drawing(title: str, content: Any, height: float = 2.7) -> Iterator[_Drawing]:
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     settings: Any = {
         "svg.fonttype": "none",
-        "svg.hashsalt": f"{title}{lines}",
+        "svg.hashsalt": f"{title}{content}",
         "text.parse_math": False,
         "text.color": _INK,
         "axes.edgecolor": _LINE,
@@ -118,33 +258,20 @@ def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = Fa
         "axes.formatter.useoffset": False,
         "axes.formatter.limits": (-4, 6),
     }
+    drawing = _Drawing()
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
+        figure = Figure(figsize=(4.4, height), layout="constrained")
         figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
+        drawing.axes = axes = figure.add_subplot()
         axes.patch.set_alpha(0)
-        for line, colour in zip(lines, _SERIES, strict=False):
-            many = len(line.x) > 15
-            style: dict[str, Any] = {"color": colour, "linewidth": 1.8, "label": line.name}
-            style |= {"marker": "" if many else "o", "markersize": 3.5}
-            if line.error:
-                axes.errorbar(line.x, line.y, yerr=line.error, capsize=3, elinewidth=1, **style)
-            else:
-                axes.plot(line.x, line.y, **style)
-        axes.set_title(title, loc="left", fontsize=10, color=_INK)
-        axes.set_xlabel(x_label)
         axes.grid(axis="y", color=_LINE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=8.5)
+        axes.set_title(title, loc="left", fontsize=10, color=_INK)
+        yield drawing
         out = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", metadata=nothing)
-    return _inline(out.getvalue(), title)
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    drawing.svg = _inline(out.getvalue(), title)
 
 
 def _curve(own: Sequence[dict[str, Any]], key: str) -> Line:

@@ -229,27 +229,39 @@ def _rung(rung: Mapping[str, Any]) -> dict[str, str]:
 
 
 def bench(facts: Facts) -> dict[str, Any]:
-    """Device, protocol, table and plot of bench.json."""
-    protocol = mapping(facts.bench.get("protocol"))
-    said = [f"{protocol[k]} {name}" for k, name in _PROTOCOL.items() if k in protocol]
+    """Device, protocol, table and plots of bench.json."""
+    scores = {f"model_{kind}.tflite": facts.balanced(kind) for kind in ("fp32", "fp16", "int8")}
+    drawn = (
+        plots.latency(facts.results()),
+        plots.against_latency(facts.results(), scores, "balanced accuracy, %"),
+        plots.sizes(facts.results()),
+    )
     return {
         **part(facts, "bench.json", "bench", " --device host --threads 1,2"),
         "device": device(facts),
-        "protocol": f"Each figure: {', '.join(said)}." if said else "",
+        "protocol": protocol_text(facts.bench.get("protocol")),
         "rows": bench_rows(facts),
-        "plot": plots.latency(facts.results()),
+        "plots": [plot for plot in drawn if plot],
     }
 
 
 _PROTOCOL = {"warmup": "warm-up runs", "runs": "measured runs a round", "rounds": "rounds"}
 
 
+def protocol_text(protocol: Any) -> str:
+    """How often each figure was measured, in words."""
+    found = mapping(protocol)
+    said = [f"{found[key]} {name}" for key, name in _PROTOCOL.items() if key in found]
+    return f"Each figure: {', '.join(said)}." if said else ""
+
+
 def bench_rows(facts: Facts) -> list[dict[str, str]]:
     """The rows of bench.json, as texts."""
-    return [_bench_row(row) for row in facts.results()]
+    return [bench_row(row) for row in facts.results()]
 
 
-def _bench_row(row: Mapping[str, Any]) -> dict[str, str]:
+def bench_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """A result of bench.json, as texts."""
     status = str(row.get("status", ""))
     ends = pair(row.get("ci95_ms"))
     peak = number(row.get("peak_mb"))
@@ -272,11 +284,16 @@ def _bench_row(row: Mapping[str, Any]) -> dict[str, str]:
 
 def device(facts: Facts) -> str:
     """What was measured on, in words."""
-    device = mapping(facts.bench.get("device"))
-    said = [str(device[k]) for k in ("name", "cpu") if device.get(k)]
-    if device.get("cores"):
-        said.append(f"{device['cores']} cores")
-    return ", ".join(dict.fromkeys(said)) or str(device.get("kind") or "–")
+    return device_text(facts.bench.get("device"))
+
+
+def device_text(about: Any) -> str:
+    """The device of a bench.json, in words."""
+    found = mapping(about)
+    said = [str(found[key]) for key in ("name", "cpu") if found.get(key)]
+    if found.get("cores"):
+        said.append(f"{found['cores']} cores")
+    return ", ".join(dict.fromkeys(said)) or str(found.get("kind") or "–")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

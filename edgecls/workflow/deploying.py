@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecls.console import Console, Progress
+from edgecls.console import Console
 from edgecls.errors import MissingError
 from edgecls.files import atomic, read_json, write_json
 from edgecls.recipe import Precision
@@ -90,72 +89,6 @@ def verify(run: Run, console: Console, images: Path | None = None) -> dict[str, 
     return read_json(run.file("verify.json"))
 
 
-def bench(
-    targets: Sequence[Path],
-    console: Console,
-    device: str,
-    threads: Sequence[int],
-    *,
-    warmup: int = 10,
-    runs: int = 30,
-    rounds: int = 3,
-    protocol: str = "standard",
-    binary: Path | None = None,
-) -> dict[str, Any]:
-    """Measure latency and memory of TFLite files.
-
-    Args:
-        targets: Runs, folders or ``.tflite`` files; none: the newest run. A run's figures are kept in its
-            ``bench.json`` and report.
-        device: ``host``, a profile such as ``sd855``, a serial or ``host:port``.
-        threads: Thread counts to measure.
-        warmup: Inferences before measuring.
-        runs: Measured inferences a round.
-        rounds: Rounds; the files take turns in each.
-        protocol: ``standard``, or ``mlperf`` for MLPerf Mobile's counts and times.
-        binary: ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then the user's cache.
-
-    Returns:
-        The content of ``bench.json``.
-
-    Raises:
-        android_bench.Interrupted: Ctrl-C, or the phone is gone; ``.document`` has the figures so far.
-    """
-    import android_bench
-    from edgecls.workflow.scoring import report
-
-    found = (
-        [Run.find(None)] if not targets else [Run(t) if (t / "recipe.yaml").is_file() else t for t in targets]
-    )
-    models = [_models_of(target) if isinstance(target, Run) else target for target in found]
-    own = found[0] if len(found) == 1 and isinstance(found[0], Run) else None
-    started = time.perf_counter()
-    try:
-        with console.progress() as progress:
-            task = progress.add_task(f"bench on {device}", total=None, text="")
-            result = android_bench.bench(
-                models,
-                device,
-                list(threads),
-                warmup=warmup,
-                runs=runs,
-                rounds=rounds,
-                protocol=protocol,
-                binary=binary,
-                on_event=partial(_show, console, progress, task),
-            )
-    except android_bench.Interrupted as stop:
-        # A whole measurement is never replaced by a part of one.
-        if own and not own.file("bench.json").exists():
-            write_json(own.file("bench.json"), stop.document)
-        raise
-    console.say(f"bench: {time.perf_counter() - started:.0f} s")
-    if own:
-        write_json(own.file("bench.json"), result)
-        report(own, console)
-    return result
-
-
 def _convert(run: Run, source: str, precision: Precision) -> dict[str, Any]:
     from edgecls.data.preprocess import Preprocess
     from edgecls.export.tflite import to_tflite
@@ -212,25 +145,3 @@ def _pixels_of_folder(run: Run, folder: Path) -> np.ndarray:
     chosen = np.unique(np.linspace(0, len(files) - 1, LADDER_IMAGES).astype(int))
     preprocess = recipe_preprocess(run.recipe)
     return np.stack([preprocess.load(files[i]) for i in chosen])
-
-
-def _models_of(run: Run) -> Path:
-    """The folder of a run's TFLite files."""
-    folder = run.file("export")
-    if not any(folder.glob("*.tflite")):
-        raise MissingError(
-            "the run has no .tflite file", where=str(run.path), fix="make it with: edgecls quantize"
-        )
-    return folder
-
-
-def _show(console: Console, progress: Progress, task: int, event: dict[str, Any]) -> None:
-    """Move a bar on by an event of the benchmark; say what a phone needs."""
-    if event["event"] == "authorize":
-        console.log("accept the USB debugging prompt on the phone")
-    elif event["event"] == "cool" and not event["seconds"]:
-        console.log(f"waiting for the phone to cool down: {event['why']}")
-    if event["event"] == "plan":
-        progress.update(task, total=event["cases"] * event["rounds"])
-    elif event["event"] == "round":
-        progress.advance(task)

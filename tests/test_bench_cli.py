@@ -1,0 +1,275 @@
+"""``edgecls bench`` and ``edgecls devices`` against a phone that the tests play: what is said, kept and returned."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adbd import Adbd, AdbServer
+from phone import BENCHMARK, Phone, furnish, tool
+
+from android_bench import attached as seen
+from edgecls.cli.main import main
+from edgecls.report import write_bench
+from edgecls.workflow.benching import add_published
+from edgecls.workflow.zoo_files import choose, zoo_files
+
+ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00"
+QUICK = ("--runs", "5", "--warmup", "1", "--rounds", "1")
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder, no adb server, no USB, no binary but the test's, whatever this computer has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setattr(seen, "from_usb", lambda usb: [])
+    for name in ("EDGECLS_CONFIG", "EDGECLS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
+    monkeypatch.setattr("android_bench.link.PATIENCE_S", 0.5)
+    monkeypatch.setattr("android_bench.adb_direct.AUTH_WAIT_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tool").write_text(BENCHMARK)
+    monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", "tool")
+    for name, content in {"a": b"good", "b": b"BAD", "c": b"good too"}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(b"\0\0\0\0TFL3" + content)
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Iterator[Adbd]:
+    furnish((daemon := Adbd(tmp_path / "phone")).phone.root)
+    yield daemon.start()
+    daemon.stop()
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as leave:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return int(leave.value.code or 0), out, err
+
+    return call
+
+
+def refused(err: str) -> str:
+    """The one line of an error; remarks on the way may stand before it."""
+    *_, line = err.splitlines()
+    assert err.count("edgecls: error: ") == 1 and line.startswith("edgecls: error: "), err
+    return line
+
+
+def test_no_phone(call: Call) -> None:
+    code, _, err = call("bench", "a.tflite", "--device", "sd855")
+    assert code == 3 and "no phone is attached" in refused(err)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [("unauthorized", "accept the USB debugging prompt"), ("offline", "unlock the phone")]
+)
+def test_phone_that_is_not_ready(
+    state: str, says: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = AdbServer({"R58M": Phone(tmp_path / "phone")}, state).start()
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server.port))
+    for device in ("sd855", "R58M"):
+        code, _, err = call("bench", "a.tflite", "--device", device)
+        assert code == 3 and state in refused(err) and says in err
+    code, out, _ = call("devices", "--json")
+    (row,) = json.loads(out)["devices"]
+    assert code == 0 and not row["fit"] and says in row["why"][0]
+    server.stop()
+
+
+def test_phone_that_does_not_trust_us(call: Call, phone: Adbd) -> None:
+    phone.answer = "refuse"
+    code, _, err = call("bench", "a.tflite", "--device", phone.where)
+    assert code == 3 and "does not trust this computer" in refused(err)
+
+
+@pytest.mark.parametrize(
+    ("binary", "says"),
+    [
+        (None, "no such program"),
+        (b"text", "not a program for Android"),
+        (ELF + (62).to_bytes(2, "little"), "is for 64-bit x86, and the phone runs arm64-v8a"),
+        (ELF + (183).to_bytes(2, "little"), "the phone does not execute"),
+    ],
+)
+def test_wrong_binary(binary: bytes | None, says: str, call: Call, phone: Adbd, tmp_path: Path) -> None:
+    if binary:
+        (tmp_path / "other").write_bytes(binary)
+    code, _, err = call("bench", "a.tflite", "--device", phone.where, "--binary", "other", *QUICK)
+    assert code == 3 and says in refused(err)
+
+
+def test_noexec_storage(call: Call, phone: Adbd) -> None:
+    phone.phone.noexec = True
+    tool(phone.phone.root, "chmod", "exit 0")
+    code, _, err = call("bench", "a.tflite", "--device", phone.where, *QUICK)
+    assert code == 3 and "the phone does not execute" in refused(err) and "the storage may forbid it" in err
+
+
+@pytest.mark.parametrize("room", [0, 3000])
+def test_full_phone(room: int, call: Call, phone: Adbd) -> None:
+    if room:
+        phone.phone.disk = 1000  # seen only while writing
+    else:
+        tool(phone.phone.root, "df", "echo '/dev/x 9 9 1 99% /data'")
+    code, _, err = call("bench", "a.tflite", "--device", phone.where, *QUICK)
+    assert code == 3 and "no space left" in refused(err) and "free some space" in err
+
+
+def test_model_that_cannot_be_loaded(call: Call, phone: Adbd) -> None:
+    files = ("a.tflite", "b.tflite", "c.tflite")
+    code, out, err = call("bench", *files, "--device", phone.where, *QUICK, "--threads", "1", "--json")
+    assert code == 1 and "1 of 3 not measured" in refused(err) and "Failed to load model" in err
+    assert [r["status"] for r in json.loads(out)["results"]] == ["ok", "failed", "ok"]
+
+
+def test_phone_pulled_out(call: Call, phone: Adbd, monkeypatch: pytest.MonkeyPatch) -> None:
+    from android_bench.phone import PhoneRunner
+
+    measure = PhoneRunner.measure
+
+    def pull_out(self: Any, protocol: Any) -> Any:
+        if self._threads == 2:
+            phone.gone_s, phone.cut_after = 1e9, 20
+        return measure(self, protocol)
+
+    monkeypatch.setattr(PhoneRunner, "measure", pull_out)
+    where = ("--device", phone.where, "--threads", "1,2", *QUICK)
+    code, _, err = call("bench", "a.tflite", *where, "--save", "bench.json")
+    assert code == 3 and "the phone is gone" in refused(err) and "the figures so far are kept" in err
+    kept = json.loads(Path("bench.json").read_text())
+    assert not kept["complete"] and [r["n"] for r in kept["results"]] == [5, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("a.tflite --threads 0,x", "--threads"),
+        ("a.tflite --save results.pdf", "end the name with .json, .csv, .txt, .html"),
+        ("a.tflite --save nowhere/b.json", "no such folder"),
+        ("--zoo NoSuchNet*", "no network is called like 'NoSuchNet*'"),
+        ("--compare a.tflite b.tflite", "not JSON"),
+        ("a.tflite --max-regress much", "not a share"),
+    ],
+)
+def test_wrong_usage_measures_nothing(arguments: str, says: str, call: Call) -> None:
+    code, out, err = call("bench", *arguments.split())
+    assert code == 2 and says in refused(err) and out == ""
+
+
+def test_saved_files_and_compare(call: Call, phone: Adbd) -> None:
+    saves = [x for end in ("json", "csv", "txt", "html") for x in ("--save", f"bench.{end}")]
+    code, out, _ = call("bench", "a.tflite", "c.tflite", "--device", phone.where, *QUICK, *saves)
+    assert code == 0 and "Snapdragon 855" in out
+    assert json.loads(Path("bench.json").read_text())["complete"]
+    assert len(Path("bench.csv").read_text().splitlines()) == 5
+    assert "latency in ms" in Path("bench.txt").read_text() and "<svg" in Path("bench.html").read_text()
+    code, out, _ = call("bench", "--compare", "bench.json", "bench.json")
+    assert code == 0 and out.count("no difference shown") == 4
+    code, out, _ = call("bench", "--compare", "bench.json", "bench.json", "--json")
+    assert [p["ratio"] for p in json.loads(out)["pairs"]] == [1.0] * 4
+    code, _, err = call("bench", "a.tflite", "--compare", "bench.json", "bench.json")
+    assert code == 2 and "measures nothing" in refused(err)
+
+
+def test_own_phone_by_name(call: Call, phone: Adbd) -> None:
+    Path("devices.yaml").write_text(f"mine: {{serial: '{phone.where}', soc: sd855, binary: tool}}\n")
+    code, out, _ = call("bench", "a.tflite", "--device", "mine", *QUICK)
+    assert code == 0 and "Google Pixel 4" in out
+    code, out, _ = call("devices")
+    assert code == 0 and f"{phone.where} (mine)" in out and "Snapdragon 855" in out and " yes " in out
+    Path("devices.yaml").write_text(f"mine: {{serial: '{phone.where}', soc: sd888}}\n")
+    code, _, err = call("bench", "a.tflite", "--device", "mine", *QUICK)
+    assert code == 3 and "is a Snapdragon 855 (sd855), not a Snapdragon 888" in refused(err)
+
+
+def test_a_folder_is_a_batch(call: Call, phone: Adbd) -> None:
+    where = ("--device", phone.where, *QUICK, "--threads", "1")
+    assert call("bench", ".", *where)[0] == 1
+    code, _, err = call("bench", ".", *where)
+    assert code == 1 and "2 models were measured before" in err
+    code, _, err = call("bench", ".", *where, "--fresh")
+    assert "measured before" not in err
+
+
+def test_published_figures_stand_beside() -> None:
+    names = ("MobileNetV3_large_x1_0_fp32", "MobileNetV3_large_x1_0_int8", "MobileNetV1", "model_fp32")
+    rows: list[dict[str, Any]] = [{"model": f"{name}.tflite", "threads": 4} for name in names]
+    add_published({"results": rows})
+    assert [r.get("published_sd855_ms") for r in rows] == [6.84, None, 10.3, None]
+    assert [r.get("network") for r in rows] == ["MobileNetV3_large_x1_0"] * 2 + ["MobileNetV1", None]
+    assert rows[1]["top1"] == 0.753
+
+
+def test_names_of_one_network_are_measured_once() -> None:
+    chosen = choose(["MobileNetV3_large_x1_0*", "mobilenetv1"])
+    assert chosen == ["MobileNetV3_large_x1_0", "MobileNetV1"]
+
+
+def test_page_of_many_networks(tmp_path: Path) -> None:
+    rows = [
+        {"model": f"<net{i}>_{kind}.tflite", "threads": t, "status": "ok", "median_ms": (i + 1) / t, "bytes": 10**6 * i,
+         "ci95_ms": [i / t, (i + 2) / t], "n": 90, "top1": 0.5 + 0.02 * i, "published_sd855_ms": 3.0, "why": ""}
+        for i in range(9) for kind in ("fp32", "int8") for t in (1, 2)
+    ]  # fmt: skip
+    rows.append(
+        {"model": "x.tflite", "threads": 1, "status": "failed", "why": "no <operator>", "median_ms": None}
+    )
+    document = {"device": {"name": "Pixel"}, "protocol": {"runs": 30}, "results": rows, "complete": False}
+    page = write_bench(document, tmp_path / "b.html").read_text()
+    assert page.count("<svg") == 3 and "published top-1, %" in page and "Interrupted" in page
+    assert "<net" not in page and "no &lt;operator&gt;" in page and "3.00 ms" in page
+
+
+def test_zoo_is_converted_once_and_failures_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgecls.console import Console
+    from edgecls.workflow import zoo_files as module
+
+    made: list[tuple[str, ...]] = []
+
+    def convert(name: str, precisions: Any, folder: Path) -> dict[str, str]:
+        made.append((name, *precisions))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}_fp32.tflite").write_bytes(b"\0\0\0\0TFL3")
+        return {"int8": "no such layer"}
+
+    monkeypatch.setattr(module, "_convert", convert)
+    for _ in range(2):
+        files, failed = zoo_files(
+            ["MobileNetV1", "GhostNet_x0_5"], ["fp32", "int8"], [1, 2], Console(quiet=True)
+        )
+        assert [f.name for f in files] == ["MobileNetV1_fp32.tflite", "GhostNet_x0_5_fp32.tflite"]
+        assert [(r["model"], r["threads"], r["status"]) for r in failed][1] == (
+            "MobileNetV1_int8.tflite",
+            2,
+            "failed",
+        )
+        assert failed[0]["why"] == "not converted: no such layer"
+    assert made[2:] == [("MobileNetV1", "int8"), ("GhostNet_x0_5", "int8")]
+
+
+def test_the_zoo_for_real(call: Call) -> None:
+    """Conversion in a process of its own, then this computer; the second time all is known."""
+    arguments = ("--zoo", "MobileNetV3_small_x0_35", "--device", "host", "--threads", "1", "--json", *QUICK)
+    code, out, err = call("bench", *arguments)
+    assert code == 0, err
+    fp32, int8 = json.loads(out)["results"]
+    assert (fp32["published_sd855_ms"], fp32["top1"]) == (2.23, 0.53) and int8[
+        "network"
+    ] == "MobileNetV3_small_x0_35"
+    assert fp32["partitions"] == int8["partitions"] == 1 and int8["bytes"] < 0.5 * fp32["bytes"]
+    code, again, err = call("bench", *arguments)
+    assert (
+        code == 0 and "2 models were measured before" in err and json.loads(again)["results"] == [fp32, int8]
+    )
