@@ -50,6 +50,7 @@ def build_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     features: bool = False,
+    auxiliary: bool = False,
 ) -> keras.Model:
     """Build a network: a functional Keras 3 model from RGB [batch, size, size, 3] to logits [batch, classes].
 
@@ -63,7 +64,10 @@ def build_model(
         include_preprocessing: Take pixels 0..255 and normalise them inside.
         mean: Channel means for that, as fractions of 255; the network's own by default.
         std: Channel standard deviations for that, likewise.
-        features: Return ``{"stride_4": map, ...}`` in place of logits.
+        features: Return ``{"stride_4": map, ...}`` in place of logits, maps [batch, height, width, channels];
+            transformers have one, at the stride of their patches.
+        auxiliary: Return a list of logits, the main ones first, where the network has classifiers that only its
+            training uses (GoogLeNet, from about 90 pixels on).
 
     Raises:
         edgecls.zoo.catalog.UnknownModelError: No network has this name.
@@ -82,6 +86,7 @@ def build_model(
         mean=mean,
         std=std,
         features=features,
+        auxiliary=auxiliary,
     )
     if weights is not None:
         load_weights(model, weights)

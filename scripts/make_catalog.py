@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -21,11 +20,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecls.zoo import FAMILIES, catalog
+from edgecls.zoo import catalog, family_module
 
+FAMILIES = [
+    *("MobileNetV3", "ResNet", "EfficientNetLite", "MobileNetV1", "MobileNetV2", "ShuffleNetV2", "GhostNet"),
+    *("SqueezeNet", "AlexNet", "VGG", "DarkNet", "PPLCNet", "PPLCNetV2", "ESNet", "RepVGG", "EfficientNet"),
+    *("ResNeXt", "SENet", "Res2Net", "DenseNet", "DPN", "Xception", "XceptionDeepLab", "Inception", "HRNet"),
+    *("ACNet", "ViT"),
+]
 COLUMNS = [
     *("name", "architecture", "family", "input_size", "resize_short", "crop", "interpolation", "mean", "std"),
-    *("dropout", "dropout_scales", "params", "macs", "top1", "top5"),
+    *("dropout", "dropout_scales", "auxiliary", "params", "macs", "top1", "top5"),
     *(f"sd855_ms_{threads}" for threads in catalog.THREADS),
     *("storage_mb", "source", "weights_package", "weights_file", "weights_sha256"),
 ]
@@ -97,9 +102,8 @@ def accuracy(text: str) -> str:
 
 def lite_rows() -> list[dict[str, Any]]:
     """EfficientNet-Lite: sizes from its own table, pixels to (x - 127) / 128, resized for a crop of 0.875."""
-    module = importlib.import_module(FAMILIES["EfficientNetLite"])
     rows = []
-    for name, variant in module.MODELS.items():
+    for name, variant in family_module("EfficientNetLite").MODELS.items():
         row = {
             "name": name,
             "architecture": name,
@@ -123,11 +127,7 @@ def lite_rows() -> list[dict[str, Any]]:
 
 def networks() -> list[tuple[str, str]]:
     """Every (family, architecture) that has a builder."""
-    return [
-        (family, name)
-        for family, module in FAMILIES.items()
-        for name in importlib.import_module(module).MODELS
-    ]
+    return [(family, name) for family in FAMILIES for name in family_module(family).MODELS]
 
 
 def add_costs(row: dict[str, Any]) -> None:
@@ -138,12 +138,15 @@ def add_costs(row: dict[str, Any]) -> None:
 
     size = int(row["input_size"])
     image = keras.Input((size, size, 3))
-    family = importlib.import_module(FAMILIES[row["family"]])
-    head = blocks.Head(dropout=float(row["dropout"]))
+    head = blocks.Head(dropout=float(row["dropout"]), auxiliary=True)
     # Without values for the weights: the largest network takes a second and no memory.
     with keras.StatelessScope(initialize_variables=False):
-        model = keras.Model(image, family.build(row["architecture"], image, head)[1])
-    row["dropout_scales"] = " ".join(dropped_into(model)) if row["dropout_scales"] else ""
+        logits = family_module(row["family"]).build(row["architecture"], image, head)[1]
+    model = keras.Model(image, logits)
+    deployed = set(keras.Model(image, model.outputs[0]).layers)
+    row["auxiliary"] = " ".join(e.name for e in model.layers if e.weights and e not in deployed)
+    scales = dropped_into(model) if row["dropout_scales"] else {}
+    row["dropout_scales"] = " ".join(f"{layer}={factor:g}" for layer, factor in scales.items())
     row["params"], row["macs"] = cost.params(model), cost.macs(model)
     expect = row.pop("expect", None)
     assert expect in (None, (row["params"], row["macs"])), (
@@ -152,17 +155,17 @@ def add_costs(row: dict[str, Any]) -> None:
     keras.backend.clear_session()
 
 
-def dropped_into(model: Any) -> list[str]:
-    """The layers whose kernels read features that a dropout made, through layers without weights."""
+def dropped_into(model: Any) -> dict[str, float]:
+    """The layers whose kernels read features that a dropout made, through layers without weights, and what it keeps."""
     from keras import layers
 
-    readers = []
+    readers = {}
     for layer in model.layers:
         source = layer
         while hasattr(layer, "kernel") and not isinstance(source.input, list):
             source = source.input._keras_history.operation
             if isinstance(source, layers.Dropout):
-                readers.append(layer.name)
+                readers[layer.name] = 1 - source.rate
             if source.weights or isinstance(source, layers.Dropout | layers.InputLayer):
                 break
     return readers

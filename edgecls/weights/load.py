@@ -20,6 +20,7 @@ from edgecls.weights import hdf5, onnx, paddle, program, readers, sources
 from edgecls.weights.readers import State
 from edgecls.zoo import catalog
 from edgecls.zoo.pplcnet_v2 import DeployKernel
+from edgecls.zoo.vit import Tokens
 
 # PyTorch's names for EfficientNet-Lite. Its norms are numbered anew inside every block.
 TORCH_TOP = {
@@ -49,11 +50,12 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # the network has them, the source does not: left fresh
     unexpected: list[str] = field(default_factory=list)  # the source has them, the network does not
+    unused: list[str] = field(default_factory=list)  # likewise, but only training needs them: never an error
     mismatched: list[str] = field(default_factory=list)  # "name: shape in the source, shape in the network"
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} of {len(self.loaded) + len(self.missing) + len(self.mismatched)} arrays loaded"
-        for what in ("missing", "mismatched", "unexpected"):
+        for what in ("missing", "mismatched", "unexpected", "unused"):
             if names := getattr(self, what):
                 text += f"; {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
         return text
@@ -213,7 +215,9 @@ def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadRe
             continue
         report.loaded.append(key)
         values.append((variable, value * np.float32(weights.scale.get(key, 1))))
-    report.unexpected = sorted(set(weights.arrays) - {key for key, _, _ in _slots(model)})
+    for key in sorted(set(weights.arrays) - {key for key, _, _ in _slots(model)}):
+        spare = key.rpartition(".")[0] in _auxiliary(model)
+        (report.unused if spare else report.unexpected).append(key)
     _refuse_other_architecture(model, report, weights.where, strict)
     # Only now, so that a refused source leaves the network as it was.
     for variable, value in values:
@@ -229,15 +233,29 @@ def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: st
         differ = differ + report.unexpected
     wrong = [text for text in differ if strict or text.split(":")[0].rpartition(".")[0] not in heads]
     if wrong:
-        reason = f"these weights are not {model.name}'s ({len(wrong)} arrays differ, first {wrong[0]})"
+        kinds = {what: len(getattr(report, what)) for what in ("missing", "mismatched", "unexpected")}
+        counts = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
+        reason = f"these weights are not {model.name}'s ({counts}; first {wrong[0]})"
         raise UsageError(reason, where=where, fix="check the model's name")
 
 
 def classifiers(model: keras.Model) -> set[str]:
-    """Names of the layers that make logits; none where the model makes feature maps."""
-    if len(model.outputs) > 1 or len(model.outputs[0].shape) > 2:
+    """Names of the layers that make logits, auxiliary ones too; none where the model makes feature maps."""
+    if len(model.outputs[0].shape) > 2:
         return set()
-    return {"embedding", *[layer.name for layer in model.layers if hasattr(layer, "kernel")][-1:]}
+    heads, tensors = {"embedding", "dist.embedding", *_auxiliary(model)}, list(model.outputs)
+    while tensors:
+        layer = tensors.pop()._keras_history.operation
+        if layer.weights:
+            heads.add(layer.name)
+        else:
+            tensors += keras.tree.flatten(layer.input)
+    return heads
+
+
+def _auxiliary(model: keras.Model) -> tuple[str, ...]:
+    """Names of the layers of this network that only its training uses, whether ``model`` has them or not."""
+    return catalog.get(model.name).auxiliary if model.name in catalog.names() else ()
 
 
 def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
@@ -250,6 +268,11 @@ def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.
                 "_mean": layer.moving_mean,
                 "_variance": layer.moving_variance,
             }
+        elif isinstance(layer, layers.LayerNormalization):
+            named = {"weight": layer.gamma, "bias": layer.beta}
+        elif isinstance(layer, Tokens):
+            yield from ((variable.name, layer, variable) for variable in layer.weights)
+            continue
         elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense | DeployKernel):
             named = {"weight": layer.kernel, "bias": layer.bias}
         else:
@@ -287,7 +310,9 @@ def _flattened(layer: keras.layers.Layer) -> tuple[int, int, int] | None:
     source = layer.input._keras_history.operation
     if isinstance(source, layers.Dropout):
         source = source.input._keras_history.operation
-    return source.input.shape[1:] if isinstance(source, layers.Flatten) else None
+    if not isinstance(source, layers.Flatten) or len(source.input.shape) != 4:
+        return None
+    return source.input.shape[1:]
 
 
 def _dropout_scale(model: keras.Model) -> dict[str, float]:
@@ -297,5 +322,5 @@ def _dropout_scale(model: keras.Model) -> dict[str, float]:
     """
     if model.name not in catalog.names():
         return {}
-    entry = catalog.get(model.name)
-    return {f"{layer}.weight": 1 - entry.dropout for layer in entry.dropout_scales}
+    scales = catalog.get(model.name).dropout_scales
+    return {f"{layer}.weight": factor for layer, factor in scales.items()}

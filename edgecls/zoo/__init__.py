@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgecls.zoo import catalog
@@ -11,34 +13,17 @@ from edgecls.zoo import catalog
 if TYPE_CHECKING:
     import keras
 
-FAMILIES = {
-    "MobileNetV3": "edgecls.zoo.mobilenet_v3",
-    "ResNet": "edgecls.zoo.resnet",
-    "EfficientNetLite": "edgecls.zoo.efficientnet_lite",
-    "MobileNetV1": "edgecls.zoo.mobilenet_v1",
-    "MobileNetV2": "edgecls.zoo.mobilenet_v2",
-    "ShuffleNetV2": "edgecls.zoo.shufflenet_v2",
-    "GhostNet": "edgecls.zoo.ghostnet",
-    "SqueezeNet": "edgecls.zoo.squeezenet",
-    "AlexNet": "edgecls.zoo.alexnet",
-    "VGG": "edgecls.zoo.vgg",
-    "DarkNet": "edgecls.zoo.darknet",
-    "PPLCNet": "edgecls.zoo.pplcnet",
-    "PPLCNetV2": "edgecls.zoo.pplcnet_v2",
-    "ESNet": "edgecls.zoo.esnet",
-    "RepVGG": "edgecls.zoo.repvgg",
-    "EfficientNet": "edgecls.zoo.efficientnet",
-    "ResNeXt": "edgecls.zoo.resnext",
-    "SENet": "edgecls.zoo.senet",
-    "Res2Net": "edgecls.zoo.res2net",
-    "DenseNet": "edgecls.zoo.densenet",
-    "DPN": "edgecls.zoo.dpn",
-    "Xception": "edgecls.zoo.xception",
-    "XceptionDeepLab": "edgecls.zoo.xception_deeplab",
-    "Inception": "edgecls.zoo.inception",
-    "HRNet": "edgecls.zoo.hrnet",
-    "ACNet": "edgecls.zoo.acnet",
-}
+
+def family_module(family: str) -> ModuleType:
+    """The module that builds a family: ``mobilenet_v3`` for MobileNetV3, with a table ``MODELS`` and ``build``."""
+    modules = {module.name.replace("_", ""): module.name for module in pkgutil.iter_modules(__path__)}
+    return importlib.import_module(f"{__name__}.{modules[family.lower()]}")
+
+
+def register_layers() -> None:
+    """Import every family, so that Keras knows the layers that saved networks name."""
+    for family in catalog.families():
+        family_module(family)
 
 
 def build_model(
@@ -52,27 +37,11 @@ def build_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     features: bool = False,
+    auxiliary: bool = False,
 ) -> keras.Model:
     """Build a network of the catalog with fresh weights.
 
-    Args:
-        name: A name of ``catalog.names()``, e.g. ``"MobileNetV3_large_x1_0"``.
-        classes: Number of logits.
-        input_size: Height and width of the input in pixels; the catalog's by default.
-        dropout: Rate before the classifier; the catalog's by default.
-        embedding_dim: Width of a linear layer before the classifier, which keeps very many classes affordable.
-        include_preprocessing: Take pixels (0..255) and normalise them in a first layer.
-        mean: Channel means for that layer as fractions of 255; the catalog's by default.
-        std: Channel standard deviations, likewise.
-        features: Return feature maps ``{"stride_4": [batch, h, w, channels], ...}`` in place of logits.
-
-    Returns:
-        A functional model from float32 RGB [batch, size, size, 3], normalised or pixels, to logits
-        [batch, classes] or to the feature maps.
-
-    Raises:
-        catalog.UnknownModelError: The name is not in the catalog.
-        ValueError: An argument is out of its range.
+    Arguments, result and errors are those of ``edgecls.build_model``, which also loads weights.
     """
     entry = catalog.get(name)
     size = entry.input_size if input_size is None else input_size
@@ -90,6 +59,6 @@ def build_model(
     x = image
     if include_preprocessing:
         x = Normalize(mean or entry.mean, std or entry.std, name="normalize")(x)
-    family = importlib.import_module(FAMILIES[entry.family])
-    taps, logits = family.build(entry.architecture, x, Head(classes, rate, embedding_dim))
+    head = Head(classes, rate, embedding_dim, auxiliary)
+    taps, logits = family_module(entry.family).build(entry.architecture, x, head)
     return keras.Model(image, taps.outputs() if features else logits, name=name)

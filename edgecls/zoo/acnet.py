@@ -5,8 +5,6 @@ are one convolution with a bias.
 
 from __future__ import annotations
 
-import math
-
 from keras import layers
 
 from edgecls.zoo.blocks import PADDLE, BatchNormalization, Head, Taps, Tensor, activation, classifier, conv
@@ -32,8 +30,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
                 x = _plain(x, 4 * width, stride, f"{part}1")
             x = layers.Add(name=f"res{part}.add")([y, x])
             x = taps.add(activation(x, "relu", f"res{part}.relu"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, uniform=1 / math.sqrt(head.embedding_dim or x.shape[-1]))
+    return taps, classifier(x, head)
 
 
 def _plain(x: Tensor, width: int, stride: int, name: str) -> Tensor:

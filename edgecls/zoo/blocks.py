@@ -60,19 +60,23 @@ class BatchNormalization(layers.BatchNormalization):
         return rank == 4 and last_axis and narrow and not (self.renorm or self.synchronized)
 
 
-@keras.saving.register_keras_serializable(package="edgecls")
-class HardSwish(layers.Layer):
-    """``x * relu6(x + 3) / 6``, element-wise (Howard et al., 2019, https://arxiv.org/abs/1905.02244)."""
-
-    def call(self, inputs: Tensor) -> Tensor:
-        return inputs * ops.relu6(inputs + 3.0) * (1.0 / 6.0)
+class Elementwise(layers.Layer):
+    """A layer whose output has the shape of its input."""
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
 
 @keras.saving.register_keras_serializable(package="edgecls")
-class HardSigmoid(layers.Layer):
+class HardSwish(Elementwise):
+    """``x * relu6(x + 3) / 6``, element-wise (Howard et al., 2019, https://arxiv.org/abs/1905.02244)."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs * ops.relu6(inputs + 3.0) * (1.0 / 6.0)
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class HardSigmoid(Elementwise):
     """``clip(slope * x + offset, 0, 1)``, element-wise.
 
     Explicit because frameworks disagree: the slope is 0.2 in fluid and MobileNetV3's gates here, 1/6 in Keras 3.
@@ -85,15 +89,12 @@ class HardSigmoid(layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         return ops.clip(inputs * self.slope + self.offset, 0.0, 1.0)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "slope": self.slope, "offset": self.offset}
 
 
 @keras.saving.register_keras_serializable(package="edgecls")
-class Normalize(layers.Layer):
+class Normalize(Elementwise):
     """Pixels 0..255 to network input: ``(x / 255 - mean) / std``, one mean and std a channel.
 
     Args:
@@ -113,9 +114,6 @@ class Normalize(layers.Layer):
         return inputs * ops.convert_to_tensor(scale, inputs.dtype) + ops.convert_to_tensor(
             offset, inputs.dtype
         )
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean, "std": self.std}
@@ -165,38 +163,15 @@ class ChannelShuffle(layers.Layer):
         return {**super().get_config(), "groups": self.groups}
 
 
-@keras.saving.register_keras_serializable(package="edgecls")
-class EdgeMaxPooling2D(layers.MaxPooling2D):
-    """3x3 max pooling of stride 2, padded by one cell on every side, for maps that may be negative.
-
-    The first row and column are doubled in place of the -inf above and left of them: a window that holds the copy
-    also holds the original. Of an odd size, the last ones too.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "pool_size": 3, "strides": 2, "padding": "valid"})
-
-    def call(self, inputs: Tensor) -> Tensor:
-        for axis in (1, 2):
-            first = inputs[:, :1] if axis == 1 else inputs[:, :, :1]
-            inputs = ops.concatenate([first, inputs], axis)
-            if inputs.shape[axis] % 2 == 0:  # of an odd size: the window at the end needs its padding, too
-                last = inputs[:, -1:] if axis == 1 else inputs[:, :, -1:]
-                inputs = ops.concatenate([inputs, last], axis)
-        return super().call(inputs)
-
-    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        batch, height, width, channels = input_shape
-        return batch, (height + 1) // 2, (width + 1) // 2, channels
-
-
 @dataclass(frozen=True)
 class Head:
-    """What follows the backbone: how many classes, dropout rate before them, width of an optional embedding."""
+    """What follows the backbone: how many classes, dropout rate before them, width of an optional embedding, and
+    whether the classifiers that only training uses are wanted, if the network has any."""
 
     classes: int = 1000
     dropout: float = 0.0
     embedding_dim: int | None = None
+    auxiliary: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,31 +255,13 @@ def conv(
         if any(cells):
             x = layers.ZeroPadding2D(cells, name=f"{name}.pad")(x)
     init, bias_init = style.initializers(math.prod(sizes), channels, groups)
+    options = {"padding": mode, "dilation_rate": dilation, "use_bias": bias, "bias_initializer": bias_init}
     if groups == channels == filters and groups > 1:
-        depthwise = layers.DepthwiseConv2D(
-            kernel,
-            stride,
-            padding=mode,
-            dilation_rate=dilation,
-            use_bias=bias,
-            depthwise_initializer=init,
-            name=name,
-        )
-        return depthwise(x)
+        return layers.DepthwiseConv2D(kernel, stride, depthwise_initializer=init, name=name, **options)(x)
+    options |= {"groups": groups, "kernel_initializer": init}
     narrow_point = kernel == 1 and stride == 2 and channels < 16 * groups
     kind = StridedPointConv2D if narrow_point else layers.Conv2D
-    return kind(
-        filters,
-        kernel,
-        stride,
-        padding=mode,
-        dilation_rate=dilation,
-        groups=groups,
-        use_bias=bias,
-        kernel_initializer=init,
-        bias_initializer=bias_init,
-        name=name,
-    )(x)
+    return kind(filters, kernel, stride, name=name, **options)(x)
 
 
 def conv_bn(
@@ -344,8 +301,7 @@ def squeeze_excite(
     s = layers.GlobalAveragePooling2D(keepdims=not dense, name=f"{name}.avg_pool")(x)
     for part, width, kind in ((parts[0], squeezed, act), (parts[1], channels, gate)):
         if dense:
-            bound = 1 / math.sqrt(s.shape[-1])
-            init = initializers.RandomUniform(-bound, bound)
+            init = initializers.VarianceScaling(*KERNELS["uniform"])
             s = layers.Dense(width, kernel_initializer=init, name=f"{name}.{part}")(s)
         else:
             s = conv(s, width, 1, bias=True, style=style, name=f"{name}.{part}")
@@ -355,35 +311,47 @@ def squeeze_excite(
     return layers.Multiply(name=f"{name}.scale")([x, s])
 
 
+# Of a classifier's initial kernel: uniform within 1 / sqrt(inputs), and what is known by its authors' names.
+KERNELS = {
+    "uniform": (1 / 3, "fan_in", "uniform"),
+    "xavier": (1.0, "fan_avg", "uniform"),
+    "lecun": (1.0, "fan_in", "uniform"),
+    "msra": (2.0, "fan_in", "untruncated_normal"),
+}
+
+
 def classifier(
-    x: Tensor, head: Head, *, name: str = "fc", uniform: float | None = None, msra: bool = False
+    x: Tensor, head: Head, *, name: str = "fc", init: str | float = "uniform", prefix: str = ""
 ) -> Tensor:
-    """Logits [batch, classes] from a pooled map [batch, 1, 1, channels] or a vector [batch, channels].
+    """Logits [batch, classes] from a map [batch, height, width, channels], which is pooled, or from vectors.
 
     Args:
-        x: Pooled features.
+        x: Features.
         head: Classes, dropout and embedding.
         name: The classifier's layer name.
-        uniform: Bound of the initial kernel's uniform distribution; None is Xavier's.
-        msra: Draw it from a normal distribution of variance 2 / inputs instead.
+        init: Of ``KERNELS``, or the bound of the initial kernel's uniform distribution.
+        prefix: Of the other layers' names, where a network has several classifiers.
     """
+    if len(x.shape) == 4 and x.shape[1:3] != (1, 1):
+        x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{prefix}avg_pool")(x)
     if len(x.shape) > 2:
-        x = layers.Flatten(name="flatten")(x)
+        x = layers.Flatten(name=f"{prefix}flatten")(x)
     if head.embedding_dim:
-        x = layers.Dense(head.embedding_dim, name="embedding")(x)
+        x = layers.Dense(head.embedding_dim, name=f"{prefix}embedding")(x)
     if head.dropout:
-        x = layers.Dropout(head.dropout, name="dropout")(x)
-    init = initializers.RandomUniform(-uniform, uniform) if uniform else "glorot_uniform"
-    if msra:
-        init = initializers.RandomNormal(stddev=math.sqrt(2 / x.shape[-1]))
-    return layers.Dense(head.classes, kernel_initializer=init, name=name)(x)
+        x = layers.Dropout(head.dropout, name=f"{prefix}dropout")(x)
+    if isinstance(init, str):
+        kernel = initializers.VarianceScaling(*KERNELS[init])
+    else:
+        kernel = initializers.RandomUniform(-init, init)
+    return layers.Dense(head.classes, kernel_initializer=kernel, name=name)(x)
 
 
 def wide_classifier(x: Tensor, width: int, act: str, head: Head, *, act_name: str) -> Tensor:
     """Pool, widen by a 1x1 convolution that has no normalization (it would see one cell), and classify."""
     x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
     x = activation(conv(x, width, 1, name="last_conv"), act, act_name)
-    return classifier(x, head)
+    return classifier(x, head, init="xavier")
 
 
 def divisible(value: float, by: int = 8) -> int:

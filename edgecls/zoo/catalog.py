@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import difflib
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 class UnknownModelError(ValueError):
@@ -51,9 +53,10 @@ class Entry:
         mean: RGB mean as fractions of 255.
         std: RGB standard deviation as fractions of 255.
         dropout: Rate before the classifier.
-        dropout_scales: Layers whose PaddlePaddle weights expect features times ``1 - dropout`` at inference.
-        params: Trainable parameters with 1000 classes.
-        macs: Multiply-accumulates of convolutions and dense layers for one image.
+        dropout_scales: Layers to factors that their PaddlePaddle weights expect features times at inference.
+        auxiliary: Layers of the classifiers that only training uses.
+        params: Trainable parameters with 1000 classes, those of auxiliary classifiers too.
+        macs: Multiply-accumulates of convolutions and dense layers for one image, likewise.
         top1: Published ImageNet top-1 accuracy, fraction.
         top5: Published ImageNet top-5 accuracy, fraction.
         sd855_ms: Published fp32 latency on a Snapdragon 855, threads to milliseconds.
@@ -72,7 +75,8 @@ class Entry:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     dropout: float
-    dropout_scales: tuple[str, ...]
+    dropout_scales: dict[str, float]
+    auxiliary: tuple[str, ...]
     params: int
     macs: int
     top1: float | None
@@ -89,6 +93,11 @@ THREADS = (1, 2, 4)
 def names(pattern: str = "*") -> list[str]:
     """Names that match a shell pattern such as ``"MobileNetV3*"``, in the catalog's order; case is ignored."""
     return [name for name in _entries() if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+
+
+def families() -> list[str]:
+    """All families, in the catalog's order."""
+    return list(dict.fromkeys(entry.family for entry in _entries().values()))
 
 
 def get(name: str) -> Entry:
@@ -113,34 +122,21 @@ def _entries() -> dict[str, Entry]:
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    def number(text: str) -> float | None:
-        return float(text) if text else None
-
-    def triple(text: str) -> tuple[float, float, float]:
-        r, g, b = (float(v) for v in text.split())
-        return r, g, b
-
     weights = {}
     if row["weights_package"]:
         weights["imagenet"] = WeightSource(row["weights_file"], row["weights_sha256"], row["weights_package"])
-    return Entry(
-        name=row["name"],
-        architecture=row["architecture"],
-        family=row["family"],
-        input_size=int(row["input_size"]),
-        resize_short=int(row["resize_short"]),
-        crop=int(row["crop"]),
-        interpolation=row["interpolation"],
-        mean=triple(row["mean"]),
-        std=triple(row["std"]),
-        dropout=float(row["dropout"]),
-        dropout_scales=tuple(row["dropout_scales"].split()),
-        params=int(row["params"]),
-        macs=int(row["macs"]),
-        top1=number(row["top1"]),
-        top5=number(row["top5"]),
-        sd855_ms={t: float(row[f"sd855_ms_{t}"]) for t in THREADS if row[f"sd855_ms_{t}"]},
-        storage_mb=number(row["storage_mb"]),
-        source=row["source"],
-        weights=weights,
-    )
+    latency = {t: float(row[f"sd855_ms_{t}"]) for t in THREADS if row[f"sd855_ms_{t}"]}
+    fields = {column: convert(row[column]) for column, convert in COLUMNS.items()}
+    return Entry(**fields, sd855_ms=latency, weights=weights)
+
+
+# Readers of the table's columns.
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("name", "architecture", "family", "interpolation", "source"), str),
+    **dict.fromkeys(("input_size", "resize_short", "crop", "params", "macs"), int),
+    **dict.fromkeys(("top1", "top5", "storage_mb"), lambda text: float(text) if text else None),
+    **dict.fromkeys(("mean", "std"), lambda text: tuple(map(float, text.split()))),
+    "dropout": float,
+    "dropout_scales": lambda text: {k: float(v) for k, v in (pair.split("=") for pair in text.split())},
+    "auxiliary": lambda text: tuple(text.split()),
+}

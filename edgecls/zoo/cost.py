@@ -28,7 +28,7 @@ def macs(model: keras.Model) -> int:
             # once at every output position.
             total += math.prod(layer.kernel.shape) * positions
         elif isinstance(layer, layers.Dense):
-            total += math.prod(layer.kernel.shape)
+            total += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
     return total
 
 

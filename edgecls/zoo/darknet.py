@@ -5,8 +5,6 @@ As PaddleClas has it: plain ReLU where the paper has leaky ones.
 
 from __future__ import annotations
 
-import math
-
 from keras import layers
 
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn
@@ -25,8 +23,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         x = conv_bn(x, 2 * x.shape[-1], 3, 2, act="relu", style=STYLE, name=down)
         for i in range(1, repeats + 1):
             x = taps.add(_residual(x, f"_basic_block_{stage}{i}"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="_pool")(x)
-    return taps, classifier(x, head, name="_out", uniform=1 / math.sqrt(head.embedding_dim or x.shape[-1]))
+    return taps, classifier(x, head, name="_out")
 
 
 def _residual(x: Tensor, name: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from keras import layers
@@ -44,8 +43,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             x = norm_conv(x, x.shape[-1] // 2, 1, name=f"tr_conv{number}_blk.conv_ac_func")
             x = layers.AveragePooling2D(2, name=f"tr_conv{number}_blk.avg_pool")(x)
     x = taps.add(norm(x, "batch_norm", "batch_norm.act"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, name="out", uniform=1 / math.sqrt(head.embedding_dim or x.shape[-1]))
+    return taps, classifier(x, head, name="out")
 
 
 def norm_conv(x: Tensor, filters: int, kernel: int, stride: int = 1, groups: int = 1, *, name: str) -> Tensor:

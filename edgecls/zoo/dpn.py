@@ -57,8 +57,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             )
             x = taps.add(layers.Concatenate(name=f"{part}.concat")(list(paths)))
     x = taps.add(norm(x, "conv5_x_x_bn", "conv5_x_x_bn.act"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, name="out", uniform=0.01)
+    return taps, classifier(x, head, name="out", init=0.01)
 
 
 def _split(x: Tensor, at: int, name: str) -> tuple[Tensor, Tensor]:

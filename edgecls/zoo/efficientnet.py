@@ -7,33 +7,25 @@ which has no squeeze-excite either, symmetric.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
-from keras import layers
+from functools import partial
 
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible, squeeze_excite
-from edgecls.zoo.efficientnet_lite import HEAD, STAGES, STEM, Stage
+from edgecls.zoo.efficientnet_lite import HEAD, STAGES, STEM
+from edgecls.zoo.inverted import Kind, inverted_residual
 
-
-class Variant(NamedTuple):
-    """One network of the family; its input size and dropout stand in the catalog."""
-
-    width: float
-    depth: float
-    small: bool = False
-
-
+# Multiples of width and depth, and whether it is small; input size and dropout stand in the catalog.
 MODELS = {
-    "EfficientNetB0_small": Variant(1.0, 1.0, True),
-    "EfficientNetB0": Variant(1.0, 1.0),
-    "EfficientNetB1": Variant(1.0, 1.1),
-    "EfficientNetB2": Variant(1.1, 1.2),
-    "EfficientNetB3": Variant(1.2, 1.4),
-    "EfficientNetB4": Variant(1.4, 1.8),
-    "EfficientNetB5": Variant(1.6, 2.2),
-    "EfficientNetB6": Variant(1.8, 2.6),
-    "EfficientNetB7": Variant(2.0, 3.1),
+    "EfficientNetB0_small": (1.0, 1.0, True),
+    "EfficientNetB0": (1.0, 1.0, False),
+    "EfficientNetB1": (1.0, 1.1, False),
+    "EfficientNetB2": (1.1, 1.2, False),
+    "EfficientNetB3": (1.2, 1.4, False),
+    "EfficientNetB4": (1.4, 1.8, False),
+    "EfficientNetB5": (1.6, 2.2, False),
+    "EfficientNetB6": (1.8, 2.6, False),
+    "EfficientNetB7": (2.0, 3.1, False),
 }
+PARTS, SE = ("_ecn._conv", "_dcn._conv", "_pcn._conv"), ("_conv1._conv", "_conv2._conv")
 DROP_CONNECT = 0.2  # of the last block; it grows in proportion to depth
 
 
@@ -43,33 +35,16 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     style = Style(1e-3, 0.99, same_padding=not small, kernel_std=0.02, conv="_conv._conv", norm="_bn")
     plan = [(stage, repeat) for stage in STAGES for repeat in range(math.ceil(stage.repeats * depth))]
     taps = Taps(x)
-    x = taps.add(
-        conv_bn(x, divisible(STEM * width), 3, 2, act="silu", style=style, name="_ef._conv_stem._conv")
-    )
+    x = conv_bn(x, divisible(STEM * width), 3, 2, act="silu", style=style, name="_ef._conv_stem._conv")
+    taps.add(x)
+    kind = Kind(PARTS, style, lean=True)
+    gate = partial(squeeze_excite, act="silu", gate="sigmoid", parts=SE, style=style)
     for i, (stage, repeat) in enumerate(plan):
-        part = f"_ef.{'block' if repeat else '_blocks'}.{i}."
-        y = _branch(x, stage, repeat == 0, divisible(stage.out * width), style, part, gated=not small)
-        if repeat:
-            # One choice a sample: None is the batch.
-            drop = layers.Dropout(DROP_CONNECT * i / len(plan), (None, 1, 1, 1), name=f"{part}.drop_connect")
-            y = layers.Add(name=f"{part}.add")([x, drop(y)])
-        x = taps.add(y)
+        part, channels = f"_ef.{'block' if repeat else '_blocks'}.{i}.", x.shape[-1]
+        sizes = (channels * stage.expansion, divisible(stage.out * width), stage.kernel)
+        gated = None if small else partial(gate, squeezed=channels // 4, name=f"{part}._se")
+        stride, drop = 1 if repeat else stage.stride, DROP_CONNECT * i / len(plan)
+        x = inverted_residual(x, *sizes, stride, kind, name=part, act="silu", gate=gated, drop=drop)
+        taps.add(x)
     x = taps.add(conv_bn(x, divisible(HEAD * width), 1, act="silu", style=style, name="_conv"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="_pool")(x)
-    return taps, classifier(x, head, name="_fc", uniform=1 / math.sqrt(head.classes))
-
-
-def _branch(x: Tensor, stage: Stage, first: bool, out: int, style: Style, name: str, gated: bool) -> Tensor:
-    channels = x.shape[-1]
-    expanded = channels * stage.expansion
-    if stage.expansion > 1:
-        x = conv_bn(x, expanded, 1, act="silu", style=style, name=f"{name}._ecn._conv")
-    stride = stage.stride if first else 1
-    dcn = f"{name}._dcn._conv"
-    x = conv_bn(x, expanded, stage.kernel, stride, groups=expanded, act="silu", style=style, name=dcn)
-    if gated:
-        parts = ("_conv1._conv", "_conv2._conv")
-        x = squeeze_excite(
-            x, channels // 4, act="silu", gate="sigmoid", parts=parts, style=style, name=f"{name}._se"
-        )
-    return conv_bn(x, out, 1, style=style, name=f"{name}._pcn._conv")
+    return taps, classifier(x, head, name="_fc", init=1 / math.sqrt(head.classes))

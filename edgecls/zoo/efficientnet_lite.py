@@ -9,20 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from keras import layers
-
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible
-
-
-class Stage(NamedTuple):
-    """A run of like blocks; only the first strides."""
-
-    kernel: int
-    stride: int
-    expansion: int
-    out: int
-    repeats: int
-
+from edgecls.zoo.inverted import Kind, Stage, inverted_residual
 
 STAGES = (
     Stage(3, 1, 1, 16, 1),
@@ -53,6 +41,7 @@ MODELS = {
     "EfficientNetLite4": Variant(1.4, 1.8, 300, 0.3),
 }
 STYLE = Style(epsilon=1e-3, momentum=0.99, same_padding=True, kernel_std=0.02)
+KIND = Kind(("expand", "depthwise", "project"), STYLE, lean=True)
 
 
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
@@ -62,24 +51,11 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     x = taps.add(conv_bn(x, STEM, 3, 2, act="relu6", style=STYLE, name="stem"))
     block = 0
     for i, stage in enumerate(STAGES):
-        fixed = i in (0, len(STAGES) - 1)
+        fixed, kernel = i in (0, len(STAGES) - 1), stage.kernel
         for repeat in range(stage.repeats if fixed else math.ceil(stage.repeats * variant.depth)):
-            stride = stage.stride if repeat == 0 else 1
-            x = taps.add(_inverted_residual(x, stage, stride, variant.width, f"blocks.{block}"))
+            expanded, out = x.shape[-1] * stage.expansion, divisible(stage.out * variant.width)
+            part, stride = f"blocks.{block}", 1 if repeat else stage.stride
+            x = taps.add(inverted_residual(x, expanded, out, kernel, stride, KIND, name=part, act="relu6"))
             block += 1
     x = taps.add(conv_bn(x, HEAD, 1, act="relu6", style=STYLE, name="head"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, uniform=1 / math.sqrt(HEAD))
-
-
-def _inverted_residual(x: Tensor, stage: Stage, stride: int, width: float, name: str) -> Tensor:
-    channels, out = x.shape[-1], divisible(stage.out * width)
-    expanded = channels * stage.expansion
-    y = x
-    if stage.expansion > 1:
-        y = conv_bn(y, expanded, 1, act="relu6", style=STYLE, name=f"{name}.expand")
-    y = conv_bn(
-        y, expanded, stage.kernel, stride, groups=expanded, act="relu6", style=STYLE, name=f"{name}.depthwise"
-    )
-    y = conv_bn(y, out, 1, style=STYLE, name=f"{name}.project")
-    return layers.Add(name=f"{name}.add")([x, y]) if stride == 1 and channels == out else y
+    return taps, classifier(x, head)

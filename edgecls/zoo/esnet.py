@@ -4,32 +4,14 @@ squeeze-excite, hard-swish and a separable convolution where branches join.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from keras import layers
 
-from edgecls.zoo.blocks import (
-    Channels,
-    ChannelShuffle,
-    EdgeMaxPooling2D,
-    Head,
-    Taps,
-    Tensor,
-    conv_bn,
-    divisible,
-    squeeze_excite,
-    wide_classifier,
-)
+from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.pooling import EdgeMaxPooling2D
+from edgecls.zoo.shufflenet_v2 import halves, shuffled
 
-
-class Stage(NamedTuple):
-    """A run of blocks; the first halves the resolution. The width is at scale 1."""
-
-    out: int
-    repeats: int
-
-
-STAGES = (Stage(116, 3), Stage(232, 7), Stage(464, 3))  # resolution in: 56, 28, 14
+# Width at scale 1 and number of blocks, of which the first halves the resolution.
+STAGES = ((116, 3), (232, 7), (464, 3))  # resolution in: 56, 28, 14
 STEM, FEATURES, LAST = 24, 1024, 1280
 MODELS = {"ESNet_x0_25": 0.25, "ESNet_x0_5": 0.5, "ESNet_x0_75": 0.75, "ESNet_x1_0": 1.0}
 
@@ -41,9 +23,9 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     x = taps.add(conv_bn(x, STEM, 3, 2, act="hard_swish", name="conv1"))
     x = taps.add(EdgeMaxPooling2D(name="max_pool")(x))
     block = 0
-    for stage in STAGES:
-        half = divisible(stage.out * scale, 8) // 2
-        for repeat in range(stage.repeats):
+    for width, repeats in STAGES:
+        half = divisible(width * scale) // 2
+        for repeat in range(repeats):
             x = taps.add((_unit if repeat else _downsample)(x, half, f"blocks.{block}"))
             block += 1
     x = taps.add(conv_bn(x, FEATURES, 1, act="hard_swish", name="conv2"))
@@ -51,14 +33,13 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
 
 
 def _unit(x: Tensor, half: int, name: str) -> Tensor:
-    kept = Channels(0, half, name=f"{name}.kept")(x)
-    y = Channels(half, 2 * half, name=f"{name}.convolved")(x)
+    kept, y = halves(x, name)
     y = conv_bn(y, half, 1, act="hard_swish", name=f"{name}.pw_1_1")
     z = conv_bn(y, half, 3, groups=half, name=f"{name}.dw_1")
     y = layers.Concatenate(name=f"{name}.branch_concat")([y, z])
     y = squeeze_excite(y, half // 2, gate="hard_sigmoid6", name=f"{name}.se")
     y = conv_bn(y, half, 1, act="hard_swish", name=f"{name}.pw_1_2")
-    return ChannelShuffle(2, name=f"{name}.shuffle")(layers.Concatenate(name=f"{name}.concat")([kept, y]))
+    return shuffled([kept, y], name)
 
 
 def _downsample(x: Tensor, half: int, name: str) -> Tensor:

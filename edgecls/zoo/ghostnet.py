@@ -6,41 +6,18 @@ the last 1x1 convolution is 1280 wide at every scale.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 from keras import layers
 
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible, squeeze_excite
+from edgecls.zoo.inverted import Block, table
 
-
-class Block(NamedTuple):
-    """One ghost bottleneck; widths at scale 1."""
-
-    kernel: int
-    expanded: int
-    out: int
-    se: bool
-    stride: int
-
-
-BLOCKS = (
-    Block(3, 16, 16, False, 1),  # resolution in: 112
-    Block(3, 48, 24, False, 2),
-    Block(3, 72, 24, False, 1),  # 56
-    Block(5, 72, 40, True, 2),
-    Block(5, 120, 40, True, 1),  # 28
-    Block(3, 240, 80, False, 2),
-    Block(3, 200, 80, False, 1),  # 14
-    Block(3, 184, 80, False, 1),
-    Block(3, 184, 80, False, 1),
-    Block(3, 480, 112, True, 1),
-    Block(3, 672, 112, True, 1),
-    Block(5, 672, 160, True, 2),
-    Block(5, 960, 160, False, 1),  # 7
-    Block(5, 960, 160, True, 1),
-    Block(5, 960, 160, False, 1),
-    Block(5, 960, 160, True, 1),
+BLOCKS = table(
+    "3 16 16",  # resolution in: 112
+    "3 48 24 /2 | 3 72 24",
+    "5 72 40 /2 se | 5 120 40 se",  # 56
+    "3 240 80 /2 | 3 200 80 | 3 184 80 | 3 184 80",  # 28
+    "3 480 112 se | 3 672 112 se",  # 14
+    "5 672 160 /2 se | 5 960 160 | 5 960 160 se | 5 960 160 | 5 960 160 se",
 )
 STEM, LAST = 16, 1280
 MODELS = {"GhostNet_x0_5": 0.5, "GhostNet_x1_0": 1.0, "GhostNet_x1_3": 1.3}
@@ -58,7 +35,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     x = taps.add(conv_bn(x, expanded, 1, act="relu", style=STYLE, name="conv_last"))
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool2d_gap")(x)
     x = conv_bn(x, LAST, 1, act="relu", style=STYLE, name="fc_0")
-    return taps, classifier(x, head, name="fc_1", uniform=1 / math.sqrt(head.embedding_dim or LAST))
+    return taps, classifier(x, head, name="fc_1")
 
 
 def _ghost(x: Tensor, filters: int, act: str | None, name: str) -> Tensor:

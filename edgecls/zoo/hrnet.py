@@ -4,7 +4,6 @@ by side and exchange their features after every four blocks.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -61,8 +60,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         x = conv_bn(x, finer.shape[-1], 3, 2, act="relu", style=STYLE, name=part)
         x = taps.add(layers.Add(name=f"{part}.add")([x, finer]))
     x = taps.add(conv_bn(x, 2048, 1, act="relu", style=STYLE, name="conv_last"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, uniform=1 / math.sqrt(head.embedding_dim or x.shape[-1]))
+    return taps, classifier(x, head)
 
 
 def _module(branches: list[Tensor], name: str) -> list[Tensor]:

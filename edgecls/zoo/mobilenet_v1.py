@@ -5,8 +5,6 @@ As PaddleClas has it: plain ReLU, and widths are cut to whole numbers, not round
 
 from __future__ import annotations
 
-from keras import layers
-
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn
 
 MODELS = {"MobileNetV1_x0_25": 0.25, "MobileNetV1_x0_5": 0.5, "MobileNetV1_x0_75": 0.75, "MobileNetV1": 1.0}
@@ -22,19 +20,10 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     taps = Taps(x)
     x = taps.add(conv_bn(x, int(STEM * scale), 3, 2, act="relu", style=STYLE, name="conv"))
     for i, (width, stride) in enumerate(BLOCKS):
-        channels = x.shape[-1]
+        channels, part = x.shape[-1], f"blocks.{i}"
         x = conv_bn(
-            x,
-            channels,
-            3,
-            stride,
-            groups=channels,
-            act="relu",
-            style=STYLE,
-            name=f"blocks.{i}.depthwise_conv",
+            x, channels, 3, stride, groups=channels, act="relu", style=STYLE, name=f"{part}.depthwise_conv"
         )
-        x = taps.add(
-            conv_bn(x, int(width * scale), 1, act="relu", style=STYLE, name=f"blocks.{i}.pointwise_conv")
-        )
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, msra=True)
+        x = conv_bn(x, int(width * scale), 1, act="relu", style=STYLE, name=f"{part}.pointwise_conv")
+        taps.add(x)
+    return taps, classifier(x, head, init="msra")

@@ -6,65 +6,31 @@ multiples of 8 and the last 1x1 convolution is 1280 wide at every scale.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from keras import layers
+from functools import partial
 
 from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.inverted import Block, Kind, inverted_residual, table
 
-
-class Block(NamedTuple):
-    """One inverted residual; widths at scale 1."""
-
-    kernel: int
-    expanded: int
-    out: int
-    se: bool
-    act: str
-    stride: int
-
-
-LARGE = (
-    Block(3, 16, 16, False, "relu", 1),  # resolution in: 112
-    Block(3, 64, 24, False, "relu", 2),
-    Block(3, 72, 24, False, "relu", 1),  # 56
-    Block(5, 72, 40, True, "relu", 2),
-    Block(5, 120, 40, True, "relu", 1),  # 28
-    Block(5, 120, 40, True, "relu", 1),
-    Block(3, 240, 80, False, "hard_swish", 2),
-    Block(3, 200, 80, False, "hard_swish", 1),  # 14
-    Block(3, 184, 80, False, "hard_swish", 1),
-    Block(3, 184, 80, False, "hard_swish", 1),
-    Block(3, 480, 112, True, "hard_swish", 1),
-    Block(3, 672, 112, True, "hard_swish", 1),
-    Block(5, 672, 160, True, "hard_swish", 2),
-    Block(5, 960, 160, True, "hard_swish", 1),  # 7
-    Block(5, 960, 160, True, "hard_swish", 1),
+LARGE = table(
+    "3 16 16",  # resolution in: 112
+    "3 64 24 /2 | 3 72 24",
+    "5 72 40 /2 se | 5 120 40 se | 5 120 40 se",  # 56
+    "3 240 80 /2 hs | 3 200 80 hs | 3 184 80 hs | 3 184 80 hs",  # 28
+    "3 480 112 se hs | 3 672 112 se hs",  # 14
+    "5 672 160 /2 se hs | 5 960 160 se hs | 5 960 160 se hs",
 )
-SMALL = (
-    Block(3, 16, 16, True, "relu", 2),  # 112
-    Block(3, 72, 24, False, "relu", 2),  # 56
-    Block(3, 88, 24, False, "relu", 1),  # 28
-    Block(5, 96, 40, True, "hard_swish", 2),
-    Block(5, 240, 40, True, "hard_swish", 1),  # 14
-    Block(5, 240, 40, True, "hard_swish", 1),
-    Block(5, 120, 48, True, "hard_swish", 1),
-    Block(5, 144, 48, True, "hard_swish", 1),
-    Block(5, 288, 96, True, "hard_swish", 2),
-    Block(5, 576, 96, True, "hard_swish", 1),  # 7
-    Block(5, 576, 96, True, "hard_swish", 1),
+SMALL = table(
+    "3 16 16 /2 se",  # 112
+    "3 72 24 /2 | 3 88 24",  # 56
+    "5 96 40 /2 se hs | 5 240 40 se hs | 5 240 40 se hs",  # 28
+    "5 120 48 se hs | 5 144 48 se hs",  # 14
+    "5 288 96 /2 se hs | 5 576 96 se hs | 5 576 96 se hs",
 )
-
-
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    blocks: tuple[Block, ...]
-    scale: float
+KIND = Kind(("expand_conv", "bottleneck_conv", "linear_conv"))
 
 
 MODELS = {
-    f"MobileNetV3_{size}_x{scale}".replace(".", "_"): Variant(blocks, scale)
+    f"MobileNetV3_{size}_x{scale}".replace(".", "_"): (blocks, scale)
     for size, blocks in (("large", LARGE), ("small", SMALL))
     for scale in (0.35, 0.5, 0.75, 1.0, 1.25)
 }
@@ -76,26 +42,14 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     taps = Taps(x)
     x = taps.add(conv_bn(x, divisible(16 * scale), 3, 2, act="hard_swish", name="conv"))
     for i, block in enumerate(blocks):
-        x = taps.add(_inverted_residual(x, block, scale, f"blocks.{i}"))
-    x = taps.add(
-        conv_bn(x, divisible(6 * blocks[-1].out * scale), 1, act="hard_swish", name="last_second_conv")
-    )
+        x = taps.add(_block(x, block, scale, f"blocks.{i}"))
+    last = divisible(6 * blocks[-1].out * scale)
+    x = taps.add(conv_bn(x, last, 1, act="hard_swish", name="last_second_conv"))
     return taps, wide_classifier(x, 1280, "hard_swish", head, act_name="hardswish")
 
 
-def _inverted_residual(x: Tensor, block: Block, scale: float, name: str) -> Tensor:
+def _block(x: Tensor, block: Block, scale: float, name: str) -> Tensor:
     expanded, out = divisible(block.expanded * scale), divisible(block.out * scale)
-    y = conv_bn(x, expanded, 1, act=block.act, name=f"{name}.expand_conv")
-    y = conv_bn(
-        y,
-        expanded,
-        block.kernel,
-        block.stride,
-        groups=expanded,
-        act=block.act,
-        name=f"{name}.bottleneck_conv",
-    )
-    if block.se:
-        y = squeeze_excite(y, expanded // 4, name=f"{name}.mid_se")
-    y = conv_bn(y, out, 1, name=f"{name}.linear_conv")
-    return layers.Add(name=f"{name}.add")([x, y]) if block.stride == 1 and x.shape[-1] == out else y
+    gate = partial(squeeze_excite, squeezed=expanded // 4, name=f"{name}.mid_se") if block.se else None
+    kernel, stride, act = block.kernel, block.stride, block.act
+    return inverted_residual(x, expanded, out, kernel, stride, KIND, name=name, act=act, gate=gate)

@@ -48,8 +48,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             part = f"stage{stage + 1}.{repeat}"
             x = taps.add(_block(x, width, 1 if repeat else 2, 1 if number % 2 else groups, part))
             number += 1
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="gap")(x)
-    return taps, classifier(x, head, name="linear")
+    return taps, classifier(x, head, name="linear", init="xavier")
 
 
 def _block(x: Tensor, out: int, stride: int, groups: int, name: str) -> Tensor:

@@ -4,14 +4,11 @@ small ones, each on its own share of the channels plus what the one before made 
 
 from __future__ import annotations
 
-from typing import Any
-
-import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from edgecls.zoo import residual
 from edgecls.zoo.blocks import Channels, Head, Taps, Tensor, conv_bn
+from edgecls.zoo.pooling import EdgeAveragePooling2D
 from edgecls.zoo.residual import Names, Place, Plan
 from edgecls.zoo.resnet import R50, R101, R200
 
@@ -24,28 +21,6 @@ MODELS = {
     "Res2Net101_vd_26w_4s": Plan(R101, width=4 * 26, deep=True, vd=True),
     "Res2Net200_vd_26w_4s": Plan(R200, width=4 * 26, deep=True, vd=True),
 }
-
-
-@keras.saving.register_keras_serializable(package="edgecls")
-class EdgeAveragePooling2D(layers.AveragePooling2D):
-    """3x3 average pooling of stride 2, padded by one cell on every side that does not count."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "pool_size": 3, "strides": 2, "padding": "valid"})
-
-    def call(self, inputs: Tensor) -> Tensor:
-        outputs = super().call(ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0))))
-        scales = []
-        for size, length in zip(inputs.shape[1:3], outputs.shape[1:3], strict=True):
-            scale = np.ones(length, "float32")
-            scale[0] = 1.5  # three cells, one of them padding
-            scale[-1] *= 1.5 if size % 2 else 1.0
-            scales.append(scale)
-        return outputs * ops.convert_to_tensor(np.outer(*scales)[..., None], outputs.dtype)
-
-    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        batch, height, width, channels = input_shape
-        return batch, (height + 1) // 2, (width + 1) // 2, channels
 
 
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:

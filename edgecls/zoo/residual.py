@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from keras import layers
@@ -114,8 +113,12 @@ def build(plan: Plan, x: Tensor, head: Head, branch: Branch = branch) -> tuple[T
         if repeat == 0:
             x = _project(x, plan, place)
         x = taps.add(activation(layers.Add(name=f"{name}.add")([y, x]), "relu", f"{name}.relu"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
-    return taps, classifier(x, head, name=names.fc, uniform=1 / math.sqrt(head.embedding_dim or x.shape[-1]))
+    return taps, classifier(x, head, name=names.fc)
+
+
+def builder(plans: Mapping[str, Plan]) -> Callable[[str, Tensor, Head], tuple[Taps, Tensor]]:
+    """The ``build`` of a family with this table."""
+    return lambda name, x, head: build(plans[name], x, head)
 
 
 def stem(

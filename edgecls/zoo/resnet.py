@@ -8,7 +8,6 @@ The vc form has a stem of three 3x3 convolutions; the vd form also has shortcuts
 from __future__ import annotations
 
 from edgecls.zoo import residual
-from edgecls.zoo.blocks import Head, Taps, Tensor
 from edgecls.zoo.residual import LISTED, Plan
 
 R18, R34, R50 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3)
@@ -27,8 +26,4 @@ MODELS = {
     "ResNet152_vd": Plan(R152, deep=True, vd=True, names=LISTED),
     "ResNet200_vd": Plan(R200, deep=True, vd=True, names=LISTED),
 }
-
-
-def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
-    """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
-    return residual.build(MODELS[name], x, head)
+build = residual.builder(MODELS)

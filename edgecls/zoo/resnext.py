@@ -7,19 +7,12 @@ Instagram's hashtags (Mahajan et al., 2018, https://arxiv.org/abs/1805.00932).
 from __future__ import annotations
 
 from edgecls.zoo import residual
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor
+from edgecls.zoo.blocks import Style
 from edgecls.zoo.residual import Names, Plan
 from edgecls.zoo.resnet import R50, R101, R152
 
-WSL = Names(
-    "_conv_stem",
-    "",
-    "_conv{next}_{repeat}",
-    "_conv{}",
-    "_short._conv",
-    "_out",
-    Style(conv="_conv", norm="_bn"),
-)
+STYLE = Style(conv="_conv", norm="_bn")
+WSL = Names("_conv_stem", "", "_conv{next}_{repeat}", "_conv{}", "_short._conv", "_out", STYLE)
 MODELS = {
     f"ResNeXt{depth}{vd}_{groups}x4d": Plan(
         repeats, deep=bool(vd), vd=bool(vd), width=4 * groups, groups=groups
@@ -31,8 +24,4 @@ MODELS = {
     f"ResNeXt101_32x{each}d_wsl": Plan(R101, width=32 * each, groups=32, names=WSL)
     for each in (8, 16, 32, 48)
 }
-
-
-def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
-    """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
-    return residual.build(MODELS[name], x, head)
+build = residual.builder(MODELS)

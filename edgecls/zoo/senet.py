@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edgecls.zoo import residual
-from edgecls.zoo.blocks import Head, Taps, Tensor
 from edgecls.zoo.residual import Plan
 from edgecls.zoo.resnet import R18, R34, R50, R101, R152
 
@@ -16,8 +15,4 @@ MODELS = {
     "SE_ResNeXt101_32x4d": Plan(R101, width=128, groups=32, reduction=16),
     "SENet154_vd": Plan(R152, deep=True, vd=True, width=256, groups=64, stem=128, reduction=16),
 }
-
-
-def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
-    """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
-    return residual.build(MODELS[name], x, head)
+build = residual.builder(MODELS)

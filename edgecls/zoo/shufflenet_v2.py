@@ -10,17 +10,8 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import (
-    Channels,
-    ChannelShuffle,
-    EdgeMaxPooling2D,
-    Head,
-    Style,
-    Taps,
-    Tensor,
-    classifier,
-    conv_bn,
-)
+from edgecls.zoo.blocks import Channels, ChannelShuffle, Head, Style, Taps, Tensor, classifier, conv_bn
+from edgecls.zoo.pooling import EdgeMaxPooling2D
 
 
 class Variant(NamedTuple):
@@ -57,19 +48,17 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             x = _unit(x, act, f"{stage}_{repeat}")
         taps.add(x)
     x = taps.add(conv_bn(x, last, 1, act=act, style=STYLE, name="_last_conv"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="_pool2d_avg")(x)
-    return taps, classifier(x, head, name="_fc", msra=True)
+    return taps, classifier(x, head, name="_fc", init="msra")
 
 
 def _unit(x: Tensor, act: str, name: str) -> Tensor:
     """Convolve one half of the channels."""
-    half = x.shape[-1] // 2
-    kept = Channels(0, half, name=f"{name}.kept")(x)
-    y = Channels(half, 2 * half, name=f"{name}.convolved")(x)
+    kept, y = halves(x, name)
+    half = y.shape[-1]
     y = conv_bn(y, half, 1, act=act, style=STYLE, name=f"{name}._conv_pw")
     y = conv_bn(y, half, 3, groups=half, style=STYLE, name=f"{name}._conv_dw")
     y = conv_bn(y, half, 1, act=act, style=STYLE, name=f"{name}._conv_linear")
-    return _shuffled([kept, y], name)
+    return shuffled([kept, y], name)
 
 
 def _downsample(x: Tensor, half: int, act: str, name: str) -> Tensor:
@@ -80,9 +69,15 @@ def _downsample(x: Tensor, half: int, act: str, name: str) -> Tensor:
     y = conv_bn(x, half, 1, act=act, style=STYLE, name=f"{name}._conv_pw_2")
     y = conv_bn(y, half, 3, 2, groups=half, style=STYLE, name=f"{name}._conv_dw_2")
     y = conv_bn(y, half, 1, act=act, style=STYLE, name=f"{name}._conv_linear_2")
-    return _shuffled([short, y], name)
+    return shuffled([short, y], name)
 
 
-def _shuffled(branches: list[Tensor], name: str) -> Tensor:
-    x = layers.Concatenate(name=f"{name}.concat")(branches)
-    return ChannelShuffle(2, name=f"{name}.shuffle")(x)
+def halves(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """The first half of the channels, which is kept, and the second, which is convolved."""
+    half = x.shape[-1] // 2
+    return Channels(0, half, name=f"{name}.kept")(x), Channels(half, 2 * half, name=f"{name}.convolved")(x)
+
+
+def shuffled(branches: list[Tensor], name: str) -> Tensor:
+    """The channels of two branches in turns."""
+    return ChannelShuffle(2, name=f"{name}.shuffle")(layers.Concatenate(name=f"{name}.concat")(branches))

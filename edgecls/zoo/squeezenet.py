@@ -5,21 +5,12 @@ As PaddleClas has it: the classifier is a 1x1 convolution with ReLU before the p
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from keras import layers
 
 from edgecls.zoo.blocks import Head, Taps, Tensor, activation, conv
 
-
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    stem: tuple[int, int, int]  # filters, kernel, padding
-    pools: tuple[int, int]  # the fire modules before which maps are pooled, besides the first
-
-
-MODELS = {"SqueezeNet1_0": Variant((96, 7, 0), (4, 8)), "SqueezeNet1_1": Variant((64, 3, 1), (3, 5))}
+# Filters, kernel and padding of the stem, and the fire modules before which maps are pooled, besides the first.
+MODELS = {"SqueezeNet1_0": ((96, 7, 0), (4, 8)), "SqueezeNet1_1": ((64, 3, 1), (3, 5))}
 FIRES = (16, 16, 32, 32, 48, 48, 64, 64)  # width of each squeeze; either expansion is four times as wide
 
 

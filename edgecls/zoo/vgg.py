@@ -33,4 +33,4 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     if head.dropout:
         x = layers.Dropout(head.dropout, name="fc2.dropout")(x)
     x = activation(layers.Dense(HIDDEN, name="fc2")(x), "relu", "fc2.relu")
-    return taps, classifier(x, head, name="fc3")
+    return taps, classifier(x, head, name="fc3", init="xavier")

@@ -6,28 +6,16 @@ convolutions have none.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 from keras import layers
 
-from edgecls.zoo.blocks import EdgeMaxPooling2D, Head, Taps, Tensor, activation, classifier, conv, conv_bn
+from edgecls.zoo.blocks import Head, Taps, Tensor, activation, classifier, conv, conv_bn
+from edgecls.zoo.pooling import EdgeMaxPooling2D
 from edgecls.zoo.residual import FLUID
 
-
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    entry: tuple[tuple[int, int], ...]  # width and stride of each block
-    middle: int  # blocks
-
-
-ENTRY = ((128, 2), (256, 2), (728, 2))
-MODELS = {
-    "Xception41": Variant(ENTRY, 8),
-    "Xception65": Variant(ENTRY, 16),
-    "Xception71": Variant(((128, 2), (256, 1), (256, 2), (728, 1), (728, 2)), 16),
-}
+ENTRY = ((128, 2), (256, 2), (728, 2))  # width and stride of each block
+ENTRY71 = ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2))
+# The entry's blocks, and the number of blocks in the middle.
+MODELS = {"Xception41": (ENTRY, 8), "Xception65": (ENTRY, 16), "Xception71": (ENTRY71, 16)}
 
 
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
@@ -48,9 +36,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     for i, width in ((1, 1536), (2, 2048)):
         x = _separable(x, width, f"_exit_flow._conv_{i}")
         x = taps.add(activation(x, "relu", f"_exit_flow.relu{i}"))
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="_exit_flow._pool")(x)
-    uniform = 1 / math.sqrt(head.embedding_dim or x.shape[-1])
-    return taps, classifier(x, head, name="_exit_flow._out", uniform=uniform)
+    return taps, classifier(x, head, name="_exit_flow._out")
 
 
 def _block(

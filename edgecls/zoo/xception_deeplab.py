@@ -7,7 +7,6 @@ Keras' layer names hold no slash: where the published names have one, these have
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from keras import layers
 
@@ -34,9 +33,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     taps.add(x)
     if head.dropout:
         x = layers.Dropout(head.dropout, name="dropout")(x)
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="_pool")(x)
-    uniform = 1 / math.sqrt(head.embedding_dim or x.shape[-1])
-    return taps, classifier(x, dataclasses.replace(head, dropout=0.0), name="_fc", uniform=uniform)
+    return taps, classifier(x, dataclasses.replace(head, dropout=0.0), name="_fc")
 
 
 def _block(x: Tensor, widths: tuple[int, ...], stride: int, name: str) -> Tensor:

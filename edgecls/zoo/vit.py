@@ -1,0 +1,139 @@
+"""ViT (Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929) and DeiT (Touvron et al., 2020,
+https://arxiv.org/abs/2012.12877), which may have a second token and classifier for distillation: logits are the mean.
+
+The one feature map is that of the patches' tokens at the end, normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from keras import initializers, layers, ops
+
+from edgecls.zoo.blocks import Head, Taps, Tensor, activation, classifier, conv
+
+PATCH = 16
+HEADS = {"cls_token": "head", "dist_token": "head_dist"}  # tokens to the classifiers that read them
+
+
+class Variant(NamedTuple):
+    """One network of the family."""
+
+    width: int
+    heads: int
+    depth: int = 12
+    distilled: bool = False
+    expansion: int = 4  # of the hidden layers
+    epsilon: float = 1e-6
+    scale: float = 1 / 8  # of the products of queries and keys: 1 / sqrt(width / heads)
+    bias: bool = True  # of queries, keys and values
+    drop_path: float = (
+        0.0  # share of samples that skip the last block's branches in training; it grows with depth
+    )
+
+
+PLAIN = {
+    "ViT_small": Variant(768, 8, depth=8, expansion=3, epsilon=1e-5, scale=768**-0.5, bias=False),
+    "ViT_base": Variant(768, 12),
+    "DeiT_tiny": Variant(192, 3, drop_path=0.1),
+    "DeiT_small": Variant(384, 6, drop_path=0.1),
+    "DeiT_base": Variant(768, 12, drop_path=0.1),
+}
+DISTILLED = {f"{name}_distilled": PLAIN[name]._replace(distilled=True) for name in list(PLAIN)[2:]}
+MODELS = {f"{name}_patch16_224": variant for name, variant in (PLAIN | DISTILLED).items()}
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class Tokens(layers.Layer):
+    """Learned tokens before those of the patches [batch, patches, width], and a learned position added to each.
+
+    Its variables are named as in the original's state.
+    """
+
+    def __init__(self, names: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.names = list(names)
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        _, count, width = input_shape
+        shapes = {**dict.fromkeys(self.names, 1), "pos_embed": len(self.names) + count}
+        *self.tokens, self.positions = (
+            self.add_weight((1, length, width), _normal(), name=name) for name, length in shapes.items()
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        shape = (ops.shape(inputs)[0], 1, inputs.shape[-1])
+        learned = [ops.broadcast_to(token, shape) for token in self.tokens]
+        return ops.concatenate([*learned, inputs], 1) + self.positions
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "names": self.names}
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class Attention(layers.Layer):
+    """What each token gathers from all, [batch, tokens, width], of queries, keys and values [batch, tokens, 3 * width].
+
+    Args:
+        heads: Shares of the channels that attend on their own.
+        scale: Factor of the products of queries and keys.
+    """
+
+    def __init__(self, heads: int, scale: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.scale = int(heads), float(scale)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        (_, count, channels), heads = inputs.shape, self.heads
+        x = ops.reshape(inputs, (-1, count, 3 * heads, channels // (3 * heads)))
+        queries, keys, values = ops.split(ops.transpose(x, (0, 2, 1, 3)), 3, axis=1)
+        shares = ops.softmax(tf.matmul(queries * self.scale, keys, transpose_b=True))
+        return ops.reshape(
+            ops.transpose(ops.matmul(shares, values), (0, 2, 1, 3)), (-1, count, channels // 3)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "heads": self.heads, "scale": self.scale}
+
+
+def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
+    """Build variant ``name`` on NHWC input ``x``; returns its feature map and its logits."""
+    v, taps = MODELS[name], Taps(x)
+    x = conv(x, v.width, PATCH, PATCH, bias=True, padding=0, name="patch_embed.proj")
+    side, tokens = x.shape[1], list(HEADS)[: 1 + v.distilled]
+    x = layers.Reshape((side * side, v.width), name="patches")(x)
+    x = Tokens(tokens, name="tokens")(x)
+    for i in range(v.depth):
+        part, drop = f"blocks.{i}", v.drop_path * i / (v.depth - 1)
+        y = layers.LayerNormalization(epsilon=v.epsilon, name=f"{part}.norm1")(x)
+        y = _dense(y, 3 * v.width, f"{part}.attn.qkv", v.bias)
+        y = Attention(v.heads, v.scale, name=f"{part}.attn.gather")(y)
+        x = _add(x, _dense(y, v.width, f"{part}.attn.proj"), drop, f"{part}.attn")
+        y = layers.LayerNormalization(epsilon=v.epsilon, name=f"{part}.norm2")(x)
+        y = activation(_dense(y, v.expansion * v.width, f"{part}.mlp.fc1"), "gelu", f"{part}.mlp.act")
+        x = _add(x, _dense(y, v.width, f"{part}.mlp.fc2"), drop, f"{part}.mlp")
+    x = layers.LayerNormalization(epsilon=v.epsilon, name="norm")(x)
+    patches = layers.Cropping1D((len(tokens), 0), name="norm.patches")(x)
+    taps.add(layers.Reshape((side, side, v.width), name="norm.map")(patches))
+    logits = []
+    for i, token in enumerate(tokens):
+        y, part = layers.Cropping1D((i, x.shape[1] - i - 1), name=f"norm.{token}")(x), HEADS[token]
+        logits.append(classifier(y, head, name=part, init=0.02 * 3**0.5, prefix="dist." if i else ""))
+    return taps, layers.Average(name="mean")(logits) if v.distilled else logits[0]
+
+
+def _add(x: Tensor, y: Tensor, drop: float, name: str) -> Tensor:
+    if drop:
+        y = layers.Dropout(drop, (None, 1, 1), name=f"{name}.drop_path")(y)  # one choice a sample
+    return layers.Add(name=f"{name}.add")([x, y])
+
+
+def _dense(x: Tensor, width: int, name: str, bias: bool = True) -> Tensor:
+    return layers.Dense(width, use_bias=bias, kernel_initializer=_normal(), name=name)(x)
+
+
+def _normal() -> initializers.Initializer:
+    return initializers.TruncatedNormal(stddev=0.02)
