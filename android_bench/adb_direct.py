@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from adb_shell import constants, exceptions
 from adb_shell.adb_device import AdbDevice
 from adb_shell.adb_message import AdbMessage
@@ -50,11 +51,18 @@ class _Tcp(TcpTransport):
         return len(data)
 
 
+class _Message(AdbMessage):
+    @property
+    def checksum(self) -> int:
+        """The sum of the bytes, which adb-shell takes as long to add as the loopback device takes to send them."""
+        return int(np.frombuffer(self.data, np.uint8).sum(dtype=np.uint64)) & 0xFFFFFFFF
+
+
 class _Device(AdbDevice):
     def _filesync_flush(self, adb_info: Any, filesync_info: Any) -> None:
         """Sends what is buffered; a phone that runs out of space says so now, before all is sent."""
-        data = bytes(filesync_info.send_buffer[: filesync_info.send_idx])
-        message = AdbMessage(constants.WRTE, adb_info.local_id, adb_info.remote_id, data)
+        data = bytes(memoryview(filesync_info.send_buffer)[: filesync_info.send_idx])
+        message = _Message(constants.WRTE, adb_info.local_id, adb_info.remote_id, data)
         self._io_manager.send(message, adb_info)
         filesync_info.send_idx = 0
         while True:

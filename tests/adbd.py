@@ -7,12 +7,14 @@ running when the link to it is lost.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import contextlib
 import os
 import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
-from phone import Phone
+from phone import Phone, furnish
 
 VERSION = 0x01000000
 TOKEN, SIGNATURE, RSAPUBLICKEY = 1, 2, 3
@@ -164,7 +166,8 @@ class _Threaded:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        # A cancelled one is not an error either, but the streams of asyncio would print it as one.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self.client(reader, writer)
         writer.transport.abort()
 
@@ -321,3 +324,21 @@ def _signed(public: bytes, token: bytes, signature: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def main() -> None:
+    """A phone in a process of its own: prints its port, and ends with its standard input."""
+    options = argparse.ArgumentParser(description=main.__doc__)
+    options.add_argument("root", type=Path, help="the folder of its files")
+    options.add_argument("--maxdata", type=int, default=1 << 20, help="bytes of a message (1048576)")
+    chosen = options.parse_args()
+    daemon = Adbd(chosen.root.absolute(), auth=False, maxdata=chosen.maxdata)
+    furnish(daemon.phone.root)
+    daemon.start()
+    print(daemon.port, flush=True)
+    sys.stdin.read()
+    daemon.stop()
+
+
+if __name__ == "__main__":
+    main()
