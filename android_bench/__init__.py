@@ -42,6 +42,7 @@ def bench(
     repeats: int = 3,
     protocol: str = "standard",
     profile: bool = False,
+    delegate: str = "cpu",
     binary: str | Path | None = None,
     cool_c: float = 40.0,
     cool_s: float = 300.0,
@@ -65,6 +66,8 @@ def bench(
         repeats: How often disturbed rounds are measured again before the result is marked unsure.
         protocol: ``"standard"``, or ``"mlperf"``: at least 1,024 runs and 60 s a round.
         profile: Times of the single operators (phones only).
+        delegate: What is asked to compute on a phone: ``"cpu"`` (XNNPACK), ``"gpu"``, ``"nnapi"`` or ``"npu"``, as far
+            as the program has it. What it used instead is said.
         binary: The user's ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then a cache.
         cool_c: A phone warmer than this (Celsius) is waited for before each round.
         cool_s: Seconds after which a hot phone is measured all the same, and the result marked unsure.
@@ -113,15 +116,17 @@ def bench(
         tell: Listener = on_event or (lambda event: None)
         link = open_link(target, on_auth=lambda: tell({"event": "authorize"}))
         try:
-            phone = PhoneBackend(
-                link, target, binary or target.binary or None, profile=profile, on_event=on_event
-            )
-            return run(phone, target.serial + digest(phone.binary))
+            phone = PhoneBackend(link, target, binary, profile=profile, delegate=delegate, on_event=on_event)
+            return run(phone, f"{target.serial} {digest(phone.binary)} {profile} {delegate}")
         finally:
             link.close()
     if profile:
         raise BenchUsageError(
             "the runtime of this computer does not time single operators", fix="leave --profile out"
+        )
+    if delegate != "cpu":
+        raise BenchUsageError(
+            f"this computer is measured on its CPU, not on its {delegate}", fix="leave --delegate out"
         )
     from android_bench.host import HostBackend
 

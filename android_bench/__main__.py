@@ -10,7 +10,7 @@ from typing import Any
 from android_bench import BenchError, Interrupted, bench, exit_code
 from android_bench.baseline import check, duel, parse_share
 from android_bench.output import read_json, to_csv, to_json, to_text, write_csv, write_json, write_text
-from android_bench.protocol import PROTOCOLS
+from android_bench.protocol import DELEGATES, PROTOCOLS
 
 _EXAMPLE = "example: python -m android_bench model_int8.tflite --device host --threads 1,2 --json bench.json"
 
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=3, metavar="N", help="most repeats of disturbed rounds (3)")
     add("--protocol", choices=PROTOCOLS, default="standard", help="mlperf: 1,024 runs and 60 s a round")
     add("--profile", action="store_true", help="times of the single operators too (phones only)")
+    add("--delegate", choices=DELEGATES, default="cpu", help="what computes on the phone (cpu: XNNPACK)")
     add("--binary", metavar="FILE", help="benchmark_model for the phone ($EDGECLS_BENCHMARK_MODEL)")
     add("--seed", type=int, default=0, help="seed of the random input and of the bootstrap (0)")
     add(
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             document = bench(
                 options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
                 rounds=options.rounds, repeats=options.repeats, protocol=options.protocol, profile=options.profile,
-                binary=options.binary, seed=options.seed, fresh=options.fresh,
+                delegate=options.delegate, binary=options.binary, seed=options.seed, fresh=options.fresh,
                 resume=any(Path(model).is_dir() for model in options.models), on_event=_progress,
             )  # fmt: skip
         except Interrupted as stop:

@@ -82,6 +82,7 @@ class Output:
     overall_delta_mb: float | None = None
     peak_mb: float | None = None
     delegates: tuple[str, ...] = ()
+    partly: tuple[str, ...] = ()
     layers: tuple[Operator, ...] = ()
     notes: tuple[str, ...] = field(default=())
     samples_ms: tuple[float, ...] = ()
@@ -127,6 +128,7 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
         init_ms=init_ms,
         first_ms=first_ms,
         delegates=_delegates(lines),
+        partly=_delegates(lines, partly=True),
         init_delta_mb=memory["init_delta_mb"],
         overall_delta_mb=memory["overall_delta_mb"],
         peak_mb=memory["peak_mb"],
@@ -287,14 +289,29 @@ def _memory(lines: list[str]) -> dict[str, float | None]:
     return found
 
 
-def _delegates(lines: list[str]) -> tuple[str, ...]:
-    found: list[str] = []
+_APPLIED = re.compile(
+    r"Created TensorFlow Lite (?:(?P<a>\w+) delegate for CPU|delegate for (?P<b>\w+))|"
+    r"[Aa]pplied (?P<c>\w+) delegate(?P<part>.*partially executed)?"
+)
+_REPLACED = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \((\w+)\)")
+_UNUSED = re.compile(
+    r"Though (\w+) delegate is (?:explicitly )?applied, the model graph will not be executed"
+)
+_KNOWN = {"xnnpack": "XNNPACK", "gpu": "GPU", "litert_cl": "GPU", "nnapi": "NNAPI"}
+
+
+def _delegates(lines: list[str], *, partly: bool = False) -> tuple[str, ...]:
+    """The delegates that took part of the graph, as the program says; only those that took not all with ``partly``."""
+    found: dict[str, bool] = {}
     for line in lines:
-        match = re.search(r"Created TensorFlow Lite (\w+) delegate|[Aa]pplied (\w+) delegate", line)
-        name = match and (match[1] or match[2])
-        if name and name not in found:
-            found.append(name)
-    return tuple(found)
+        if match := _UNUSED.search(line):
+            found.pop(match[1], None)
+        elif match := _APPLIED.search(line):
+            found[match["a"] or match["b"] or match["c"]] = bool(match["part"])
+        elif match := _REPLACED.search(line):
+            name = next((n for key, n in _KNOWN.items() if key in match[3].lower()), match[3])
+            found[name] = found.get(name, False) or match[1] != match[2]
+    return tuple(name for name, part in found.items() if part or not partly)
 
 
 def _layers(lines: list[str]) -> tuple[tuple[Operator, ...], tuple[str, ...]]:

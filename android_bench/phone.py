@@ -11,7 +11,8 @@ from typing import Any
 
 from android_bench.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
 from android_bench.devices import Target, require_chip
-from android_bench.errors import BenchError, DeviceMissing
+from android_bench.energy import milliwatts, notes, sampler
+from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
 from android_bench.link import Link
 from android_bench.models import ModelFile
 from android_bench.parse import Output, ParseError, parse
@@ -26,10 +27,16 @@ _MB = 2**20
 _LEAST_S = 0.5  # over less, the ticks are too coarse to tell a load
 _TICKS = 100  # USER_HZ, the same on every Android
 # Flags that only one of the programs knows; each warns of the others', which counts as a failure.
-_CPU_FLAGS = {
-    "tflite": ("--use_xnnpack=true",),
-    "litert": ("--use_cpu=true", "--use_gpu=false", "--use_npu=false"),
+_DELEGATE_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "tflite": {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",), "nnapi": ("--use_nnapi=true",)},
+    "litert": {
+        "cpu": ("--use_cpu=true", "--use_gpu=false", "--use_npu=false"),
+        "gpu": ("--use_cpu=true", "--use_gpu=true", "--use_npu=false"),
+        "npu": ("--use_cpu=true", "--use_gpu=false", "--use_npu=true"),
+    },
+    "edgecls": {"cpu": ()},
 }
+_DELEGATE_NAMES = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI", "npu": "NPU"}
 _PROFILE_OFF = {"tflite": ("--enable_op_profiling=false",), "litert": ("--use_profiler=false",)}
 _PROFILE_ON = {"tflite": ("--enable_op_profiling=true",), "litert": ("--use_profiler=true",)}
 _PEAK = "--report_peak_memory_footprint=true"
@@ -44,6 +51,7 @@ class PhoneBackend:
         target: What ``--device`` named; a profile in it must be this phone's.
         binary: The program that measures, see ``binary.find_binary``.
         profile: Whether to time the operators too, in a run of their own.
+        delegate: What is asked to compute: ``cpu`` (XNNPACK), ``gpu``, ``nnapi``, ``npu``.
         on_event: Called with ``cool`` events while a hot phone is waited for.
 
     Raises:
@@ -58,9 +66,10 @@ class PhoneBackend:
         binary: str | Path | None = None,
         *,
         profile: bool = False,
+        delegate: str = "cpu",
         on_event: Listener | None = None,
     ) -> None:
-        self.link, self.profiling = link, profile
+        self.link, self.profiling, self.delegate = link, profile, delegate
         self._tell: Listener = on_event or (lambda event: None)
         self.facts, self.last = facts(link), state(link)
         self.clusters = self.last.clusters()
@@ -77,7 +86,7 @@ class PhoneBackend:
         self.cores = self.facts.cores
         # A phone is never idle: a core's worth of eight is what its own services take.
         self.foreign_limit = max(0.5, 0.125 * self.cores)
-        self.binary = find_binary(binary, self.facts.abis)
+        self.binary = find_binary(binary or target.binary or None, self.facts.abis)
         library = library_of(self.binary)
         if library:
             link.push(library, f"{link.folder}/{LIBRARY}")
@@ -189,14 +198,20 @@ class PhoneRunner:
             # Which of the two programs it is, only its output tells; these flags both know.
             self._phone.kind = self._run(once, _LOAD_TIMEOUT_S, kind="")[0].kind
         kind = self._phone.kind
+        if self._phone.delegate not in _DELEGATE_FLAGS[kind]:
+            raise BenchUsageError(
+                f"this program ({kind}) has no {self._phone.delegate}",
+                where="--delegate",
+                fix=f"it has {', '.join(_DELEGATE_FLAGS[kind])}",
+            )
         off, peak = _PROFILE_OFF.get(kind, ()), _PEAK_ON.get(kind, ())
         memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind)[0]
         self._peak = None if memory.peak_mb is None else round(memory.peak_mb * _MB)
-        if kind != "litert" and "XNNPACK" not in memory.delegates:
-            self._notes.append("asked for XNNPACK, and the program does not say that it was used")
+        self._note_delegates(memory)
         details: dict[str, Any] = {
             "runtime": _RUNTIMES.get(kind, f"benchmark_model ({kind})"),
             "mask": None if self._mask is None else f"{self._mask:02x}",
+            "delegate": self._phone.delegate,
             "delegates": list(memory.delegates),
         }
         if self._phone.profiling:
@@ -229,7 +244,9 @@ class PhoneRunner:
         )
         kind = self._phone.kind
         limit = 2 * protocol.max_s + _SLACK_S
-        out, foreign = self._run((*counts, *_PROFILE_OFF.get(kind, ())), limit, kind)
+        # On a charger the battery's current says nothing about the program.
+        unplugged = before.battery == "discharging"
+        out, foreign, power = self._run((*counts, *_PROFILE_OFF.get(kind, ())), limit, kind, unplugged)
         self._phone.last = after = state(self._link)
         every = self._mask or (1 << self._phone.cores) - 1
         throttled = after.thermal_status and f"the phone throttles (thermal status {after.thermal_status})"
@@ -242,12 +259,24 @@ class PhoneRunner:
             seconds=round(out.runs.mean_ms * out.runs.count / 1e3, 4),
             peak_bytes=None if growth is None else round(growth * _MB),
             peak_total_bytes=self._peak,
+            power_mw=power,
             why=hot or before.capped(every) or after.capped(every) or throttled or "",
             details={"init_ms": out.init_ms, "before": before.to_json(), "after": after.to_json()},
         )
 
     def close(self) -> None:
         """Nothing of ours runs on the phone between rounds."""
+
+    def _note_delegates(self, out: Output) -> None:
+        """Says so when the program used another delegate than was asked for, or for a part of the network only."""
+        asked = _DELEGATE_NAMES[self._phone.delegate]
+        if asked in out.delegates:
+            if asked in out.partly:
+                self._notes.append(f"{asked} computes a part of the network only")
+        elif out.kind == "litert" and not out.delegates:
+            self._notes.append(f"asked for {asked}, and the program does not say what it used")
+        else:
+            self._notes.append(f"asked for {asked}, got {' and '.join(out.delegates) or 'no delegate'}")
 
     def _pin(self) -> None:
         """Keeps the mask only if the phone lets us set it."""
@@ -259,25 +288,30 @@ class PhoneRunner:
             self._notes.append(f"not pinned: taskset {self._mask:x} failed ({reason})")
             self._mask = None
 
-    def _run(self, flags: tuple[str, ...], timeout_s: float, kind: str) -> tuple[Output, float | None]:
-        """Runs the program; gives its figures, and how many cores other programs used meanwhile."""
+    def _run(
+        self, flags: tuple[str, ...], timeout_s: float, kind: str, power: bool = False
+    ) -> tuple[Output, float | None, float | None]:
+        """Runs the program; gives its figures, how many cores other programs used meanwhile, and the phone's power in
+        mW where ``power`` asks for it."""
         pin = "" if self._mask is None else f"taskset {self._mask:x} "
         flags = (
             f"--graph={self._remote}",
             f"--num_threads={self._threads}",
             *flags,
-            *_CPU_FLAGS.get(kind, ()),
+            *(_DELEGATE_FLAGS[kind][self._phone.delegate] if kind else ()),
         )
         program = " ".join(map(shlex.quote, (self._phone.program, *flags)))
         stat = "head -n 1 /proc/stat 2>/dev/null; date +%s.%N"
+        folder = self._link.folder
+        begin_power, end_power = (f"{sampler(folder)} ", notes(folder)) if power else ("", "true")
         command = (
-            f"echo @@; {stat}; echo @@; {self._link.guarded(pin + program)}; code=$?; "
-            f"echo; echo @@; times; {stat}; exit $code"
+            f"echo @@; {stat}; echo @@; {begin_power}{self._link.guarded(pin + program)}; code=$?; "
+            f"echo; echo @@; times; {stat}; echo @@; {end_power}; exit $code"
         )
         done = self._phone.run(command, timeout_s)
-        _, begin, output, end = (*done.output.split("@@\n"), "", "", "")[:4]
+        _, begin, output, end, powers = (*done.output.split("@@\n"), "", "", "", "")[:5]
         try:
-            return parse(output, done.code), _foreign_cores(begin, end)
+            return parse(output, done.code), _foreign_cores(begin, end), milliwatts(powers)
         except ParseError as error:
             raise ParseError(error.what, where=error.where) from None
 

@@ -15,6 +15,7 @@ from android_bench.parse import Stat
 Listener = Callable[[dict[str, Any]], None]
 
 PROTOCOLS = ("standard", "mlperf")
+DELEGATES = ("cpu", "gpu", "nnapi", "npu")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Round:
     """One round of runs in ms, and what disturbed it; None where the device does not tell.
 
     Programs on phones tell no single runs, only their statistics: then ``samples_ms`` is empty and ``stat`` is
-    given. ``why`` is the device's own reason to distrust the round.
+    given. ``why`` is the device's own reason to distrust the round; ``power_mw`` is the power of the whole device.
     """
 
     samples_ms: list[float]
@@ -83,6 +84,7 @@ class Round:
     seconds: float = 0.0
     peak_bytes: int | None = None
     peak_total_bytes: int | None = None
+    power_mw: float | None = None
     stat: Stat | None = None
     why: str = ""
     details: dict[str, Any] = field(default_factory=dict)
@@ -91,6 +93,16 @@ class Round:
     def n(self) -> int:
         """Number of measured runs."""
         return self.stat.count if self.stat else len(self.samples_ms)
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Energy of one inference in mJ, of the whole device; None where the power is not known."""
+        return None if self.power_mw is None else round(self.power_mw * self.mean_ms / 1e3, 6)
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean of the runs."""
+        return self.stat.mean_ms if self.stat else statistics.fmean(self.samples_ms)
 
     @property
     def median_ms(self) -> float:

@@ -201,6 +201,7 @@ class Session:
             "first_ms": round(case.loaded.first_ms, 6),
             "peak_mb": _peak([r.peak_bytes for r in case.rounds]),
             "peak_total_mb": _peak([r.peak_total_bytes for r in case.rounds]),
+            "energy_mj": _median([r.energy_mj for r in chosen]),
             **case.loaded.details,
             **outcome,
             "rounds": [
@@ -213,7 +214,8 @@ class Session:
 def failed_row(model: dict[str, Any], threads: int, why: str) -> dict[str, Any]:
     """The result of a model that gave no figures; ``model`` has its name, hash and size."""
     names = ("median", "p90", "p99", "min", "max", "mean", "std", "init", "first")
-    empty = dict.fromkeys([*(f"{name}_ms" for name in names), "ci95_ms", "peak_mb", "peak_total_mb"])
+    others = ("ci95_ms", "peak_mb", "peak_total_mb", "energy_mj")
+    empty = dict.fromkeys([*(f"{name}_ms" for name in names), *others])
     return {**model, "threads": threads, **empty, "n": 0, "status": "failed", "why": why, "rounds": []}
 
 
@@ -252,6 +254,7 @@ def _round_row(r: Round, used: bool, why: str) -> dict[str, Any]:
         "foreign_cores": r.foreign_cores,
         "wait": r.wait,
         "switches": r.switches,
+        "power_mw": r.power_mw,
         **({"stat": dataclasses.asdict(r.stat)} if r.stat else {}),
         **r.details,
         "samples_ms": [round(sample, 5) for sample in r.samples_ms[::step]],
@@ -260,6 +263,11 @@ def _round_row(r: Round, used: bool, why: str) -> dict[str, Any]:
 
 def _sentence(*parts: str) -> str:
     return "; ".join(filter(None, parts))
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 6) if known else None
 
 
 def _peak(peaks: list[int | None]) -> float | None:

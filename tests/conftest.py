@@ -1,10 +1,16 @@
 """What several test files need."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from adbd import Adbd
+from phone import BENCHMARK, furnish
+
+from android_bench import attached as seen
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +47,29 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "nan": convert(keras.Model(image, negative), "nan"),
         "torn": torn,
     }
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder with three models, no adb server, no USB, no binary but the test's, whatever this computer has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setattr(seen, "from_usb", lambda usb: [])
+    for name in ("EDGECLS_CONFIG", "EDGECLS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
+    monkeypatch.setattr("android_bench.link.PATIENCE_S", 0.5)
+    monkeypatch.setattr("android_bench.adb_direct.AUTH_WAIT_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tool").write_text(BENCHMARK)
+    monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", "tool")
+    for name, content in {"a": b"good", "b": b"BAD", "c": b"good too"}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(b"\0\0\0\0TFL3" + content)
+
+
+@pytest.fixture
+def pixel(tmp_path: Path) -> Iterator[Adbd]:
+    """A phone that speaks ADB over the network."""
+    furnish((daemon := Adbd(tmp_path / "phone")).phone.root)
+    yield daemon.start()
+    daemon.stop()

@@ -24,11 +24,14 @@ CLOCKS = [1785600] * 4 + [2419200] * 3 + [2841600]
 # `behaviour` first, so a test can make it fail, hang or tell other figures while a session is running.
 BENCHMARK = r"""#!/bin/sh
 here=${0%/*}
-base=8000 kind=tflite wait=0 peak=
+base=8000 kind=tflite wait=0 peak= asked= profile=
 [ -e "$here/behaviour" ] && . "$here/behaviour"
 unknown=
 for flag; do
   value=${flag#*=}
+  case $flag in
+    *profil*=true) profile=1 ;;
+  esac
   case $flag in
     --graph=*) graph=$value ;;
     --num_threads=*) threads=$value ;;
@@ -36,8 +39,10 @@ for flag; do
     --warmup_runs=*) warm=$value ;;
     --report_peak_memory_footprint=true) peak=1 ;;
     --warmup_min_secs=*|--min_secs=*|--max_secs=*) ;;
-    --use_xnnpack=true|--enable_op_profiling=false) [ $kind = tflite ] || unknown="$unknown $flag" ;;
-    --use_cpu=true|--use_gpu=false|--use_npu=false|--use_profiler=false) [ $kind = litert ] || unknown="$unknown $flag" ;;
+    --use_gpu=true) asked=GPU ;;
+    --use_xnnpack=true|--enable_op_profiling=*) [ $kind = tflite ] || unknown="$unknown $flag" ;;
+    --use_nnapi=true) asked=NNAPI; [ $kind = tflite ] || unknown="$unknown $flag" ;;
+    --use_cpu=true|--use_gpu=false|--use_npu=false|--use_profiler=*) [ $kind = litert ] || unknown="$unknown $flag" ;;
     *) unknown="$unknown $flag" ;;
   esac
 done
@@ -48,7 +53,8 @@ echo "INFO: STARTING!"
 if grep -aq BAD "$graph"; then echo "ERROR: Failed to load model $graph" >&2; echo "ERROR: Benchmarking failed." >&2; exit 1; fi
 [ $wait = 0 ] || exec sleep $wait
 us=$((base / threads))
-echo "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+[ -n "$asked" ] && [ -e "$here/says" ] && sed "s/ASKED/$asked/" "$here/says"
+[ -e "$here/silent" ] || echo "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 echo "INFO: Initialized session in 14.5ms."
 echo "INFO: count=$warm first=$((us + 900)) curr=$us min=$us max=$((us + 900)) avg=$((us + 10)) std=30 p5=$us median=$us p95=$us"
 echo
@@ -65,6 +71,7 @@ else
   echo "INFO: [b.h:100] Inference (avg):      $ms ms ($runs runs)"
   echo "INFO: [b.h:138] ======================================"
 fi
+[ -n "$profile" ] && cat "$here/profile" 2>/dev/null
 exit 0
 """
 

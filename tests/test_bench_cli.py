@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from adbd import Adbd, AdbServer
-from phone import BENCHMARK, Phone, furnish, tool
+from phone import Phone, tool
 
-from android_bench import attached as seen
 from edgecls.cli.main import main
 from edgecls.report import write_bench
 from edgecls.workflow.benching import add_published
@@ -20,32 +18,8 @@ from edgecls.workflow.zoo_files import choose, zoo_files
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00"
 QUICK = ("--runs", "5", "--warmup", "1", "--rounds", "1")
+pytestmark = pytest.mark.usefixtures("alone")
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder, no adb server, no USB, no binary but the test's, whatever this computer has."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
-    monkeypatch.setattr(seen, "from_usb", lambda usb: [])
-    for name in ("EDGECLS_CONFIG", "EDGECLS_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
-    monkeypatch.setattr("android_bench.link.PATIENCE_S", 0.5)
-    monkeypatch.setattr("android_bench.adb_direct.AUTH_WAIT_S", 0.5)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tool").write_text(BENCHMARK)
-    monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", "tool")
-    for name, content in {"a": b"good", "b": b"BAD", "c": b"good too"}.items():
-        (tmp_path / f"{name}.tflite").write_bytes(b"\0\0\0\0TFL3" + content)
-
-
-@pytest.fixture
-def phone(tmp_path: Path) -> Iterator[Adbd]:
-    furnish((daemon := Adbd(tmp_path / "phone")).phone.root)
-    yield daemon.start()
-    daemon.stop()
 
 
 @pytest.fixture
@@ -88,9 +62,9 @@ def test_phone_that_is_not_ready(
     server.stop()
 
 
-def test_phone_that_does_not_trust_us(call: Call, phone: Adbd) -> None:
-    phone.answer = "refuse"
-    code, _, err = call("bench", "a.tflite", "--device", phone.where)
+def test_phone_that_does_not_trust_us(call: Call, pixel: Adbd) -> None:
+    pixel.answer = "refuse"
+    code, _, err = call("bench", "a.tflite", "--device", pixel.where)
     assert code == 3 and "does not trust this computer" in refused(err)
 
 
@@ -103,49 +77,49 @@ def test_phone_that_does_not_trust_us(call: Call, phone: Adbd) -> None:
         (ELF + (183).to_bytes(2, "little"), "the phone does not execute"),
     ],
 )
-def test_wrong_binary(binary: bytes | None, says: str, call: Call, phone: Adbd, tmp_path: Path) -> None:
+def test_wrong_binary(binary: bytes | None, says: str, call: Call, pixel: Adbd, tmp_path: Path) -> None:
     if binary:
         (tmp_path / "other").write_bytes(binary)
-    code, _, err = call("bench", "a.tflite", "--device", phone.where, "--binary", "other", *QUICK)
+    code, _, err = call("bench", "a.tflite", "--device", pixel.where, "--binary", "other", *QUICK)
     assert code == 3 and says in refused(err)
 
 
-def test_noexec_storage(call: Call, phone: Adbd) -> None:
-    phone.phone.noexec = True
-    tool(phone.phone.root, "chmod", "exit 0")
-    code, _, err = call("bench", "a.tflite", "--device", phone.where, *QUICK)
+def test_noexec_storage(call: Call, pixel: Adbd) -> None:
+    pixel.phone.noexec = True
+    tool(pixel.phone.root, "chmod", "exit 0")
+    code, _, err = call("bench", "a.tflite", "--device", pixel.where, *QUICK)
     assert code == 3 and "the phone does not execute" in refused(err) and "the storage may forbid it" in err
 
 
 @pytest.mark.parametrize("room", [0, 3000])
-def test_full_phone(room: int, call: Call, phone: Adbd) -> None:
+def test_full_phone(room: int, call: Call, pixel: Adbd) -> None:
     if room:
-        phone.phone.disk = 1000  # seen only while writing
+        pixel.phone.disk = 1000  # seen only while writing
     else:
-        tool(phone.phone.root, "df", "echo '/dev/x 9 9 1 99% /data'")
-    code, _, err = call("bench", "a.tflite", "--device", phone.where, *QUICK)
+        tool(pixel.phone.root, "df", "echo '/dev/x 9 9 1 99% /data'")
+    code, _, err = call("bench", "a.tflite", "--device", pixel.where, *QUICK)
     assert code == 3 and "no space left" in refused(err) and "free some space" in err
 
 
-def test_model_that_cannot_be_loaded(call: Call, phone: Adbd) -> None:
+def test_model_that_cannot_be_loaded(call: Call, pixel: Adbd) -> None:
     files = ("a.tflite", "b.tflite", "c.tflite")
-    code, out, err = call("bench", *files, "--device", phone.where, *QUICK, "--threads", "1", "--json")
+    code, out, err = call("bench", *files, "--device", pixel.where, *QUICK, "--threads", "1", "--json")
     assert code == 1 and "1 of 3 not measured" in refused(err) and "Failed to load model" in err
     assert [r["status"] for r in json.loads(out)["results"]] == ["ok", "failed", "ok"]
 
 
-def test_phone_pulled_out(call: Call, phone: Adbd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phone_pulled_out(call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPatch) -> None:
     from android_bench.phone import PhoneRunner
 
     measure = PhoneRunner.measure
 
     def pull_out(self: Any, protocol: Any) -> Any:
         if self._threads == 2:
-            phone.gone_s, phone.cut_after = 1e9, 20
+            pixel.gone_s, pixel.cut_after = 1e9, 20
         return measure(self, protocol)
 
     monkeypatch.setattr(PhoneRunner, "measure", pull_out)
-    where = ("--device", phone.where, "--threads", "1,2", *QUICK)
+    where = ("--device", pixel.where, "--threads", "1,2", *QUICK)
     code, _, err = call("bench", "a.tflite", *where, "--save", "bench.json")
     assert code == 3 and "the phone is gone" in refused(err) and "the figures so far are kept" in err
     kept = json.loads(Path("bench.json").read_text())
@@ -168,9 +142,9 @@ def test_wrong_usage_measures_nothing(arguments: str, says: str, call: Call) -> 
     assert code == 2 and says in refused(err) and out == ""
 
 
-def test_saved_files_and_compare(call: Call, phone: Adbd) -> None:
+def test_saved_files_and_compare(call: Call, pixel: Adbd) -> None:
     saves = [x for end in ("json", "csv", "txt", "html") for x in ("--save", f"bench.{end}")]
-    code, out, _ = call("bench", "a.tflite", "c.tflite", "--device", phone.where, *QUICK, *saves)
+    code, out, _ = call("bench", "a.tflite", "c.tflite", "--device", pixel.where, *QUICK, *saves)
     assert code == 0 and "Snapdragon 855" in out
     assert json.loads(Path("bench.json").read_text())["complete"]
     assert len(Path("bench.csv").read_text().splitlines()) == 5
@@ -183,19 +157,19 @@ def test_saved_files_and_compare(call: Call, phone: Adbd) -> None:
     assert code == 2 and "measures nothing" in refused(err)
 
 
-def test_own_phone_by_name(call: Call, phone: Adbd) -> None:
-    Path("devices.yaml").write_text(f"mine: {{serial: '{phone.where}', soc: sd855, binary: tool}}\n")
+def test_own_phone_by_name(call: Call, pixel: Adbd) -> None:
+    Path("devices.yaml").write_text(f"mine: {{serial: '{pixel.where}', soc: sd855, binary: tool}}\n")
     code, out, _ = call("bench", "a.tflite", "--device", "mine", *QUICK)
     assert code == 0 and "Google Pixel 4" in out
     code, out, _ = call("devices")
-    assert code == 0 and f"{phone.where} (mine)" in out and "Snapdragon 855" in out and " yes " in out
-    Path("devices.yaml").write_text(f"mine: {{serial: '{phone.where}', soc: sd888}}\n")
+    assert code == 0 and f"{pixel.where} (mine)" in out and "Snapdragon 855" in out and " yes " in out
+    Path("devices.yaml").write_text(f"mine: {{serial: '{pixel.where}', soc: sd888}}\n")
     code, _, err = call("bench", "a.tflite", "--device", "mine", *QUICK)
     assert code == 3 and "is a Snapdragon 855 (sd855), not a Snapdragon 888" in refused(err)
 
 
-def test_a_folder_is_a_batch(call: Call, phone: Adbd) -> None:
-    where = ("--device", phone.where, *QUICK, "--threads", "1")
+def test_a_folder_is_a_batch(call: Call, pixel: Adbd) -> None:
+    where = ("--device", pixel.where, *QUICK, "--threads", "1")
     assert call("bench", ".", *where)[0] == 1
     code, _, err = call("bench", ".", *where)
     assert code == 1 and "2 models were measured before" in err

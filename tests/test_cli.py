@@ -386,6 +386,7 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "rounds": 3,
         "protocol": "standard",
         "profile": False,
+        "delegate": "cpu",
         "binary": None,
         "zoo": (),
         "precisions": ["fp32", "int8"],

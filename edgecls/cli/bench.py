@@ -44,6 +44,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--profile", is_flag=True, help="Time the single operators too, in a run of their own (phones)."
 )
 @click.option(
+    "--delegate",
+    type=click.Choice(["cpu", "gpu", "nnapi", "npu"]),
+    default="cpu",
+    show_default=True,
+    help="What computes on the phone, as far as its program has it; cpu is XNNPACK.",
+)
+@click.option(
     "--binary",
     type=click.Path(path_type=Path),
     help="The benchmark_model to run on the phone.  [env: EDGECLS_BENCHMARK_MODEL]",
