@@ -146,10 +146,10 @@ def _model_of_run(run: Path, kind: str | None) -> Path:
 def _load_keras(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
     import keras
 
-    # Imported for their side effect: they register the layers that a saved model names.
-    import edgecls.quantize.layers
-    import edgecls.zoo.blocks  # noqa: F401
+    import edgecls.quantize.layers  # noqa: F401  registers its layers
+    from edgecls import zoo
 
+    zoo.register_layers()
     try:
         model = keras.saving.load_model(path, compile=False)
         shape, outputs = tuple(model.input_shape), tuple(model.output_shape)

@@ -22,7 +22,7 @@ from edgecls.graph import Graph, Op, Ref, trace
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
-from edgecls.zoo import blocks
+from edgecls.zoo import blocks, vit
 
 Tensor = Any
 
@@ -343,6 +343,16 @@ def _same_grid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     if average or rewriter.users(op) > 1:
         tensor = value.grid(tensor, follow=False)
     return rewriter.result(op, tensor, scale=value.scale, grid=value.grid)
+
+
+@rule(kl.LayerNormalization, vit.Tokens, vit.Attention)
+def _transformer(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
+    """Int8 kernels have no layer normalization, softmax and products of activations of their own."""
+    raise UsageError(
+        "transformers are not quantized: layer normalization and attention would stay in float",
+        where=op.layer.name,
+        fix="use the float file: edgecls export RUN --precision fp32,fp16",
+    )
 
 
 @rule(kl.Activation)

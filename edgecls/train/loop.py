@@ -26,7 +26,7 @@ from edgecls.train.objective import Objective
 from edgecls.train.schedules import make_schedule
 
 #: Variables by these names are not decayed: they are scales and offsets, not features.
-UNDECAYED = ("gamma", "beta", "bias")
+UNDECAYED = ("gamma", "beta", "bias", "cls_token", "dist_token", "pos_embed")
 
 
 def make_optimizer(
@@ -43,7 +43,7 @@ class Trainer:
     """Model, optimizer and averages that advance together, and that a checkpoint holds.
 
     Attributes:
-        model: Takes pixels, gives logits.
+        model: Takes pixels, gives logits, or a list of several classifiers' logits with the main ones first.
         objective: Loss of a batch.
         config: The recipe's ``train`` section.
         classes: Number of classes.
@@ -136,7 +136,9 @@ class Trainer:
             step = tf.cast(self.optimizer.iterations.value, tf.int32)
             pixels, targets = mixup(pixels, targets, self.mixup_alpha, tf.stack([self.seed, step]))
         with tf.GradientTape() as tape:
-            logits = self.model(pixels, training=True)
+            logits = keras.tree.flatten(
+                self.model(pixels, training=True)
+            )  # the main classifier's are the first
             losses = self.objective(pixels, targets, logits)
             # Divided by the global batch, so that replicas' gradients add up to the mean.
             loss = tf.reduce_sum(losses) / train.batch_size
@@ -155,7 +157,7 @@ class Trainer:
         for average, variable in zip(self._averages, _averaged(self.model), strict=False):
             average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
         self._loss.update_state(losses)
-        self._hits.update_state(tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1)))
+        self._hits.update_state(tf.equal(tf.argmax(logits[0], -1), tf.argmax(targets, -1)))
 
 
 def fit(

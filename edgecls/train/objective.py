@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
 from edgecls.train.losses import cross_entropy, js_divergence
+
+AUXILIARY = 0.3  # of the loss of each auxiliary classifier (Szegedy et al. 2014, arXiv:1409.4842)
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,25 @@ class Objective:
     temperature: float = 1.0
     teacher_batch_stats: bool = False
 
-    def __call__(self, pixels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Loss of each image, float32 [B], from pixels [B, H, W, 3], soft labels [B, C] and logits [B, C]."""
-        if self.teacher is None:
+    def __call__(
+        self, pixels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor | Sequence[tf.Tensor]
+    ) -> tf.Tensor:
+        """Loss of each image, float32 [B], from pixels [B, H, W, 3], soft labels [B, C] and logits [B, C].
+
+        Of several classifiers' logits the first are the main ones; the others learn the same, and ``AUXILIARY`` of
+        their losses is added.
+        """
+        main, *auxiliary = keras.tree.flatten(logits)
+        known = None if self.teacher is None else self.teacher(pixels, training=self.teacher_batch_stats)
+        loss = self._of(main, targets, known)
+        for each in auxiliary:
+            loss += AUXILIARY * self._of(each, targets, known)
+        return loss
+
+    def _of(self, logits: tf.Tensor, targets: tf.Tensor, teacher_logits: tf.Tensor | None) -> tf.Tensor:
+        """Loss of one classifier."""
+        if teacher_logits is None:
             return cross_entropy(logits, targets, self.class_weights)
-        teacher_logits = self.teacher(pixels, training=self.teacher_batch_stats)
         loss = self.soft_weight * js_divergence(teacher_logits, logits, self.temperature)
         if self.class_weights is not None:
             loss *= tf.reduce_sum(tf.nn.softmax(teacher_logits) * self.class_weights, axis=-1)

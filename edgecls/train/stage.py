@@ -73,7 +73,7 @@ def train_network(
     Args:
         run: Gets ``checkpoints/<stage>/``, a row of ``metrics.jsonl`` an epoch and TensorBoard curves.
         stage: ``teacher``, ``student`` or ``qat``.
-        model: Takes pixels, gives logits; holds the chosen weights afterwards.
+        model: Takes pixels, gives logits (see ``Trainer``); holds the chosen weights afterwards.
         config: This phase's own ``train`` section; seed, pixels and augmentation come from ``recipe``.
         before_epoch: See ``fit``.
 
@@ -100,7 +100,9 @@ def train_network(
         )
 
     val = data.val.subset(data.val.labels >= 0)
-    forward = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
+    forward = tf.function(
+        lambda pixels: keras.tree.flatten(model(pixels, training=False))[0], reduce_retracing=True
+    )
 
     def validate() -> dict[str, float]:
         if not len(val):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecls import zoo
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import atomic
@@ -55,7 +56,11 @@ def recipe_preprocess(recipe: Recipe) -> Preprocess:
 
 
 def save_network(model: keras.Model, path: Path) -> None:
-    """Save as ``.keras``, whole or not at all."""
+    """Save as ``.keras``, whole or not at all, without classifiers that only training uses."""
+    import keras
+
+    if len(model.outputs) > 1:
+        model = keras.Model(model.input, model.outputs[0], name=model.name)
     with atomic(path) as part:
         model.save(part)
 
@@ -69,9 +74,9 @@ def load_network(path: Path) -> keras.Model:
     import_tensorflow()
     import keras
 
-    import edgecls.quantize.layers
-    import edgecls.zoo.blocks  # noqa: F401  both register the layers that a saved network names
+    import edgecls.quantize.layers  # noqa: F401  registers its layers
 
+    zoo.register_layers()
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:

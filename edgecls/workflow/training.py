@@ -225,6 +225,7 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
         include_preprocessing=True,
         mean=section.mean,
         std=section.std,
+        auxiliary=True,
     )
     plain = True
     if section.weights:
