@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from android_bench.binary import find_binary, library_of
-from android_bench.errors import BenchUsageError, DeviceMissing
+from android_bench.errors import DeviceMissing
 from android_bench.parse import ParseError, parse
 from android_bench.worker import runtime
 
@@ -192,9 +192,9 @@ def test_programs_of_linux_and_android_are_told_apart(
         assert find_binary(program, ("aarch64-linux",)) == program
     for program in (android, static):
         assert find_binary(program, ("arm64-v8a", "armeabi")) == program
-    with pytest.raises(BenchUsageError, match="64-bit ARM Android, and the phone runs aarch64-linux"):
+    with pytest.raises(DeviceMissing, match="64-bit ARM Android, and the phone runs aarch64-linux"):
         find_binary(android, ("aarch64-linux",))
-    with pytest.raises(BenchUsageError, match="64-bit ARM Linux, and the phone runs arm64-v8a"):
+    with pytest.raises(DeviceMissing, match="64-bit ARM Linux, and the phone runs arm64-v8a"):
         find_binary(linux, ("arm64-v8a",))
     with pytest.raises(DeviceMissing, match=r"no program to measure with on aarch64-linux.*build\.sh"):
         find_binary(None, ("aarch64-linux",))
