@@ -72,7 +72,7 @@ class Loaded:
 class Round:
     """One round of runs in ms, and what disturbed it; None where the device does not tell.
 
-    Programs on phones tell no single runs, only their statistics: then ``samples_ms`` is empty and ``stat`` is
+    ``benchmark_model`` tells no single runs, only their statistics: then ``samples_ms`` is empty and ``stat`` is
     given. ``why`` is the device's own reason to distrust the round; ``power_mw`` is the power of the whole device.
     """
 

@@ -10,16 +10,21 @@ if [ "$(cat .cache/packages/.downloaded 2>/dev/null)" != "$(sha256sum < tests/pa
     sha256sum < tests/packages.txt > .cache/packages/.downloaded
 fi
 
-# The tests of phones also talk to Debian's adb and run ARM programs; without these they are skipped and say so.
+# The tests of phones also talk to Debian's adb and run ARM programs; where that cannot be installed they are skipped
+# and say so.
 packages=""
 for pair in adb:adb qemu-aarch64-static:qemu-user-static proot:proot \
     aarch64-linux-gnu-gcc:"gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; do
     command -v "${pair%%:*}" > /dev/null || packages="$packages ${pair#*:}"
 done
 if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    started=$(date +%s)
     # shellcheck disable=SC2086
-    (apt-get -qq update && apt-get -qq install -y --no-install-recommends $packages) > /dev/null 2>&1 \
-        || echo "setup: not installed, their tests are skipped:$packages" >&2
+    (apt-get -qq update && apt-get -qq install -y --no-install-recommends $packages) > /dev/null || {
+        echo "setup: apt-get cannot install:$packages" >&2
+        exit 3
+    }
+    echo "setup of$packages: $(($(date +%s) - started)) s"
 fi
 
 ruff check .

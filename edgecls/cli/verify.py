@@ -53,7 +53,7 @@ def command(
 
             result = verify_on_device(found, console, device, images=images, binary=binary)
         console.emit(result, show_verify)
-    judge_ladder({"rungs": [r for r in result["rungs"] if "device" not in r]}, found)
+    judge_ladder(result, found)
     failed = [r["name"] for r in result["rungs"] if r.get("ok") is False]
     if device and failed:
         raise GateError(f"not equal: {', '.join(failed)}", where=str(found.path), fix="see verify.json")
