@@ -19,8 +19,9 @@ for pair in adb:adb qemu-aarch64-static:qemu-user-static proot:proot \
 done
 if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     started=$(date +%s)
+    apt-get -qq update > /dev/null || true # an index of someone else's may be out of reach
     # shellcheck disable=SC2086
-    (apt-get -qq update && apt-get -qq install -y --no-install-recommends $packages) > /dev/null || {
+    apt-get -qq install -y --no-install-recommends $packages > /dev/null || {
         echo "setup: apt-get cannot install:$packages" >&2
         exit 3
     }
