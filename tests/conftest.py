@@ -1,8 +1,81 @@
-"""What holds for all tests."""
+"""What holds for all tests, and what several test files need."""
 
 import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adbd import Adbd
+from phone import BENCHMARK, furnish
+
+from android_bench import attached as seen
 
 
 def pytest_configure() -> None:
     """Let child processes be interrupted: a runner in the background starts us with Ctrl-C ignored, they inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny network in fp32 and int8, one whose outputs are NaN, and a torn file."""
+    import keras
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("models")
+    image = keras.Input((32, 32, 3), batch_size=1)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(image)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(16, 3, activation="relu")(x))
+    net = keras.Model(image, keras.layers.Dense(4)(x))
+
+    def convert(model: Any, name: str, int8: bool = False) -> Path:
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        if int8:
+            photos = np.random.default_rng(0).random((4, 1, 32, 32, 3), np.float32)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([photo] for photo in photos)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.uint8
+        path = folder / f"{name}.tflite"
+        path.write_bytes(converter.convert())
+        return path
+
+    fp32 = convert(net, "fp32")
+    negative = keras.layers.Lambda(lambda t: tf.math.log(-1.0 - t))(image)
+    torn = folder / "torn.tflite"
+    torn.write_bytes(fp32.read_bytes()[:2000])
+    return {
+        "fp32": fp32,
+        "int8": convert(net, "int8", int8=True),
+        "nan": convert(keras.Model(image, negative), "nan"),
+        "torn": torn,
+    }
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder with three models, no adb server, no USB, no binary but the test's, whatever this computer has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setattr(seen, "from_usb", lambda usb: [])
+    for name in ("EDGECLS_CONFIG", "EDGECLS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
+    monkeypatch.setattr("android_bench.link.PATIENCE_S", 0.5)
+    monkeypatch.setattr("android_bench.adb_direct.AUTH_WAIT_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tool").write_text(BENCHMARK)
+    monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", "tool")
+    for name, content in {"a": b"good", "b": b"BAD", "c": b"good too"}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(b"\0\0\0\0TFL3" + content)
+
+
+@pytest.fixture
+def pixel(tmp_path: Path) -> Iterator[Adbd]:
+    """A phone that speaks ADB over the network."""
+    furnish((daemon := Adbd(tmp_path / "phone")).phone.root)
+    yield daemon.start()
+    daemon.stop()
