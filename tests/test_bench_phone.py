@@ -25,6 +25,7 @@ from phone import BENCHMARK, furnish, tool, warm
 
 from android_bench import (
     BenchError,
+    BenchUsageError,
     DeviceLost,
     DeviceMissing,
     Interrupted,
@@ -32,6 +33,7 @@ from android_bench import (
     exit_code,
 )
 from android_bench import attached as seen
+from android_bench.accuracy import outputs
 from android_bench.link import FOLDER
 from android_bench.phone import _foreign_cores
 from android_bench.probe import State, big_mask
@@ -333,6 +335,13 @@ def test_ctrl_c_ends_the_program_on_the_phone(phone: Adbd, models: list[Path]) -
     assert "interrupted" in cut["why"] and not stop.value.document["complete"]
     time.sleep(0.3)  # its last `sleep`
     assert phone.phone.running() == []
+
+
+def test_outputs_need_our_own_program(phone: Adbd, models: list[Path]) -> None:
+    with pytest.raises(BenchUsageError, match=r"tells no outputs, only times.*build\.sh"):
+        outputs([(models[0], b"", 0)], phone.where)
+    with pytest.raises(BenchUsageError, match="outputs of this computer"):
+        outputs([(models[0], b"", 0)], "host")
 
 
 def test_command_line(phone: Adbd, models: list[Path], tmp_path: Path) -> None:
