@@ -21,10 +21,12 @@ from quantization import photos, settled
 from test_workflow import edgecls
 
 from android_bench import attached
+from android_bench.adb_direct import DirectTransport
 from android_bench.binary import cache_folder
-from android_bench.link import FOLDER
+from android_bench.link import FOLDER, Link
 from android_bench.models import find_models
 from android_bench.phone import PhoneBackend
+from android_bench.transport import TimedOut
 
 pytestmark = pytest.mark.skipif(
     bool(missing_tools()),
@@ -159,6 +161,16 @@ def test_a_device_that_computes_something_else(
     done = edgecls(run.parent, "verify", str(run), "--images", photos, "--device", board.where)
     assert done.returncode == 4 and "model_int8.tflite = model_int8.tflite on ARM64 board" in done.stderr
     assert "model_fp32.tflite =" not in done.stderr
+
+
+def test_a_program_that_does_not_end_is_ended(run: Path, board: Adbd) -> None:
+    link = Link(DirectTransport(board.address))
+    link.push(run / "export/model_int8.tflite", f"{FOLDER}/m.tflite")
+    program = f"{FOLDER}/edgecls_runner --graph={FOLDER}/m.tflite --num_runs=100000000"
+    with pytest.raises(TimedOut):
+        link.run(link.guarded(program), 2.0)
+    assert link.run("true").code == 0 and board.phone.running() == []
+    link.close()
 
 
 def test_bad_model_fails_alone(run: Path, board: Adbd, tmp_path: Path) -> None:
