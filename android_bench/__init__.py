@@ -65,7 +65,7 @@ def bench(
         run_s: Least seconds of measuring a round.
         repeats: How often disturbed rounds are measured again before the result is marked unsure.
         protocol: ``"standard"``, or ``"mlperf"``: at least 1,024 runs and 60 s a round.
-        profile: Times of the single operators (phones only).
+        profile: Times of the single operators too, from a run of their own.
         delegate: What is asked to compute on a phone: ``"cpu"`` (XNNPACK), ``"gpu"``, ``"nnapi"`` or ``"npu"``, as far
             as the program has it. What it used instead is said.
         binary: The user's ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then a cache.
@@ -120,17 +120,13 @@ def bench(
             return run(phone, f"{target.serial} {digest(phone.binary)} {profile} {delegate}")
         finally:
             link.close()
-    if profile:
-        raise BenchUsageError(
-            "the runtime of this computer does not time single operators", fix="leave --profile out"
-        )
     if delegate != "cpu":
         raise BenchUsageError(
             f"this computer is measured on its CPU, not on its {delegate}", fix="leave --delegate out"
         )
     from android_bench.host import HostBackend
 
-    return run(HostBackend())
+    return run(HostBackend(profile=profile), str(profile))
 
 
 def exit_code(document: dict[str, Any]) -> int:

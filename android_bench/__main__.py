@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, metavar="N", help="rounds, all models taking turns (3)")
     add("--repeats", type=int, default=3, metavar="N", help="most repeats of disturbed rounds (3)")
     add("--protocol", choices=PROTOCOLS, default="standard", help="mlperf: 1,024 runs and 60 s a round")
-    add("--profile", action="store_true", help="times of the single operators too (phones only)")
+    add("--profile", action="store_true", help="times of the single operators too")
     add("--delegate", choices=DELEGATES, default="cpu", help="what computes on the phone (cpu: XNNPACK)")
     add("--binary", metavar="FILE", help="benchmark_model for the phone ($EDGECLS_BENCHMARK_MODEL)")
     add("--seed", type=int, default=0, help="seed of the random input and of the bootstrap (0)")

@@ -18,6 +18,7 @@ from typing import Any
 
 from android_bench.errors import BenchError, DeviceMissing
 from android_bench.models import ModelFile
+from android_bench.parse import Operator, parse_profile, profile_json
 from android_bench.protocol import Loaded, Protocol, Round
 from android_bench.worker import machine_busy_seconds
 
@@ -26,14 +27,20 @@ _LOAD_TIMEOUT_S = 180.0
 # A running inference cannot be stopped, so the cap is met only after the one that crosses it.
 _SLACK_S = 120.0
 _QUIET_WAIT_S = 10.0
+_PROFILED_RUNS = 30
 
 Cpu = Path("/sys/devices/system/cpu")
 
 
 class HostBackend:
-    """This computer. ``foreign_limit`` is the load of other programs, in cores, that disturbs a round."""
+    """This computer. ``foreign_limit`` is the load of other programs, in cores, that disturbs a round.
 
-    def __init__(self) -> None:
+    Args:
+        profile: Whether to time the operators too, in a run of their own.
+    """
+
+    def __init__(self, *, profile: bool = False) -> None:
+        self.profiling = profile
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.foreign_limit = 0.1 * (os.cpu_count() or 1)
 
@@ -61,7 +68,7 @@ class HostBackend:
 
     def open(self, model: ModelFile, threads: int, seed: int) -> HostRunner:
         """Starts the worker; nothing is loaded yet."""
-        return HostRunner(model, threads, seed)
+        return HostRunner(model, threads, seed, profile=self.profiling)
 
     def settle(self) -> bool:
         """Waits up to 10 s until other programs use less than the limit; True when they do."""
@@ -81,7 +88,8 @@ class HostBackend:
 class HostRunner:
     """One worker process. Not for several threads at once."""
 
-    def __init__(self, model: ModelFile, threads: int, seed: int) -> None:
+    def __init__(self, model: ModelFile, threads: int, seed: int, *, profile: bool = False) -> None:
+        self._profile = (str(model.path), str(threads)) if profile else None
         arguments = {"path": str(model.path), "threads": threads, "seed": seed}
         script = Path(__file__).with_name("worker.py")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close())
@@ -110,11 +118,12 @@ class HostRunner:
     def load(self) -> Loaded:
         """Loads the model, runs it once. Raises BenchError when the runtime cannot."""
         answer = self._ask({"do": "load"}, _LOAD_TIMEOUT_S)
-        return Loaded(
-            init_ms=answer["init_ms"],
-            first_ms=answer["first_ms"],
-            details={"runtime": self.runtime, "partitions": answer["partitions"]},
-        )
+        details: dict[str, Any] = {"runtime": self.runtime, "partitions": answer["partitions"]}
+        notes: tuple[str, ...] = ()
+        if self._profile:
+            layers, notes = _operators(*self._profile)
+            details["profile"] = profile_json(layers)
+        return Loaded(answer["init_ms"], answer["first_ms"], details, notes)
 
     def measure(self, protocol: Protocol) -> Round:
         """Warms up and measures one round. Raises BenchError when the worker fails or hangs."""
@@ -182,6 +191,21 @@ class HostRunner:
         said = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"the worker process died ({how})" + (f": {said[-1]}" if said else "")
+
+
+def _operators(path: str, threads: str) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
+    """The times of a model's operators, and why there are none."""
+    script = str(Path(__file__).with_name("profiler.py"))
+    command = [sys.executable, "-P", script, path, threads, str(_PROFILED_RUNS)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return (), (f"no operator profile within {_LOAD_TIMEOUT_S:.0f} s",)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return (), (f"no operator profile: {last.removeprefix('no profile: ')}",)
+    layers, notes = parse_profile(done.stdout)
+    return layers, notes or (() if layers else ("the runtime gave no operator profile",))
 
 
 def _utc() -> str:

@@ -10,11 +10,14 @@ averages are printed twice, and an output cut in the middle of a number disagree
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from android_bench.errors import BenchError
 
@@ -32,6 +35,7 @@ _CLASSIC_2019 = re.compile(
 _LITERT = re.compile(rf"(Model initialization|Inference \(avg\)): +{_NUMBER} ms(?: \((\d+) runs\))?$")
 _RUNNER = "edgecls runner 1"
 _RUNNER_FAILS = "edgecls_runner: "
+_PROFILE = "Operator-wise Profiling Info"
 _FAILURES = ("Benchmarking failed.", "Disallowed CPU fallback detected.")
 
 
@@ -87,12 +91,14 @@ class Output:
     notes: tuple[str, ...] = field(default=())
     samples_ms: tuple[float, ...] = ()
 
-    def by_type(self) -> dict[str, float]:
-        """Milliseconds of each operator type over one inference, the costliest first."""
-        total: dict[str, float] = {}
-        for layer in self.layers:
-            total[layer.type] = total.get(layer.type, 0.0) + layer.avg_ms
-        return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+def profile_json(layers: Sequence[Operator]) -> dict[str, Any]:
+    """Operators for bench.json: ``by_type_ms``, over one inference and the costliest first, and ``layers``."""
+    total: dict[str, float] = {}
+    for layer in layers:
+        total[layer.type] = total.get(layer.type, 0.0) + layer.avg_ms
+    by_type = {kind: round(ms, 6) for kind, ms in sorted(total.items(), key=lambda item: -item[1])}
+    return {"by_type_ms": by_type, "layers": [dataclasses.asdict(layer) for layer in layers]}
 
 
 def parse(text: str, exit_code: int | None = 0) -> Output:
@@ -135,6 +141,23 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
         layers=layers,
         notes=notes,
     )
+
+
+def parse_profile(text: str) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
+    """The operators of LiteRT's profile table, and a note when it is torn.
+
+    It is the table of ``benchmark_model`` with blanks in place of tabs: a column ends where its header ends.
+    """
+    lines, ends = [_PROFILE], list[int]()
+    for line in text.splitlines():
+        if "[node type]" in line:
+            ends = [found.end() for found in re.finditer(r"\[[^]]+\]", line)]
+        ends = ends if line.strip() else []
+        if ends:
+            columns = itertools.pairwise([0, *ends[:-1], len(line)])
+            line = "\t".join(["", *(line[begin:end] for begin, end in columns)])
+        lines.append(line)
+    return _layers(lines)
 
 
 def check_failure(text: str, exit_code: int | None = 0) -> None:
@@ -316,7 +339,7 @@ def _delegates(lines: list[str], *, partly: bool = False) -> tuple[str, ...]:
 
 def _layers(lines: list[str]) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
     """The run-order table of the measured runs, and a note when it is torn (it is then not given at all)."""
-    begin = next((i for i, line in enumerate(lines) if "Operator-wise Profiling Info" in line), None)
+    begin = next((i for i, line in enumerate(lines) if _PROFILE in line), None)
     if begin is None:
         return (), ()
     rows = list(_rows(lines[begin:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 import time
@@ -15,7 +14,7 @@ from android_bench.energy import milliwatts, notes, sampler
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
 from android_bench.link import Link
 from android_bench.models import ModelFile
-from android_bench.parse import Output, ParseError, parse
+from android_bench.parse import Output, ParseError, parse, profile_json
 from android_bench.probe import State, big_mask, facts, state
 from android_bench.protocol import Listener, Loaded, Protocol, Round
 from android_bench.transport import Done, TimedOut
@@ -223,10 +222,7 @@ class PhoneRunner:
                 "--max_secs=150",
             )
             profile = self._run((*run, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind)[0]
-            details["profile"] = {
-                "by_type_ms": profile.by_type(),
-                "layers": [dataclasses.asdict(layer) for layer in profile.layers],
-            }
+            details["profile"] = profile_json(profile.layers)
             self._notes += profile.notes or (
                 [] if profile.layers else ["the program gave no operator profile"]
             )

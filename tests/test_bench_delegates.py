@@ -13,6 +13,7 @@ from phone import furnish, tool
 
 from android_bench import BenchUsageError, bench
 from android_bench.energy import milliwatts
+from android_bench.host import _operators
 from android_bench.link import FOLDER
 from android_bench.parse import parse
 from android_bench.report import print_profile
@@ -78,9 +79,8 @@ def test_litert_has_no_nnapi(pixel: Adbd) -> None:
 
 
 def test_this_computer_has_its_cpu_only() -> None:
-    for option in ({"delegate": "gpu"}, {"profile": True}):
-        with pytest.raises(BenchUsageError, match="this computer"):
-            bench(["a.tflite"], "host", [1], **option)
+    with pytest.raises(BenchUsageError, match="this computer is measured on its CPU"):
+        bench(["a.tflite"], "host", [1], delegate="gpu")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,24 @@ def test_operators_by_type_and_by_layer(pixel: Adbd) -> None:
     assert "Delegate/Convolution (NHWC, F32) IGEMM:0" in text.getvalue() and "43.2" in text.getvalue()
     pixel.phone.path(f"{FOLDER}/profile").unlink()
     assert "gave no operator profile" in measure(pixel, profile=True)["why"]
+
+
+def test_operators_on_this_computer(tiny: dict[str, Path]) -> None:
+    """The runtime's own times, of the network whose layers are known: two convolutions, a mean, a dense layer."""
+    files = [tiny["fp32"], tiny["int8"]]
+    results = bench(files, "host", [1], profile=True, **{**QUICK, "rounds": 1})["results"]
+    for result in results:
+        layers = result["profile"]["layers"]
+        kinds = [layer["type"] for layer in layers]
+        assert sum("Convolution" in kind for kind in kinds) == 2 and any("Mean" in kind for kind in kinds), (
+            kinds
+        )
+        assert sum(layer["percent"] for layer in layers) == pytest.approx(100, abs=0.1)
+        assert sum(result["profile"]["by_type_ms"].values()) < 20 * result["median_ms"]
+        assert "profile" not in result["why"]
+    (torn,) = bench([tiny["torn"]], "host", [1], profile=True, **QUICK)["results"]
+    assert torn["status"] == "failed"
+    assert _operators(str(tiny["torn"]), "1")[1][0].startswith("no operator profile: ")
 
 
 def unplug(phone: Adbd, current: int, voltage: int) -> None:

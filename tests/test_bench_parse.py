@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from android_bench.parse import Output, ParseError, parse
+from android_bench.parse import Output, ParseError, parse, profile_json
 
 DATA = Path(__file__).parent / "data" / "bench"
 
@@ -42,7 +42,7 @@ def test_profile_is_read_by_header_names(number: str) -> None:
     assert output.layers[4].name == "[MobilenetV3/Logits/Conv2d_1c_1x1]:4"
     assert output.layers[4].avg_ms == 0.228
     assert sum(layer.percent for layer in output.layers) == pytest.approx(100, abs=0.01)
-    assert next(iter(output.by_type())) == "Convolution (NHWC, F32) IGEMM"
+    assert next(iter(profile_json(output.layers)["by_type_ms"])) == "Convolution (NHWC, F32) IGEMM"
 
 
 REASONS = [

@@ -41,7 +41,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="mlperf: at least 1,024 runs and 60 s a round.",
 )
 @click.option(
-    "--profile", is_flag=True, help="Time the single operators too, in a run of their own (phones)."
+    "--profile", is_flag=True, help="Time the single operators too, in a run of their own."
 )
 @click.option(
     "--delegate",
