@@ -32,7 +32,7 @@ from edgecls.zoo.pooling import EdgeAveragePooling2D
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = json.loads((DATA / "zoo_reference.json").read_text())
-UNPADDED = ("AlexNet", "SqueezeNet1_1")
+UNPADDED = ("AlexNet", "SqueezeNet1_1", "GoogLeNet")
 LOGITS = np.load(DATA / "zoo_logits.npz")
 ONE_OF_EACH_FAMILY = [
     *(
@@ -48,7 +48,7 @@ ONE_OF_EACH_FAMILY = [
         "RepVGG_A0",
         "EfficientNetB0_small",
     ),
-    *("SE_ResNet18_vd", "Res2Net50_26w_4s", "DenseNet121", "Xception41"),
+    *("SE_ResNet18_vd", "Res2Net50_26w_4s", "DenseNet121", "Xception41", "GoogLeNet"),
     # The other families are large or slow to train here, and made of the same layers.
 ]
 

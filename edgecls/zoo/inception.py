@@ -59,7 +59,9 @@ def _a1(one: int, before3: int, three: int, before5: int, five: int, pooled: int
 
 STYLE1 = Style(uniform=3.0, conv="_conv")
 BLOCKS1: tuple[tuple[str, Block], ...] = (
-    ("", ("_conv 64 7/2 | max | _conv_1 64 1 | _conv_2 192 3 | max",)),
+    ("", ("_conv 64 7/2",)),
+    ("", ("max | _conv_1 64 1 | _conv_2 192 3",)),
+    ("", ("max",)),
     ("_ince3a", _a1(64, 96, 128, 16, 32, 32)),
     ("_ince3b", _a1(128, 128, 192, 32, 96, 64)),
     ("_pool3", ("max",)),
@@ -159,8 +161,8 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         for i, branch in enumerate(block):
             y, pool = x, f"{part}.pool{number}_{i}"
             *chain, fork = branch.split(" | ")
-            for j, step in enumerate(chain):
-                y = _step(y, step, part, f"{pool}_{j}", network)
+            for step in chain:
+                y = _step(y, step, part, pool, network)
             ends += [_step(y, step, part, pool, network) for step in fork.split(" & ")]
         if not network.normed and len(ends) > 1:
             ends = [activation(end, "relu", f"{part}.relu{i}") for i, end in enumerate(ends)]
