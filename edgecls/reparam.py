@@ -20,7 +20,7 @@ from edgecls.graph import Graph, Op, Ref, rebuild, trace
 from edgecls.zoo import blocks
 from edgecls.zoo.pplcnet_v2 import DeployKernel
 
-CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+CONVOLUTIONS = (layers.Conv2D, blocks.StridedPointConv2D, layers.DepthwiseConv2D)
 NORMALIZATIONS = (layers.BatchNormalization, blocks.BatchNormalization)
 NARROW = {"acver": 1, "achor": 0}  # the axis on which it is one cell wide
 
@@ -176,7 +176,7 @@ class Branch:
         """Whether the two can be one convolution."""
         if self.conv:
             same = [
-                (type(conv), getattr(conv, "groups", 0), tuple(conv.strides), conv.kernel.shape[2:])
+                (_depthwise(conv), getattr(conv, "groups", 0), tuple(conv.strides), conv.kernel.shape[2:])
                 for conv in (self.conv, widest.conv)
             ]
             alike = same[0] == same[1]
@@ -195,7 +195,7 @@ class Branch:
     def plain(self, widest: Branch) -> tuple[np.ndarray, np.ndarray]:
         """Kernel and bias of the convolution that it is at inference, with a kernel of the ``widest`` branch's shape."""
         kernel, bias = np.zeros(widest.conv.kernel.shape), np.zeros(self.out.output.shape[-1])
-        depthwise = isinstance(widest.conv, layers.DepthwiseConv2D)
+        depthwise = _depthwise(widest.conv)
         row, column = self.place(widest) or (0, 0)
         if self.conv:
             height, width = self.conv.kernel_size
@@ -338,6 +338,10 @@ def _usual(layer: Any) -> bool:
         return len(layer.output.shape) == 4 and layer.axis in (-1, 3)
     linear = getattr(layer, "activation", keras.activations.linear) is keras.activations.linear
     return linear and layer.data_format == "channels_last"
+
+
+def _depthwise(conv: Any) -> bool:
+    return isinstance(conv, layers.DepthwiseConv2D)
 
 
 def _clone(layer: Any, **changes: Any) -> Any:
