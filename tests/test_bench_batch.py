@@ -1,12 +1,15 @@
 """Many models: what is kept, what is measured again, and the zoo's networks as files."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_bench_host import Played, quiet
 
-from android_bench import BenchError, DeviceLost, DeviceMissing, Interrupted, bench
+from android_bench import BenchError, DeviceLost, DeviceMissing, Interrupted, bench, exit_code
 from android_bench.batch import Kept, run_batch
 from android_bench.models import ModelFile
 from android_bench.protocol import Protocol
@@ -128,3 +131,24 @@ def test_a_folder_on_this_computer(tiny: dict[str, Path], cache: Path) -> None:
     assert status["torn.tflite"] == status["nan.tflite"] == "failed"
     assert status["fp32.tflite"] != "failed" and len(list((cache / "measured").iterdir())) == 2
     assert [r for r in first["results"] if r["n"]] == [r for r in second["results"] if r["n"]]
+
+
+def test_kill_9_loses_one_group(tiny: dict[str, Path], tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for index in range(5):
+        (folder / f"m{index}.tflite").write_bytes(tiny["fp32"].read_bytes() + bytes([index]))
+    options = {**QUICK, "resume": True}
+    code = f"from android_bench import bench; bench([{str(folder)!r}], 'host', [1, 2, 3, 4], **{options!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    end = time.monotonic() + 60
+    while not (cache / "measured").is_dir() or not any((cache / "measured").glob("[!.]*")):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    events: list[dict[str, Any]] = []
+    document = bench([folder], "host", [1, 2, 3, 4], on_event=events.append, **options)
+    plan = next(e for e in events if e["event"] == "plan")
+    assert 1 <= plan["kept"] < 5 and plan["cases"] == 4 * (5 - plan["kept"])
+    assert document["complete"] and len(document["results"]) == 20 and not exit_code(document)
