@@ -22,6 +22,7 @@ from edgecls.weights.load import state, state_shapes
 from edgecls.zoo import catalog, cost
 from edgecls.zoo.blocks import (
     BatchNormalization,
+    GroupedConv2D,
     HardSigmoid,
     HardSwish,
     Normalize,
@@ -176,6 +177,22 @@ def test_strided_point_convolution_is_the_plain_one(size):
     np.testing.assert_allclose(*outputs, atol=1e-6)
     gradients = [tape.gradient(loss, layer.kernel) for loss, layer in zip(losses, (ours, plain), strict=True)]
     np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"strides": 2, "padding": "valid"}])
+def test_grouped_convolution_is_one_convolution_a_group(options):
+    x = tf.random.stateless_normal((2, 9, 9, 12), (1, 2))
+    layer = GroupedConv2D(8, 3, groups=4, use_bias=False, **options)
+    with tf.GradientTape(persistent=True) as tape:
+        ours = layer(x)
+        kernels, padding = tf.split(layer.kernel, 4, -1), options["padding"].upper()
+        parts = [
+            tf.nn.conv2d(p, k, layer.strides, padding)
+            for p, k in zip(tf.split(x, 4, -1), kernels, strict=True)
+        ]
+        losses = [tf.reduce_sum(y**2) for y in (ours, tf.concat(parts, -1))]
+    np.testing.assert_allclose(ours, tf.concat(parts, -1), atol=1e-5)
+    np.testing.assert_allclose(*(tape.gradient(loss, layer.kernel) for loss in losses), rtol=1e-4, atol=1e-4)
 
 
 def test_heads():

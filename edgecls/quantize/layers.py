@@ -182,7 +182,7 @@ class QuantizedKernel(exact.Exact):
 
 
 @_serializable
-class QuantizedConv2D(QuantizedKernel, layers.Conv2D):
+class QuantizedConv2D(QuantizedKernel, blocks.GroupedConv2D):
     """``Conv2D`` with an int8 kernel, one scale an output channel."""
 
     def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:

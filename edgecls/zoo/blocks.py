@@ -6,6 +6,7 @@ Builders give every layer the name of its entry in the reference state (``blocks
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,31 @@ class StridedPointConv2D(layers.Conv2D):
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return ops.conv(inputs, ops.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))), 2, "same")
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class GroupedConv2D(layers.Conv2D):
+    """Keras' convolution; in groups by TensorFlow's own op where that has a gradient (on a GPU, or with oneDNN):
+    Keras leaves them to XLA, which takes many times longer for a step on a CPU.
+    """
+
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        if self.groups == 1 or not _groups_natively():
+            return super().convolution_op(inputs, kernel)
+        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+
+
+@functools.cache
+def _groups_natively() -> bool:
+    with tf.init_scope():
+        one = {"input": tf.ones((1, 1, 1, 2)), "out_backprop": tf.ones((1, 1, 1, 2))}
+        try:
+            tf.raw_ops.Conv2DBackpropFilter(
+                **one, filter_sizes=(1, 1, 1, 2), strides=[1] * 4, padding="VALID"
+            )
+        except tf.errors.OpError:
+            return False
+    return True
 
 
 @keras.saving.register_keras_serializable(package="edgecls")
@@ -259,8 +285,9 @@ def conv(
     if groups == channels == filters and groups > 1:
         return layers.DepthwiseConv2D(kernel, stride, depthwise_initializer=init, name=name, **options)(x)
     options |= {"groups": groups, "kernel_initializer": init}
-    narrow_point = kernel == 1 and stride == 2 and channels < 16 * groups
-    kind = StridedPointConv2D if narrow_point else layers.Conv2D
+    kind = GroupedConv2D if groups > 1 else layers.Conv2D
+    if kernel == 1 and stride == 2 and channels < 16:
+        kind = StridedPointConv2D
     return kind(filters, kernel, stride, name=name, **options)(x)
 
 

@@ -23,68 +23,40 @@ class UnknownModelError(ValueError):
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where pretrained weights come from: a file inside an installed package, or a URL.
+    """Where pretrained weights come from: a file inside an installed package, or a URL."""
 
-    Args:
-        file: File name, or its path inside the package.
-        sha256: Hash of the file, hexadecimal.
-        package: Distribution that carries the file, as pip names it; empty for a URL.
-        url: Where to download it; empty for a package.
-    """
-
-    file: str
-    sha256: str
-    package: str = ""
-    url: str = ""
+    file: str  # file name, or its path inside the package
+    sha256: str  # hash of the file, hexadecimal
+    package: str = ""  # distribution that carries the file, as pip names it; empty for a URL
+    url: str = ""  # where to download it; empty for a package
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: evaluation preprocessing, cost and published figures (None where none is published).
+    """One network: evaluation preprocessing, cost and published figures (None where none is published)."""
 
-    Args:
-        name: The name it is built by.
-        architecture: The network itself; several names may share one, with weights trained in other ways.
-        family: The module that builds it.
-        input_size: Height and width, pixels.
-        resize_short: The shorter side an image is resized to before the central crop, pixels.
-        crop: The central crop, pixels.
-        interpolation: ``bilinear`` or ``bicubic``.
-        mean: RGB mean as fractions of 255.
-        std: RGB standard deviation as fractions of 255.
-        dropout: Rate before the classifier.
-        dropout_scales: Layers to factors that their PaddlePaddle weights expect features times at inference.
-        auxiliary: Layers of the classifiers that only training uses.
-        params: Trainable parameters with 1000 classes, those of auxiliary classifiers too.
-        macs: Multiply-accumulates of convolutions and dense layers for one image, likewise.
-        top1: Published ImageNet top-1 accuracy, fraction.
-        top5: Published ImageNet top-5 accuracy, fraction.
-        sd855_ms: Published fp32 latency on a Snapdragon 855, threads to milliseconds.
-        storage_mb: Published size of the fp32 file, MB.
-        source: Where the published figures stand.
-        weights: Name of a pretraining to its source.
-    """
-
-    name: str
-    architecture: str
-    family: str
-    input_size: int
-    resize_short: int
-    crop: int
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    dropout: float
-    dropout_scales: dict[str, float]
-    auxiliary: tuple[str, ...]
-    params: int
-    macs: int
-    top1: float | None
-    top5: float | None
-    sd855_ms: dict[int, float]
-    storage_mb: float | None
-    source: str
-    weights: dict[str, WeightSource]
+    name: str  # the name it is built by
+    architecture: str  # the network itself; several names may share one, with weights trained in other ways
+    family: str  # the module that builds it
+    input_size: int  # height and width, pixels
+    resize_short: int  # the shorter side an image is resized to before the central crop, pixels
+    crop: int  # the central crop, pixels
+    interpolation: str  # ``bilinear`` or ``bicubic``
+    mean: tuple[float, float, float]  # RGB mean as fractions of 255
+    std: tuple[float, float, float]  # RGB standard deviation as fractions of 255
+    dropout: float  # rate before the classifier
+    dropout_scales: dict[
+        str, float
+    ]  # layers to factors that their PaddlePaddle weights expect features times at inference
+    auxiliary: tuple[str, ...]  # layers of the classifiers that only training uses
+    params: int  # trainable parameters with 1000 classes, those of auxiliary classifiers too
+    macs: int  # multiply-accumulates of convolutions and dense layers for one image, likewise
+    top1: float | None  # published ImageNet top-1 accuracy, fraction
+    top5: float | None  # published ImageNet top-5 accuracy, fraction
+    sd855_ms: dict[int, float]  # published fp32 latency on a Snapdragon 855, threads to milliseconds
+    storage_mb: float | None  # published size of the fp32 file, MB
+    source: str  # where the published figures stand
+    weights: dict[str, WeightSource]  # name of a pretraining to its source
 
 
 THREADS = (1, 2, 4)

@@ -1,0 +1,173 @@
+"""Training speed in one run, side by side: our networks against ``keras.applications``, grouped convolutions against
+their other formulations.
+
+    python scripts/bench_train.py [--size 160] [--batch 16] [--rounds 5]
+
+Every network takes the same step (cross-entropy, SGD with momentum, one ``tf.function``) on the same random images.
+Rounds go through all networks in turn, so that a disturbance meets each of them; a figure is the median over rounds.
+Exit code 1 when ours is not 1.3 times as fast as Keras', or grouped convolutions are slower than another formulation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import edgecls
+from edgecls.zoo import blocks
+
+STEPS = 3  # a round
+Formulation = Callable[[keras.layers.Conv2D, tf.Tensor, tf.Tensor], tf.Tensor]
+WANTED = 1.3  # times as fast as keras.applications
+NOISE = 1.05  # a formulation within this of ours is not faster
+
+
+def split(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """One convolution a group."""
+    pairs = zip(tf.split(inputs, layer.groups, -1), tf.split(kernel, layer.groups, -1), strict=True)
+    return tf.concat([tf.nn.conv2d(x, k, layer.strides, layer.padding.upper()) for x, k in pairs], -1)
+
+
+def bunches(count: int) -> Formulation:
+    """``count`` convolutions of several groups each, whose kernels hold zeros between groups."""
+
+    def compute(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        height, width, seen, filters = kernel.shape
+        each = layer.groups // count
+        kernel = tf.reshape(kernel, (height, width, seen, count, each, filters // layer.groups))
+        kernel = tf.einsum("hwinpo,qp->nhwqipo", kernel, tf.eye(each))
+        kernels = tf.unstack(tf.reshape(kernel, (count, height, width, each * seen, filters // count)))
+        pairs = zip(tf.split(inputs, count, -1), kernels, strict=True)
+        return tf.concat([tf.nn.conv2d(x, k, layer.strides, layer.padding.upper()) for x, k in pairs], -1)
+
+    return compute
+
+
+def depthwise(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A depthwise convolution with several outputs a channel, summed within each group."""
+    height, width, seen, filters = kernel.shape
+    each = filters // layer.groups
+    kernel = tf.reshape(kernel, (height, width, seen, layer.groups, each))
+    kernel = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2, 4)), (height, width, seen * layer.groups, each))
+    outputs = tf.nn.depthwise_conv2d(inputs, kernel, [1, *layer.strides, 1], layer.padding.upper())
+    shape = (-1, *outputs.shape[1:3])
+    return tf.reshape(
+        tf.reduce_sum(tf.reshape(outputs, (*shape, layer.groups, seen, each)), 4), (*shape, filters)
+    )
+
+
+FORMULATIONS: dict[str, Formulation] = {
+    "ours": blocks.GroupedConv2D.convolution_op,
+    "Keras' Conv2D": keras.layers.Conv2D.convolution_op,
+    "32 convolutions": split,
+    "16 bunches": bunches(16),
+    "8 bunches": bunches(8),
+    "depthwise and sum": depthwise,
+}
+
+
+def main() -> int:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=160, help="pixels")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    size, batch, rounds = options.size, options.batch, options.rounds
+    fresh = {"weights": None, "input_shape": (size, size, 3), "classifier_activation": None}
+    speeds = images_per_second(
+        {
+            "MobileNetV3_large_x1_0": lambda: edgecls.build_model("MobileNetV3_large_x1_0", input_size=size),
+            "keras MobileNetV3Large": lambda: keras.applications.MobileNetV3Large(
+                include_preprocessing=False, **fresh
+            ),
+            "MobileNetV2": lambda: edgecls.build_model("MobileNetV2", input_size=size),
+            "keras MobileNetV2": lambda: keras.applications.MobileNetV2(**fresh),
+        },
+        size,
+        batch,
+        rounds,
+    )
+    ratios = [
+        speeds["MobileNetV3_large_x1_0"] / speeds["keras MobileNetV3Large"],
+        speeds["MobileNetV2"] / speeds["keras MobileNetV2"],
+    ]
+    print("ours / keras.applications: " + ", ".join(f"{ratio:.2f}" for ratio in ratios), flush=True)
+    ours, *others = FORMULATIONS
+    grouped = images_per_second({name: formulated(name, size) for name in FORMULATIONS}, size, batch, rounds)
+    slower = max(grouped[name] for name in others) / grouped[ours]
+    print(f"ResNeXt50_32x4d: best other formulation / ours: {slower:.2f}")
+    return 0 if min(ratios) >= WANTED and slower <= NOISE else 1
+
+
+def formulated(name: str, size: int) -> Callable[[], keras.Model]:
+    """Builds a ResNeXt50_32x4d whose grouped convolutions are computed as ``FORMULATIONS[name]``."""
+
+    def build() -> keras.Model:
+        model = edgecls.build_model("ResNeXt50_32x4d", input_size=size)
+        for layer in model.layers:
+            if isinstance(layer, blocks.GroupedConv2D):
+                layer.convolution_op = functools.partial(FORMULATIONS[name], layer)
+        return model
+
+    return build
+
+
+def images_per_second(
+    builders: dict[str, Callable[[], keras.Model]], size: int, batch: int, rounds: int
+) -> dict[str, float]:
+    """Median speed of each network's training step, measured in turn."""
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.standard_normal((batch, size, size, 3)), tf.float32)
+    labels = tf.constant(rng.integers(0, 1000, batch), tf.int32)
+    steps = {}
+    for name, build in builders.items():
+        started = time.perf_counter()
+        steps[name] = training_step(build())
+        steps[name](images, labels)
+        print(f"{name}: first step {time.perf_counter() - started:.0f} s", flush=True)
+    speeds: dict[str, list[float]] = {name: [] for name in builders}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            for _ in range(STEPS):
+                loss = step(images, labels)
+            float(loss)
+            speeds[name].append(STEPS * batch / (time.perf_counter() - started))
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    for name, values in speeds.items():
+        print(f"{name:28} {medians[name]:8.2f} images/s  [{min(values):.2f}, {max(values):.2f}]", flush=True)
+    return medians
+
+
+def training_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """One optimizer step as a compiled function of a batch."""
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(images, training=True))
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    return step
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,340 @@
+"""Prove every network of the zoo against the reference, each in its own process.
+
+    python scripts/verify_zoo.py ../shared/reference [--names 'MobileNetV3*'] [--jobs 2]
+
+Per network: parameters, MACs, state names and shapes, logits for the reference's weights and inputs, a gradient to
+every parameter with 42 classes, the .keras file (saved, loaded, equal bits) and the fp32 .tflite file (its logits
+against Keras', XNNPACK partitions, batch 1). Networks with parallel branches are fused for the file, as export does.
+
+Rows are kept in ``runs/verify_zoo``; a second start does only what is missing or whose network has changed since.
+Writes docs/zoo.json and docs/zoo.md from all rows. Exit code 1 when a network fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Semaphore
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+ROWS, DOCS = ROOT / "runs" / "verify_zoo", ROOT / "docs"
+LARGE = 150e6  # parameters; such networks run alone, for memory
+# The reference states its rounding for random pixels; its two-coloured blocks pass fewer distinct values through the
+# same sums and amplify it in a few deep networks.
+BLOCKS_LIMIT = 10
+
+
+def main() -> int:
+    """Run what is missing, then write the documents."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("reference", type=Path, help="folder with arch/, logits/ and fill.py")
+    parser.add_argument("--names", default="*", help="only these, a shell pattern")
+    parser.add_argument("--jobs", type=int, default=2, help="networks at a time")
+    parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        return verify(options.one, options.reference)
+    archs = {path.stem: json.loads(path.read_text()) for path in (options.reference / "arch").glob("*.json")}
+    names = sorted(fnmatch.filter(archs, options.names), key=lambda name: archs[name]["trainable_params"])
+    ROWS.mkdir(parents=True, exist_ok=True)
+    if options.fresh:
+        for name in names:
+            row_file(name).unlink(missing_ok=True)
+    run_all(names, archs, options)
+    rows = [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
+    rows = [row for row in rows if row["name"] in archs]
+    write("zoo.json", json.dumps({"schema": "edgecls.zoo/1", "networks": rows}, indent=1) + "\n")
+    write("zoo.md", document(rows))
+    bad = [name for name in names if not json.loads(row_file(name).read_text()).get("ok")]
+    print(
+        f"{len(names) - len(bad)} of {len(names)} networks hold" + "".join(f"\n  not: {name}" for name in bad)
+    )
+    return 1 if bad else 0
+
+
+def run_all(names: list[str], archs: dict[str, Any], options: argparse.Namespace) -> None:
+    """Verify ``names``, small ones side by side and large ones alone."""
+    slots = Semaphore(options.jobs)
+
+    def run(name: str) -> None:
+        weight = options.jobs if archs[name]["trainable_params"] > LARGE else 1
+        for _ in range(weight):
+            slots.acquire()
+        try:
+            command = [sys.executable, __file__, str(options.reference), "--one", name]
+            environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        finally:
+            for _ in range(weight):
+                slots.release()
+        if done.returncode not in (0, 1):
+            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+            save({"name": name, "ok": False, "failed": [last]})
+        row = json.loads(row_file(name).read_text())
+        print(f"{name}: {'ok' if row['ok'] else row['failed']}, {row.get('seconds', 0):.0f} s", flush=True)
+
+    # Sorted by size: the large ones, which take every slot, come last and never wait for each other.
+    small = [name for name in names if archs[name]["trainable_params"] <= LARGE]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(run, small))
+    for name in names[len(small) :]:
+        run(name)
+
+
+def verify(name: str, reference: Path) -> int:
+    """Measure one network and write its row; nothing to do when the row is there and the network is the same."""
+    import keras
+
+    import edgecls
+
+    started = time.monotonic()
+    arch = json.loads((reference / "arch" / f"{name}.json").read_text())
+    model = edgecls.build_model(name)
+    digest = fingerprint(model)
+    if row_file(name).exists() and json.loads(row_file(name).read_text()).get("digest") == digest:
+        return 0
+    row: dict[str, Any] = {"name": name, "family": edgecls.model_info(name).family, "digest": digest}
+    row |= {"input_size": model.input_shape[1]}
+    row |= same_structure(model, arch)
+    row |= same_logits(model, arch, reference)
+    with tempfile.TemporaryDirectory() as folder:
+        row |= same_keras_file(model, Path(folder))
+        row |= same_tflite_file(model, Path(folder))
+    del model
+    keras.backend.clear_session()
+    row |= gradients(name)
+    row["failed"] = failures(row)
+    save(row | {"ok": not row["failed"], "seconds": round(time.monotonic() - started, 1)})
+    return 0 if not row["failed"] else 1
+
+
+def fingerprint(model: Any) -> str:
+    """Its configuration and the code of our layer classes in it and of the checks."""
+    import keras
+
+    config = json.dumps(keras.saving.serialize_keras_object(model)["config"], sort_keys=True, default=str)
+    kinds = {kind for layer in model.layers for kind in type(layer).__mro__ if "edgecls" in kind.__module__}
+    checks = (same_structure, same_logits, same_keras_file, same_tflite_file, gradients, failures)
+    code = "".join(sorted(inspect.getsource(part) for part in (*kinds, *checks)))
+    return hashlib.sha256((config + code).encode()).hexdigest()[:16]
+
+
+def same_structure(model: Any, arch: dict[str, Any]) -> dict[str, Any]:
+    """Parameters, MACs and state against the reference."""
+    from edgecls.weights.load import state_shapes
+    from edgecls.zoo import cost
+
+    shapes = {key: list(shape) for key, shape in state_shapes(model).items()}
+    return {
+        "params": cost.params(model),
+        "macs": cost.macs(model),
+        "state_entries": len(shapes),
+        "params_equal": cost.params(model) == arch["trainable_params"],
+        "macs_equal": cost.macs(model) == arch["macs"],
+        "state_equal": shapes == {key: list(shape) for key, shape in arch["state"]},
+    }
+
+
+def same_logits(model: Any, arch: dict[str, Any], reference: Path) -> dict[str, Any]:
+    """Fill the network by the reference's rule; largest difference of each input's logits, in their std."""
+    import numpy as np
+
+    sys.path.insert(0, str(reference))
+    import fill
+
+    import edgecls
+    from edgecls.weights.load import state_shapes
+
+    shapes = state_shapes(model)
+    edgecls.load_weights(
+        model, {k: fill.fill(k, list(s), arch["gain"]) for k, s in shapes.items()}, strict=True
+    )
+    path = reference / "logits" / f"{arch['model']}.npz"
+    row: dict[str, Any] = {"tolerance": max(1e-4, 20 * arch.get("fp32_vs_fp64_max_rel_to_std", 0.0))}
+    if not path.exists():
+        return row | {"logits_difference": None}
+    size = model.input_shape[1]
+    inputs = {"seed0": fill.make_input(0, size), "blocks": fill.make_blocks(size)}
+    row["logits_difference"] = {}
+    for key, expect in np.load(path).items():
+        image = np.asarray(inputs[key], "float32").reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
+        got = np.concatenate([model(image[i : i + 1], training=False) for i in range(len(expect))])
+        row["logits_difference"][key] = float(np.abs(got - expect).max() / expect.std())
+    return row
+
+
+def same_keras_file(model: Any, folder: Path) -> dict[str, Any]:
+    """Save, load, compare logits bit by bit."""
+    import keras
+    import numpy as np
+
+    image = np.random.default_rng(0).standard_normal((1, *model.input_shape[1:]), "float32")
+    model.save(folder / "model.keras")
+    again = keras.models.load_model(folder / "model.keras")
+    equal = np.array_equal(model(image, training=False), again(image, training=False))
+    (folder / "model.keras").unlink()
+    return {"keras_equal": bool(equal)}
+
+
+def same_tflite_file(model: Any, folder: Path) -> dict[str, Any]:
+    """The fp32 file as export writes it: difference to Keras in its logits' std, and what XNNPACK takes."""
+    import keras
+    import numpy as np
+
+    import edgecls
+    from edgecls.export import inspect as files
+    from edgecls.export.tflite import convert
+    from edgecls.zoo.blocks import Normalize
+
+    entry = edgecls.model_info(model.name)
+    image = keras.Input(model.input_shape[1:])
+    pixels = keras.Model(image, model(Normalize(entry.mean, entry.std)(image)), name=model.name)
+    path = folder / "model.tflite"
+    path.write_bytes(convert(edgecls.fuse(pixels), "fp32"))
+    photo = np.random.default_rng(0).integers(0, 256, (1, *model.input_shape[1:]), np.uint8)
+    expect = np.asarray(pixels(photo.astype("float32"), training=False))
+    got = files.runner(path, threads=2)(photo)
+    about = files.describe(path)
+    return {
+        "tflite_difference": float(np.abs(got - expect).max() / expect.std()),
+        "tflite_bytes": about["bytes"],
+        "partitions": about["partitions"],
+        "undelegated": about["undelegated"],
+    }
+
+
+def gradients(name: str) -> dict[str, Any]:
+    """Parameters of the network with 42 classes that get a finite gradient other than zero in one of three tries."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import edgecls
+
+    # 96 pixels leave 3x3 maps at the end: on a single cell a small batch normalises everything away.
+    size = None if name.startswith(("ViT", "DeiT")) else 96
+    idle: set[str] | None = None
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        model = edgecls.build_model(name, classes=42, input_size=size)
+        images = np.random.default_rng(seed).standard_normal((4, *model.input_shape[1:]), "float32")
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = tf.reduce_mean(logits * tf.random.stateless_normal(logits.shape, (seed, 2)))
+        found = tape.gradient(loss, model.trainable_variables)
+        bad = {
+            v.path
+            for v, g in zip(model.trainable_variables, found, strict=True)
+            if g is None or not np.isfinite(g).all() or not np.any(g)
+        }
+        idle = bad if idle is None else idle & bad
+        if not idle:
+            break
+    return {"without_gradient": sorted(idle or ())}
+
+
+def failures(row: dict[str, Any]) -> list[str]:
+    """What does not hold, in words."""
+    differences = row["logits_difference"] or {}
+    limits = {key: row["tolerance"] * (BLOCKS_LIMIT if key == "blocks" else 1) for key in differences}
+    checks = {
+        "parameters": row["params_equal"],
+        "MACs": row["macs_equal"],
+        "state": row["state_equal"],
+        **{f"logits of {key}": differences[key] <= limits[key] for key in differences},
+        "gradients": not row["without_gradient"],
+        ".keras": row["keras_equal"],
+        ".tflite": row["tflite_difference"] <= max(1e-4, row["tolerance"]),
+        "one partition": row["partitions"] == 1,
+    }
+    return [what for what, holds in checks.items() if not holds]
+
+
+def document(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/zoo.md."""
+    measured = [row for row in rows if "params" in row]
+    compared = sum(bool(row["logits_difference"]) for row in measured)
+    lines = [
+        "# The zoo, proved",
+        "",
+        f"Written by `scripts/verify_zoo.py`; every figure is measured. {sum(row['ok'] for row in rows)} of "
+        f"{len(rows)} networks hold; {compared} have the original's logits to compare with.",
+        "",
+        "- **logits**: largest difference to the original's for equal weights, in thousandths of their standard "
+        "deviation, for random pixels and for blocks; beside it what is allowed for random pixels (for blocks "
+        f"{BLOCKS_LIMIT} times that).",
+        "- **gradient**: every parameter of the network with 42 classes gets one that is finite and not zero.",
+        "- **.keras**: saved and loaded, it computes the same bits.",
+        "- **.tflite**: fp32, batch 1, as `edgecls export` writes it: difference to Keras in the same unit, XNNPACK "
+        "partitions, MB.",
+        "",
+        "| network | input | parameters | MACs | state | logits | allowed | gradient | .keras | .tflite | parts | MB | holds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(measured, key=lambda row: (row["family"], row["name"])):
+        logits = row["logits_difference"]
+        cells = (
+            row["name"],
+            row["input_size"],
+            f"{row['params']:,}" + mark(row["params_equal"]),
+            f"{row['macs']:,}" + mark(row["macs_equal"]),
+            str(row["state_entries"]) + mark(row["state_equal"]),
+            " / ".join(f"{1e3 * value:.3f}" for value in logits.values()) if logits else "-",
+            f"{1e3 * row['tolerance']:.3f}" if logits else "-",
+            "yes" if not row["without_gradient"] else f"not to {len(row['without_gradient'])}",
+            "yes" if row["keras_equal"] else "**no**",
+            f"{1e3 * row['tflite_difference']:.3f}",
+            row["partitions"],
+            f"{row['tflite_bytes'] / 1e6:.1f}",
+            "yes" if row["ok"] else "**no**: " + ", ".join(row["failed"]),
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += [
+        f"\n{row['name']} could not be measured: {', '.join(row['failed'])}"
+        for row in rows
+        if row not in measured
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def mark(equal: bool) -> str:
+    """A figure that is not the original's stands out."""
+    return "" if equal else " **(differs)**"
+
+
+def row_file(name: str) -> Path:
+    """Where the row of a network is kept."""
+    return ROWS / f"{name}.json"
+
+
+def save(row: dict[str, Any]) -> None:
+    """Write a row and only then give it its name."""
+    partial = row_file("." + row["name"])
+    partial.write_text(json.dumps(row, indent=1) + "\n")
+    partial.replace(row_file(row["name"]))
+
+
+def write(name: str, text: str) -> None:
+    """Write a document, likewise."""
+    DOCS.mkdir(exist_ok=True)
+    partial = DOCS / f".{name}"
+    partial.write_text(text)
+    partial.replace(DOCS / name)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
