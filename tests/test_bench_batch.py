@@ -136,7 +136,7 @@ def test_a_folder_on_this_computer(tiny: dict[str, Path], cache: Path) -> None:
 def test_kill_9_loses_one_group(tiny: dict[str, Path], tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
-    for index in range(5):
+    for index in range(3):
         (folder / f"m{index}.tflite").write_bytes(tiny["fp32"].read_bytes() + bytes([index]))
     options = {**QUICK, "resume": True}
     code = f"from android_bench import bench; bench([{str(folder)!r}], 'host', [1, 2, 3, 4], **{options!r})"
@@ -150,5 +150,5 @@ def test_kill_9_loses_one_group(tiny: dict[str, Path], tmp_path: Path, cache: Pa
     events: list[dict[str, Any]] = []
     document = bench([folder], "host", [1, 2, 3, 4], on_event=events.append, **options)
     plan = next(e for e in events if e["event"] == "plan")
-    assert 1 <= plan["kept"] < 5 and plan["cases"] == 4 * (5 - plan["kept"])
-    assert document["complete"] and len(document["results"]) == 20 and not exit_code(document)
+    assert 1 <= plan["kept"] < 3 and plan["cases"] == 4 * (3 - plan["kept"])
+    assert document["complete"] and len(document["results"]) == 12 and not exit_code(document)

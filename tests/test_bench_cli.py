@@ -247,3 +247,13 @@ def test_the_zoo_for_real(call: Call) -> None:
     assert (
         code == 0 and "2 models were measured before" in err and json.loads(again)["results"] == [fp32, int8]
     )
+
+
+def test_mlperf_asks_for_its_counts_and_times(call: Call, pixel: Adbd) -> None:
+    where = ("--device", pixel.where, "--threads", "1", "--rounds", "1", "--protocol", "mlperf", "--json")
+    code, out, _ = call("bench", "a.tflite", *where)
+    document = json.loads(out)
+    assert code == 0 and document["results"][0]["n"] == 1024
+    assert (document["protocol"]["runs"], document["protocol"]["run_s"]) == (1024, 60.0)
+    (command,) = (c for c in pixel.phone.commands if "--num_runs=1024" in c)
+    assert "--min_secs=60" in command and "--max_secs=600" in command and "--warmup_runs=10" in command
