@@ -196,7 +196,9 @@ def test_every_part_is_there(finished):
         "hard_weight",
     ):
         assert said in page.text, said
-    assert sum(tag == "svg" for tag, _ in page.tags) == 3 * 3 + 3  # three stages of three plots; latency, accuracy against it, sizes
+    assert (
+        sum(tag == "svg" for tag, _ in page.tags) == 3 * 3 + 3
+    )  # three stages of three plots; latency, accuracy against it, sizes
     assert sum(tag == "img" for tag, _ in page.tags) == 1
     assert "Make it with" not in page.text
     assert "somebody" not in page.text

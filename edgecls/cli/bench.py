@@ -40,9 +40,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="mlperf: at least 1,024 runs and 60 s a round.",
 )
-@click.option(
-    "--profile", is_flag=True, help="Time the single operators too, in a run of their own."
-)
+@click.option("--profile", is_flag=True, help="Time the single operators too, in a run of their own.")
 @click.option(
     "--delegate",
     type=click.Choice(["cpu", "gpu", "nnapi", "npu"]),
