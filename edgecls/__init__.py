@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgecls.weights.load import LoadReport
     from edgecls.zoo.catalog import Entry
 
-__all__ = ["build_model", "fuse", "list_models", "load_weights", "model_info"]
+__all__ = ["build_model", "fuse", "list_models", "load_weights", "model_cost", "model_info"]
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -36,6 +36,29 @@ def model_info(name: str) -> Entry:
     from edgecls.zoo import catalog
 
     return catalog.get(name)
+
+
+def model_cost(name: str, input_size: int | None = None, classes: int = 1000) -> dict[str, int]:
+    """What one image costs at any input size, counted from the network's layers in a second and without memory.
+
+    Returns:
+        ``params``, ``macs`` (multiply-accumulates of convolutions and dense layers), ``memory_access`` (scalars they
+        read and write) and ``peak_activations`` (most scalars of feature maps alive at once).
+
+    Raises:
+        edgecls.zoo.catalog.UnknownModelError: No network has this name.
+        ValueError: An argument is out of its range.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    from edgecls.zoo import cost
+
+    with keras.StatelessScope(initialize_variables=False):
+        model = build_model(name, classes, input_size, auxiliary=True)
+    # Keras would give these variables values when it next traces a layer.
+    global_state.set_global_attribute("uninitialized_variables", [])
+    return {key: count(model) for key, count in cost.COSTS.items()}
 
 
 def build_model(

@@ -30,7 +30,17 @@ FAMILIES = [
 ]
 COLUMNS = [
     *("name", "architecture", "family", "input_size", "resize_short", "crop", "interpolation", "mean", "std"),
-    *("dropout", "dropout_scales", "auxiliary", "params", "macs", "top1", "top5"),
+    *(
+        "dropout",
+        "dropout_scales",
+        "auxiliary",
+        "params",
+        "macs",
+        "memory_access",
+        "peak_activations",
+        "top1",
+        "top5",
+    ),
     *(f"sd855_ms_{threads}" for threads in catalog.THREADS),
     *("storage_mb", "source", "weights_package", "weights_file", "weights_sha256"),
 ]
@@ -147,7 +157,7 @@ def add_costs(row: dict[str, Any]) -> None:
     row["auxiliary"] = " ".join(e.name for e in model.layers if e.weights and e not in deployed)
     scales = dropped_into(model) if row["dropout_scales"] else {}
     row["dropout_scales"] = " ".join(f"{layer}={factor:g}" for layer, factor in scales.items())
-    row["params"], row["macs"] = cost.params(model), cost.macs(model)
+    row |= {name: count(model) for name, count in cost.COSTS.items()}
     expect = row.pop("expect", None)
     assert expect in (None, (row["params"], row["macs"])), (
         f"{row['name']}: {row['params'], row['macs']} != {expect}"

@@ -70,6 +70,10 @@ def test_network_has_the_originals_parameters(name):
     assert (cost.params(model), cost.macs(model)) == (expect["params"], expect["macs"])
     text = "\n".join(sorted(f"{key} {list(shape)}" for key, shape in state_shapes(model).items()))
     assert hashlib.sha256(text.encode()).hexdigest() == expect["state_sha256"]
+    entry = edgecls.model_info(name)
+    assert {key: count(model) for key, count in cost.COSTS.items()} == {
+        k: getattr(entry, k) for k in cost.COSTS
+    }
 
 
 @pytest.mark.parametrize("name", LOGITS)
@@ -207,6 +211,25 @@ def test_heads():
         edgecls.build_model("ResNet18", dropout=1.0)
     with pytest.raises(ValueError, match="input_size"):
         edgecls.build_model("ResNet18", input_size=8)
+
+
+def test_cost_by_hand():
+    image = keras.Input((8, 8, 3))  # 192 values
+    x = keras.layers.Conv2D(4, 3, 2, padding="same", name="a")(image)  # 64 values, 112 weights
+    y = keras.layers.ReLU()(x)  # in place of x, if nobody else read that
+    y = keras.layers.Conv2D(8, 1, use_bias=False)(y)  # 128 values, 32 weights
+    y = keras.layers.Concatenate()([x, y])  # 192 values
+    model = keras.Model(image, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(y)))
+    assert cost.memory_access(model) == (192 + 112 + 64) + (64 + 32 + 128) + (12 + 12 * 5 + 5 + 5)
+    assert cost.peak_activations(model) == 64 + 128 + 192  # x and the second map while they are joined
+
+
+def test_cost_at_another_size():
+    small, full = edgecls.model_cost("MobileNetV1_x0_25", 128), edgecls.model_info("MobileNetV1_x0_25")
+    assert small["params"] == full.params and 0.3 < small["macs"] / full.macs < 0.36
+    # The stem's 112x112x8 map and its copy padded for the first depthwise convolution of stride 2, at half the size.
+    assert edgecls.model_cost("MobileNetV1_x0_25", 112)["peak_activations"] * 3.9 < full.peak_activations
+    assert keras.layers.Conv2D(2, 1)(np.ones((1, 4, 4, 3), "float32")).shape == (1, 4, 4, 2)
 
 
 def test_catalog_finds_and_suggests():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgecls import model_cost
 from edgecls.cli.common import cli_command, number, percent, table
 from edgecls.cli.completers import complete_family, complete_model
 from edgecls.console import Console
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 )
 @click.argument("name", required=False, shell_complete=complete_model)
 @click.option("--family", shell_complete=complete_family, help="Only one family, e.g. MobileNetV3.")
-def command(console: Console, name: str | None, family: str | None) -> None:
+@click.option("--input-size", type=click.IntRange(32), help="Cost at this input, pixels (with one NAME).")
+def command(console: Console, name: str | None, family: str | None, input_size: int | None) -> None:
     """List the networks with their cost and published accuracy, or show one.
 
     NAME may be a pattern with * and ?.
@@ -30,8 +32,15 @@ def command(console: Console, name: str | None, family: str | None) -> None:
     from edgecls.zoo import catalog
 
     if name is not None and not set(name) & set("*?["):
-        console.emit({"schema": "edgecls.model/1", **asdict(catalog.get(name))}, _one)
+        shown = asdict(catalog.get(name))
+        if input_size is not None:
+            shown |= {"input_size": input_size, **model_cost(name, input_size)}
+        console.emit({"schema": "edgecls.model/1", **shown}, _one)
         return
+    if input_size is not None:
+        raise UsageError(
+            "the cost at another input is for one network", where="--input-size", fix="give its NAME"
+        )
     entries = [catalog.get(n) for n in catalog.names(name or "*")]
     if family is not None:
         families = sorted({e.family for e in map(catalog.get, catalog.names())})
@@ -53,14 +62,15 @@ def _list(entries: list[Entry]) -> str:
             e.input_size,
             number(e.params / 1e6),
             number(e.macs / 1e6, 0),
+            number(e.peak_activations / 1e6),
             percent(e.top1),
             number(e.sd855_ms.get(1)),
             ", ".join(e.weights) or None,
         )
         for e in entries
     ]
-    header = ("name", "input px", "params M", "MMACs", "top-1 %", "SD855 ms", "weights")
-    note = "top-1: published, ImageNet; SD855 ms: published, fp32, 1 thread; -: not published"
+    header = ("name", "input px", "params M", "MMACs", "peak M", "top-1 %", "SD855 ms", "weights")
+    note = "peak: most values of feature maps alive at once; top-1: published, ImageNet; SD855 ms: published, fp32, 1 thread; -: not published"
     return f"{table(header, rows)}\n{note}"
 
 
@@ -78,6 +88,8 @@ def _one(model: Mapping[str, Any]) -> str:
         "std, of x/255": " ".join(f"{v:g}" for v in model["std"]),
         "parameters": f"{model['params']:,}",
         "multiply-adds": f"{model['macs']:,}",
+        "values moved": f"{model['memory_access']:,}, weights and feature maps of convolutions and dense layers",
+        "values at once": f"{model['peak_activations']:,}, feature maps; a byte each in int8, four in fp32",
         "top-1, %": percent(model["top1"]),
         "top-5, %": percent(model["top5"]),
         "SD855 fp32, ms": latency,

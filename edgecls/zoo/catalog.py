@@ -51,6 +51,8 @@ class Entry:
     auxiliary: tuple[str, ...]  # layers of the classifiers that only training uses
     params: int  # trainable parameters with 1000 classes, those of auxiliary classifiers too
     macs: int  # multiply-accumulates of convolutions and dense layers for one image, likewise
+    memory_access: int  # scalars that those layers read and write for one image
+    peak_activations: int  # most scalars of feature maps alive at once
     top1: float | None  # published ImageNet top-1 accuracy, fraction
     top5: float | None  # published ImageNet top-5 accuracy, fraction
     sd855_ms: dict[int, float]  # published fp32 latency on a Snapdragon 855, threads to milliseconds
@@ -105,7 +107,8 @@ def _entry(row: dict[str, str]) -> Entry:
 # Readers of the table's columns.
 COLUMNS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("name", "architecture", "family", "interpolation", "source"), str),
-    **dict.fromkeys(("input_size", "resize_short", "crop", "params", "macs"), int),
+    **dict.fromkeys(("input_size", "resize_short", "crop"), int),
+    **dict.fromkeys(("params", "macs", "memory_access", "peak_activations"), int),
     **dict.fromkeys(("top1", "top5", "storage_mb"), lambda text: float(text) if text else None),
     **dict.fromkeys(("mean", "std"), lambda text: tuple(map(float, text.split()))),
     "dropout": float,

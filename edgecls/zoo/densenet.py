@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from keras import layers
 
 from edgecls.zoo.blocks import BatchNormalization, Head, Taps, Tensor, activation, classifier, conv
 from edgecls.zoo.residual import FLUID, stem
 
-
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    repeats: tuple[int, int, int, int]  # layers in each block
-    growth: int = 32  # channels that a layer adds
-    stem: int = 64
-
-
-MODELS = {
-    "DenseNet121": Variant((6, 12, 24, 16)),
-    "DenseNet161": Variant((6, 12, 36, 24), growth=48, stem=96),
-    "DenseNet169": Variant((6, 12, 32, 32)),
-    "DenseNet201": Variant((6, 12, 48, 32)),
-    "DenseNet264": Variant((6, 12, 64, 48)),
+MODELS = {  # layers in each block, channels that a layer adds, width of the stem
+    "DenseNet121": ((6, 12, 24, 16), 32, 64),
+    "DenseNet161": ((6, 12, 36, 24), 48, 96),
+    "DenseNet169": ((6, 12, 32, 32), 32, 64),
+    "DenseNet201": ((6, 12, 48, 32), 32, 64),
+    "DenseNet264": ((6, 12, 64, 48), 32, 64),
 }
 
 

@@ -56,17 +56,10 @@ STAGES = (
 LAST = 1280
 
 
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    width: int  # of the stem
-    repeats: tuple[int, int, int, int]
-
-
-MODELS = {
-    "PPLCNetV2_small": Variant(24, (2, 2, 4, 2)),
-    "PPLCNetV2_base": Variant(32, (2, 2, 6, 2)),
-    "PPLCNetV2_large": Variant(40, (2, 2, 8, 2)),
+MODELS = {  # width of the stem, blocks of each stage
+    "PPLCNetV2_small": (24, (2, 2, 4, 2)),
+    "PPLCNetV2_base": (32, (2, 2, 6, 2)),
+    "PPLCNetV2_large": (40, (2, 2, 8, 2)),
 }
 
 

@@ -6,31 +6,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from keras import layers
 
 from edgecls.zoo.blocks import Channels, ChannelShuffle, Head, Style, Taps, Tensor, classifier, conv_bn
 from edgecls.zoo.pooling import EdgeMaxPooling2D
 
-
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    widths: tuple[int, int, int]  # of each stage
-    last: int
-    act: str = "relu"
-
-
-MODELS = {
-    "ShuffleNetV2_x0_25": Variant((24, 48, 96), 512),
-    "ShuffleNetV2_x0_33": Variant((32, 64, 128), 512),
-    "ShuffleNetV2_x0_5": Variant((48, 96, 192), 1024),
-    "ShuffleNetV2": Variant((116, 232, 464), 1024),
-    "ShuffleNetV2_x1_5": Variant((176, 352, 704), 1024),
-    "ShuffleNetV2_x2_0": Variant((244, 488, 976), 2048),
-    "ShuffleNetV2_x2_0_v1": Variant((224, 488, 976), 2048),
-    "ShuffleNetV2_swish": Variant((116, 232, 464), 1024, "silu"),
+MODELS = {  # width of each stage and of the last convolution, activation
+    "ShuffleNetV2_x0_25": ((24, 48, 96), 512, "relu"),
+    "ShuffleNetV2_x0_33": ((32, 64, 128), 512, "relu"),
+    "ShuffleNetV2_x0_5": ((48, 96, 192), 1024, "relu"),
+    "ShuffleNetV2": ((116, 232, 464), 1024, "relu"),
+    "ShuffleNetV2_x1_5": ((176, 352, 704), 1024, "relu"),
+    "ShuffleNetV2_x2_0": ((244, 488, 976), 2048, "relu"),
+    "ShuffleNetV2_x2_0_v1": ((224, 488, 976), 2048, "relu"),
+    "ShuffleNetV2_swish": ((116, 232, 464), 1024, "silu"),
 }
 STEM, REPEATS = 24, (4, 8, 4)
 STYLE = Style(msra=True, conv="_conv", norm="_batch_norm")
