@@ -30,8 +30,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 ROWS, DOCS = ROOT / "runs" / "verify_zoo", ROOT / "docs"
 LARGE = 150e6  # parameters; such networks run alone, for memory
-# Deep networks with random weights amplify rounding, some inputs more than others. What a network makes of the
-# smallest change of its input shows by how much; the reference's tolerance allows its own rounding as often.
+# The reference allows this many times the difference between float32 and float64, which it measured for random pixels
+# (``seed0``). Deep networks with random weights amplify rounding more on other inputs; there it is measured here.
 ROUNDINGS = 20
 
 
@@ -82,8 +82,8 @@ def run_all(names: list[str], archs: dict[str, Any], options: argparse.Namespace
             for _ in range(weight):
                 slots.release()
         if done.returncode not in (0, 1):
-            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            save({"name": name, "ok": False, "failed": [last]})
+            last = (done.stderr.strip() or "nothing said").splitlines()[-1]
+            save({"name": name, "ok": False, "failed": [f"exit code {done.returncode}: {last}"]})
         row = json.loads(row_file(name).read_text())
         print(f"{name}: {'ok' if row['ok'] else row['failed']}, {row.get('seconds', 0):.0f} s", flush=True)
 
@@ -177,8 +177,9 @@ def same_logits(model: Any, arch: dict[str, Any], reference: Path) -> dict[str, 
             name = f"{key}_out{head}" if head else key
             difference = np.abs(np.concatenate(values) - expect[name]).max() / expect[name].std()
             row["logits_difference"][name] = float(difference)
-            limit = tolerance if key == "seed0" else max(tolerance, ROUNDINGS * rounding(model, images[:1]))
-            row["logits_allowed"][name] = limit
+            row["logits_allowed"][name] = tolerance
+            if key != "seed0" and difference > tolerance:
+                row["logits_allowed"][name] = max(tolerance, ROUNDINGS * rounding(model, images[:1]))
     return row
 
 
@@ -191,11 +192,20 @@ def logits(model: Any, images: Any) -> list[Any]:
 
 
 def rounding(model: Any, images: Any) -> float:
-    """Change of the logits, in their std, when every input value moves to the next float32."""
+    """Difference of the logits to those of the same network in float64, in their std."""
+    import keras
     import numpy as np
 
-    before, after = (logits(model, x)[0] for x in (images, np.nextafter(images, np.float32(np.inf))))
-    return float(np.abs(after - before).max() / before.std())
+    import edgecls
+
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    exact = edgecls.build_model(model.name, auxiliary=len(model.outputs) > 1)
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    exact.set_weights([value.astype("float64") for value in model.get_weights()])
+    expect = logits(exact, images.astype("float64"))[0]
+    return float(np.abs(logits(model, images)[0] - expect).max() / expect.std())
 
 
 def same_keras_file(model: Any, folder: Path) -> dict[str, Any]:
@@ -222,17 +232,21 @@ def same_tflite_file(model: Any, folder: Path) -> dict[str, Any]:
     from edgecls.zoo.blocks import Normalize
 
     entry = edgecls.model_info(model.name)
+    normalize = Normalize(entry.mean, entry.std)
     image = keras.Input(model.input_shape[1:])
-    pixels = keras.Model(image, model(Normalize(entry.mean, entry.std)(image)), name=model.name)
+    pixels = keras.Model(image, model(normalize(image)), name=model.name)
     path = folder / "model.tflite"
     path.write_bytes(convert(edgecls.fuse(pixels), "fp32"))
     photo = np.random.default_rng(0).integers(0, 256, (1, *model.input_shape[1:]), np.uint8)
     (expect,) = logits(pixels, photo.astype("float32"))
-    got = files.runner(path, threads=2)(photo)
+    difference = float(np.abs(files.runner(path, threads=2)(photo) - expect).max() / expect.std())
+    allowed = 1e-4
+    if difference > allowed:
+        allowed = max(allowed, ROUNDINGS * rounding(model, np.asarray(normalize(photo.astype("float32")))))
     about = files.describe(path)
     return {
-        "tflite_difference": float(np.abs(got - expect).max() / expect.std()),
-        "tflite_allowed": max(1e-4, ROUNDINGS * rounding(pixels, photo.astype("float32"))),
+        "tflite_difference": difference,
+        "tflite_allowed": allowed,
         "tflite_bytes": about["bytes"],
         "partitions": about["partitions"],
         "undelegated": about["undelegated"],
@@ -297,7 +311,7 @@ def document(rows: list[dict[str, Any]]) -> str:
         "",
         "- **logits**: largest difference to the original's for equal weights, in thousandths of their standard "
         "deviation, for random pixels and for blocks of two colours (and for auxiliary heads); beside it what is "
-        f"allowed: 0.1, or {ROUNDINGS} times what rounding changes where that is more.",
+        f"allowed: 0.1, or {ROUNDINGS} times the network's own difference between float32 and float64.",
         "- **gradient**: every parameter of the network with 42 classes gets one that is finite and not zero.",
         "- **.keras**: saved and loaded, it computes the same bits.",
         "- **.tflite**: fp32, batch 1, as `edgecls export` writes it: difference to Keras in the same unit, XNNPACK "
