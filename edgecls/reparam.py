@@ -17,11 +17,8 @@ from keras import layers
 
 from edgecls.errors import UsageError
 from edgecls.graph import Graph, Op, Ref, rebuild, trace
-from edgecls.zoo import blocks
 from edgecls.zoo.pplcnet_v2 import DeployKernel
 
-CONVOLUTIONS = (layers.Conv2D, blocks.StridedPointConv2D, layers.DepthwiseConv2D)
-NORMALIZATIONS = (layers.BatchNormalization, blocks.BatchNormalization)
 NARROW = {"acver": 1, "achor": 0}  # the axis on which it is one cell wide
 
 
@@ -294,12 +291,7 @@ def _branch(graph: Graph, ref: Ref) -> Branch | None:
     def take(*kinds: type) -> Any:
         nonlocal ref
         op = graph.makers.get(ref)
-        if (
-            op is None
-            or type(op.layer) not in kinds
-            or graph.calls[op.layer.name] > 1
-            or not _usual(op.layer)
-        ):
+        if op is None or not isinstance(op.layer, kinds) or graph.calls[ref[0]] > 1 or not _usual(op.layer):
             return None
         if ref != end and graph.users[ref] > 1:
             return None
@@ -307,7 +299,7 @@ def _branch(graph: Graph, ref: Ref) -> Branch | None:
         return op.layer
 
     end = ref
-    norm, conv = take(*NORMALIZATIONS), take(*CONVOLUTIONS)
+    norm, conv = take(layers.BatchNormalization), take(layers.Conv2D, layers.DepthwiseConv2D)
     crop, pad = (take(layers.Cropping2D), take(layers.ZeroPadding2D)) if conv else (None, None)
     return Branch(ref, norm, conv, tuple(filter(None, (pad, crop)))) if norm or conv else None
 
@@ -333,7 +325,9 @@ def _between(graph: Graph, op: Op, source: Ref) -> Iterator[str]:
 
 
 def _usual(layer: Any) -> bool:
-    """Whether it computes what its class says, on NHWC maps: nothing but a linear function."""
+    """Whether it is a linear function of an NHWC map, and that of its kind: the zoo's own classes are, too."""
+    if not type(layer).__module__.startswith(("keras.", "edgecls.zoo.")):
+        return False
     if isinstance(layer, layers.BatchNormalization):
         return len(layer.output.shape) == 4 and layer.axis in (-1, 3)
     linear = getattr(layer, "activation", keras.activations.linear) is keras.activations.linear

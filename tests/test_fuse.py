@@ -121,7 +121,7 @@ def test_branches_of_every_geometry_become_one_convolution() -> None:
         if kind == "depthwise":
             x = layers.DepthwiseConv2D(kernel, stride, depth_multiplier=2, **options)(x)
         else:
-            x = layers.Conv2D(6, kernel, stride, groups=2 if kind == "grouped" else 1, **options)(x)
+            x = blocks.GroupedConv2D(6, kernel, stride, groups=2 if kind == "grouped" else 1, **options)(x)
         model = keras.Model(image, blocks.BatchNormalization(name="norm")(x))
         branched = shaken(asymmetric(model))
         assert {"conv", "conv_acver", "conv_achor"} < {layer.name for layer in branched.layers}
@@ -151,6 +151,13 @@ def test_a_norm_of_the_map_itself_is_a_branch() -> None:
         np.testing.assert_allclose(fused(noise), model(noise, training=False), atol=1e-5)
 
 
+class Standardised(layers.Conv2D):
+    """A convolution that is not what its kernel says."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel / keras.ops.std(kernel))
+
+
 def _watched(x):
     y = layers.Conv2D(4, 3, padding="same")(x)
     return layers.Concatenate()([y, layers.Add()([y, layers.Conv2D(4, 1)(x)])])
@@ -177,6 +184,9 @@ NOT_TO_BE_FUSED = {
             layers.Conv2D(4, 3, padding="same")(x),
             layers.Conv2D(4, 3)(layers.ZeroPadding2D(2)(layers.Cropping2D(1)(x))),
         ]
+    ),
+    "a class of its own": lambda x: layers.Add()(
+        [Standardised(4, 3, padding="same")(x), layers.Conv2D(4, 1)(x)]
     ),
     "nothing to add": lambda x: keras.ops.exp(layers.Conv2D(4, 3)(x)),
 }
