@@ -88,7 +88,7 @@ def build_model(
         mean: Channel means for that, as fractions of 255; the network's own by default.
         std: Channel standard deviations for that, likewise.
         features: Return ``{"stride_4": map, ...}`` in place of logits, maps [batch, height, width, channels];
-            transformers have one, at the stride of their patches.
+            transformers have one, at the stride of their patches. Names pick some of them, or outputs of layers.
         auxiliary: Return a list of logits, the main ones first, where the network has classifiers that only its
             training uses (GoogLeNet, from about 90 pixels on).
 

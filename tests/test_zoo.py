@@ -169,6 +169,16 @@ def test_feature_maps_by_stride(name):
         assert -1 < model.input_shape[1] / stride - feature_map.shape[1] <= (name in UNPADDED) * 1.5
 
 
+def test_features_by_name():
+    model = edgecls.build_model("MobileNetV1_x0_25", 10, 64, features=["stride_8", "conv.act"])
+    assert {key: tuple(x.shape[1:3]) for key, x in model.output.items()} == {
+        "stride_8": (8, 8),
+        "conv.act": (32, 32),
+    }
+    with pytest.raises(ValueError, match="stride_9"):
+        edgecls.build_model("MobileNetV1_x0_25", features=["stride_9"])
+
+
 @pytest.mark.parametrize("size", [7, 8])
 def test_strided_point_convolution_is_the_plain_one(size):
     x = tf.random.stateless_normal((2, size, size, 3), (1, 2))

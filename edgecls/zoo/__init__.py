@@ -36,7 +36,7 @@ def build_model(
     include_preprocessing: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    features: bool = False,
+    features: bool | Sequence[str] = False,
     auxiliary: bool = False,
 ) -> keras.Model:
     """Build a network of the catalog with fresh weights.
@@ -61,4 +61,10 @@ def build_model(
         x = Normalize(mean or entry.mean, std or entry.std, name="normalize")(x)
     head = Head(classes, rate, embedding_dim, auxiliary)
     taps, logits = family_module(entry.family).build(entry.architecture, x, head)
-    return keras.Model(image, taps.outputs() if features else logits, name=name)
+    model = keras.Model(image, logits, name=name)
+    if not features:
+        return model
+    maps = taps.outputs()
+    if not isinstance(features, bool):
+        maps = {key: maps[key] if key in maps else model.get_layer(key).output for key in features}
+    return keras.Model(image, maps, name=name)

@@ -4,34 +4,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from keras import layers
 
 from edgecls.zoo.blocks import PADDLE, BatchNormalization, Head, Taps, Tensor, activation, classifier, conv_bn
 
-
-class Variant(NamedTuple):
-    """One network of the family."""
-
-    repeats: tuple[int, int, int, int]  # blocks in each stage
-    widths: tuple[float, float, float, float]  # times 64, 128, 256 and 512
-    groups: int = 1  # of every second convolution
-
-
 A, B = (2, 4, 14, 1), (4, 6, 16, 1)
-MODELS = {
-    "RepVGG_A0": Variant(A, (0.75, 0.75, 0.75, 2.5)),
-    "RepVGG_A1": Variant(A, (1, 1, 1, 2.5)),
-    "RepVGG_A2": Variant(A, (1.5, 1.5, 1.5, 2.75)),
-    "RepVGG_B0": Variant(B, (1, 1, 1, 2.5)),
-    "RepVGG_B1": Variant(B, (2, 2, 2, 4)),
-    "RepVGG_B1g2": Variant(B, (2, 2, 2, 4), 2),
-    "RepVGG_B1g4": Variant(B, (2, 2, 2, 4), 4),
-    "RepVGG_B2": Variant(B, (2.5, 2.5, 2.5, 5)),
-    "RepVGG_B2g4": Variant(B, (2.5, 2.5, 2.5, 5), 4),
-    "RepVGG_B3": Variant(B, (3, 3, 3, 5)),
-    "RepVGG_B3g4": Variant(B, (3, 3, 3, 5), 4),
+MODELS = {  # blocks of each stage; widths times 64, 128, 256 and 512; groups of every second convolution
+    "RepVGG_A0": (A, (0.75, 0.75, 0.75, 2.5), 1),
+    "RepVGG_A1": (A, (1, 1, 1, 2.5), 1),
+    "RepVGG_A2": (A, (1.5, 1.5, 1.5, 2.75), 1),
+    "RepVGG_B0": (B, (1, 1, 1, 2.5), 1),
+    "RepVGG_B1": (B, (2, 2, 2, 4), 1),
+    "RepVGG_B1g2": (B, (2, 2, 2, 4), 2),
+    "RepVGG_B1g4": (B, (2, 2, 2, 4), 4),
+    "RepVGG_B2": (B, (2.5, 2.5, 2.5, 5), 1),
+    "RepVGG_B2g4": (B, (2.5, 2.5, 2.5, 5), 4),
+    "RepVGG_B3": (B, (3, 3, 3, 5), 1),
+    "RepVGG_B3g4": (B, (3, 3, 3, 5), 4),
 }
 WIDTHS = (64, 128, 256, 512)
 
