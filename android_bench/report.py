@@ -49,7 +49,7 @@ def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
         status = f"[{_COLOURS[r['status']]}]{r['status']}[/]"
         table.add_row(
             escape(r["model"]), str(r["threads"]), _ms(r["median_ms"]), interval, *figures, str(r["n"]), *setup,
-            peak, f"{r['bytes'] / 2**20:.2f}", *beside, status,
+            peak, f"{r['bytes'] / 2**20:.2f}" if r["bytes"] else "-", *beside, status,
         )  # fmt: skip
     console.print(table)
     if published:

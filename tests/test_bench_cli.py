@@ -231,6 +231,8 @@ def test_zoo_is_converted_once_and_failures_are_named(monkeypatch: pytest.Monkey
         )
         assert failed[0]["why"] == "not converted: no such layer"
     assert made[2:] == [("MobileNetV1", "int8"), ("GhostNet_x0_5", "int8")]
+    files, failed = zoo_files(["MobileNetV1"], [], [1], Console(quiet=True))
+    assert [f.name for f in files] == ["MobileNetV1_fp32.tflite"] and failed == []  # int8 was not asked for
 
 
 def test_the_zoo_for_real(call: Call) -> None:

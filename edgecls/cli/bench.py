@@ -65,7 +65,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "precisions",
     multiple=True,
     type=CommaList(click.Choice(["fp32", "int8"]), "LIST"),
-    help="Of --zoo: fp32, int8; default: both.",
+    help="Of --zoo: fp32, int8; default: fp32, and int8 where it can be made.",
 )
 @click.option("--fresh", is_flag=True, help="Measure again what an earlier --zoo or folder has measured.")
 @click.option(
@@ -139,7 +139,7 @@ def command(
             runs=runs or default.runs,
             rounds=rounds or default.rounds,
             zoo=zoo,
-            precisions=flat(precisions) or ["fp32", "int8"],
+            precisions=flat(precisions),
             **options,
         )
     except Interrupted as stop:

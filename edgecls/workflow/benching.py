@@ -21,7 +21,7 @@ def bench(
     threads: Sequence[int],
     *,
     zoo: Sequence[str] = (),
-    precisions: Sequence[str] = ("fp32", "int8"),
+    precisions: Sequence[str] = (),
     fresh: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def bench(
         device: ``host``, a name of devices.yaml, a chip such as ``sd855``, a serial or ``host:port``.
         threads: Thread counts to measure.
         zoo: Patterns of catalog names: those networks with fresh weights, measured in a batch.
-        precisions: Which files of the zoo's networks: ``fp32``, ``int8``.
+        precisions: Which files of the zoo's networks: ``fp32``, ``int8``; none: fp32, and int8 where it can be made.
         fresh: Measure again what a batch has measured before.
         **options: Of ``android_bench.bench``: ``warmup``, ``runs``, ``rounds``, ``protocol``, ``binary``, ...
 

@@ -32,7 +32,8 @@ def zoo_files(
     Args:
         patterns: Shell patterns of catalog names. Of names that are one network with other weights (``_ssld``), only
             the first is taken: they are equally fast.
-        precisions: ``fp32``, ``int8`` (calibrated on noise: good for latency, useless for accuracy).
+        precisions: ``fp32``, ``int8`` (calibrated on noise: good for latency, useless for accuracy); none: fp32, and
+            int8 of the networks that can be quantized.
         threads: Thread counts that a failed network is reported with.
 
     Returns:
@@ -41,13 +42,14 @@ def zoo_files(
     Raises:
         UsageError: A pattern matches no network.
     """
-    chosen = choose(patterns)
+    chosen, wanted_precisions = choose(patterns), precisions or ("fp32", "int8")
+    required = precisions or ("fp32",)
     folder = cache_dir() / "zoo" / _fingerprint()
     files, failed = [], []
     with console.progress() as progress:
         task = progress.add_task("converting the zoo", total=len(chosen), text="")
         for name in chosen:
-            wanted = {precision: folder / f"{name}_{precision}.tflite" for precision in precisions}
+            wanted = {precision: folder / f"{name}_{precision}.tflite" for precision in wanted_precisions}
             missing = [precision for precision, path in wanted.items() if not path.is_file()]
             said = _convert(name, missing, folder) if missing else {}
             for precision, path in wanted.items():
@@ -56,7 +58,8 @@ def zoo_files(
                     continue
                 why = said.get(precision) or said.get("", "the converter died")
                 console.log(f"{path.name}: {why}")
-                failed += [_failed(path.name, count, f"not converted: {why}") for count in threads]
+                if precision in required:
+                    failed += [_failed(path.name, count, f"not converted: {why}") for count in threads]
             progress.advance(task)
     return files, failed
 
