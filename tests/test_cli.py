@@ -389,7 +389,7 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "delegate": "cpu",
         "binary": None,
         "zoo": (),
-        "precisions": ["fp32", "int8"],
+        "precisions": [],
         "fresh": False,
     }
     call("bench", "r.yaml", "--device", "sd855", "--threads", "1,2", "--threads", "2,4", "--warmup", "0")
