@@ -78,13 +78,13 @@ def trace(model: keras.Model) -> Graph:
     return Graph(tuple(_ordered(ops)), tuple(_ends(config["output_layers"])))
 
 
-def rebuild(model: keras.Model, change: Callable[..., Any]) -> keras.Model:
+def rebuild(model: keras.Model, change: Callable[[Any, Any], Any]) -> keras.Model:
     """Copy a functional model, but for some calls of layers.
 
     Args:
         model: Stays as it is.
-        change: Takes a layer of the copy, which has no weights yet, and what it is called on. Returns what stands for
-            the result, or None where the layer is called as before.
+        change: Takes a layer of the copy, which has no weights yet, and the first argument it is called with. Returns
+            what stands for the result, or None where the layer is called as before.
 
     Returns:
         The copy. It has layers of its own, of the same names and weights, and lacks those that nothing needs any more.
@@ -96,7 +96,7 @@ def rebuild(model: keras.Model, change: Callable[..., Any]) -> keras.Model:
         return twins[-1][1]
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        result = change(layer, *args)
+        result = change(layer, next(iter((*args, *kwargs.values())), None))
         return layer(*args, **kwargs) if result is None else result
 
     copy = keras.models.clone_model(model, clone_function=twin, call_function=call)
