@@ -65,7 +65,6 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
     monkeypatch.setattr("android_bench.link.PATIENCE_S", 0.5)
-    monkeypatch.setattr("android_bench.adb_direct.AUTH_WAIT_S", 0.5)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tool").write_text(BENCHMARK)
     monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", "tool")
