@@ -11,6 +11,7 @@ import pytest
 from adbd import Adbd, AdbServer
 from phone import Phone, tool
 
+from android_bench.link import FOLDER
 from edgecls.cli.main import main
 from edgecls.report import write_bench
 from edgecls.workflow.benching import add_published
@@ -155,6 +156,16 @@ def test_saved_files_and_compare(call: Call, pixel: Adbd) -> None:
     assert [p["ratio"] for p in json.loads(out)["pairs"]] == [1.0] * 4
     code, _, err = call("bench", "a.tflite", "--compare", "bench.json", "bench.json")
     assert code == 2 and "measures nothing" in refused(err)
+
+
+def test_slower_than_the_baseline(call: Call, pixel: Adbd) -> None:
+    where = ("a.tflite", "--device", pixel.where, "--threads", "1", *QUICK)
+    assert call("bench", *where, "--save", "old.json")[0] == 0
+    assert call("bench", *where, "--baseline", "old.json")[0] == 0
+    (pixel.phone.path(FOLDER) / "behaviour").write_text("base=8800\n")
+    code, out, err = call("bench", *where, "--baseline", "old.json", "--max-regress", "5%")
+    assert code == 4 and "8.8 ms is 10.0% longer than the baseline's 8 ms" in refused(err) and "8.800" in out
+    assert call("bench", *where, "--baseline", "old.json", "--max-regress", "15%")[0] == 0
 
 
 def test_own_phone_by_name(call: Call, pixel: Adbd) -> None:

@@ -81,7 +81,7 @@ def _fingerprint() -> str:
     """Hash of the code and of the versions that the files depend on."""
     root = Path(edgecls.__file__).parent
     sources = [
-        p for name in _CODE for p in ([root / name] if name.endswith(".py") else (root / name).rglob("*.py"))
+        p for name in _CODE for p in [root / name, *(root / name).rglob("*")] if p.suffix in (".py", ".csv")
     ]
     code = {p.relative_to(root).as_posix(): sha256(p) for p in sorted(sources) if p.is_file()}
     versions = [importlib.metadata.version(package) for package in ("tensorflow", "keras")]
