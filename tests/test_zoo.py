@@ -28,6 +28,7 @@ from edgecls.zoo.blocks import (
     Normalize,
     StridedPointConv2D,
     divisible,
+    join,
 )
 from edgecls.zoo.pooling import EdgeAveragePooling2D
 
@@ -207,6 +208,12 @@ def test_grouped_convolution_is_one_convolution_a_group(options):
         losses = [tf.reduce_sum(y**2) for y in (ours, tf.concat(parts, -1))]
     np.testing.assert_allclose(ours, tf.concat(parts, -1), atol=1e-5)
     np.testing.assert_allclose(*(tape.gradient(loss, layer.kernel) for loss in losses), rtol=1e-4, atol=1e-4)
+
+
+def test_concatenation_in_steps_keeps_the_order():
+    parts = [tf.fill((1, 1, 1, 2), float(i)) for i in range(11)]
+    joined = join(parts, "joined")
+    assert np.array_equal(joined[0, 0, 0], np.repeat(np.arange(11.0), 2))
 
 
 def test_heads():

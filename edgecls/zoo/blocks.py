@@ -381,6 +381,13 @@ def wide_classifier(x: Tensor, width: int, act: str, head: Head, *, act_name: st
     return classifier(x, head, init="xavier")
 
 
+def join(parts: Sequence[Tensor], name: str) -> Tensor:
+    """Join maps by channels, five at most in one step: XNNPACK takes no more."""
+    while len(parts) > 5:
+        parts = [layers.Concatenate(name=f"{name}.before{len(parts) - 4}")(parts[:5]), *parts[5:]]
+    return layers.Concatenate(name=name)(parts)
+
+
 def divisible(value: float, by: int = 8) -> int:
     """``value`` rounded to a multiple of ``by``, at least ``by`` and never less than 0.9 of it."""
     rounded = max(by, int(value + by / 2) // by * by)

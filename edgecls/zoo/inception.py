@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import PADDLE, Head, Style, Taps, Tensor, activation, classifier, conv, conv_bn
+from edgecls.zoo.blocks import PADDLE, Head, Style, Taps, Tensor, activation, classifier, conv, conv_bn, join
 from edgecls.zoo.residual import FLUID
 
 Block = tuple[str, ...]
@@ -166,7 +166,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             ends += [_step(y, step, part, pool, network) for step in fork.split(" & ")]
         if not network.normed and len(ends) > 1:
             ends = [activation(end, "relu", f"{part}.relu{i}") for i, end in enumerate(ends)]
-        x = taps.add(layers.Concatenate(name=f"{part}.concat{number}")(ends) if len(ends) > 1 else ends[0])
+        x = taps.add(join(ends, f"{part}.concat{number}") if len(ends) > 1 else ends[0])
         if head.auxiliary and part in network.auxiliary and x.shape[1] >= 5:
             auxiliary.append(_auxiliary(x, head, len(auxiliary) + 1, network.style))
     logits = classifier(x, head, name=network.fc, init="uniform" if network.normed else "lecun")

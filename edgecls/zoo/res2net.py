@@ -7,7 +7,7 @@ from __future__ import annotations
 from keras import layers
 
 from edgecls.zoo import residual
-from edgecls.zoo.blocks import Channels, Head, Taps, Tensor, conv_bn
+from edgecls.zoo.blocks import Channels, Head, Taps, Tensor, conv_bn, join
 from edgecls.zoo.pooling import EdgeAveragePooling2D
 from edgecls.zoo.residual import Names, Place, Plan
 from edgecls.zoo.resnet import R50, R101, R200
@@ -46,5 +46,5 @@ def _branch(x: Tensor, plan: Plan, place: Place, shares: int) -> Tensor:
         elif stride > 1:
             part = EdgeAveragePooling2D(name=f"{name}.avg_pool")(part)
         parts.append(part)
-    x = layers.Concatenate(name=f"{name}.concat")(parts)
+    x = join(parts, f"{name}.concat")
     return conv_bn(x, plan.out * 2**stage, 1, style=style, name=f"{name}.conv2")
