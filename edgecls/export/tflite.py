@@ -17,6 +17,8 @@ from edgecls.quantize import exact_arithmetic, finalize, is_quantized
 from edgecls.zoo.blocks import Normalize
 
 Precision = Literal["fp32", "fp16", "int8"]
+WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+MAX_BYTES = 2**31  # offsets in a flatbuffer are signed 32-bit numbers
 
 
 def to_tflite(
@@ -64,6 +66,13 @@ def to_tflite(
 
 def convert(model: keras.Model, precision: Precision, output: str = "float") -> bytes:
     """The bare TFLite flatbuffer of ``model``, batch 1."""
+    size = WEIGHT_BYTES[precision] * model.count_params()
+    if size >= MAX_BYTES:
+        raise EdgeclsError(
+            f"a .tflite file holds at most 2 GB, and these weights are {size / 1e9:.1f} GB in {precision}",
+            where=model.name,
+            fix="take a smaller network or precision",
+        )
     body, dtype = _body(model, precision)
     spec = tf.TensorSpec([1, *model.input_shape[1:]], dtype, name="image")
 
