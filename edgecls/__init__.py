@@ -49,15 +49,11 @@ def model_cost(name: str, input_size: int | None = None, classes: int = 1000) ->
         edgecls.zoo.catalog.UnknownModelError: No network has this name.
         ValueError: An argument is out of its range.
     """
-    import keras
-    from keras.src.backend.common import global_state
-
+    from edgecls.graph import without_values
     from edgecls.zoo import cost
 
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         model = build_model(name, classes, input_size, auxiliary=True)
-    # Keras would give these variables values when it next traces a layer.
-    global_state.set_global_attribute("uninitialized_variables", [])
     return {key: count(model) for key, count in cost.COSTS.items()}
 
 
@@ -72,7 +68,7 @@ def build_model(
     include_preprocessing: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    features: bool = False,
+    features: bool | Sequence[str] = False,
     auxiliary: bool = False,
 ) -> keras.Model:
     """Build a network: a functional Keras 3 model from RGB [batch, size, size, 3] to logits [batch, classes].

@@ -46,7 +46,7 @@ class Model(Section):
         default=None, description='first weights: a file, or "imagenet"; null: random'
     )
     input_size: int | None = Field(
-        default=None, ge=8, le=4096, description="side of the input, pixels; null: the catalog's"
+        default=None, ge=32, le=4096, description="side of the input, pixels; null: the catalog's"
     )
     resize_short: int | None = Field(
         default=None,
@@ -117,7 +117,7 @@ class Teacher(Section):
     weights: FilePath | None = Field(
         default=None, description='a file (.keras, .pdparams, ...), or "imagenet"'
     )
-    input_size: int | None = Field(default=None, ge=8, le=4096, description="pixels; null: the student's")
+    input_size: int | None = Field(default=None, ge=32, le=4096, description="pixels; null: the student's")
     mean: Channels | None = Field(default=None, description="RGB mean of x/255; null: the catalog's")
     std: Channels | None = Field(default=None, description="RGB deviation of x/255; null: the catalog's")
     dropout: Fraction | None = Field(

@@ -14,7 +14,7 @@ from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, network, photos, settled
 
 from edgecls import quantize
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.export import inspect, metadata, verify
+from edgecls.export import inspect, metadata, tflite, verify
 from edgecls.export.tflite import to_tflite
 from edgecls.zoo import build_model
 
@@ -33,6 +33,15 @@ def twin(model: keras.Model, images: np.ndarray = IMAGES) -> keras.Model:
     network = quantize.quantize_model(model)
     quantize.calibrate(network, [images.astype(np.float32)])
     return network
+
+
+def test_more_than_a_file_holds(tmp_path, monkeypatch) -> None:
+    model = network(BLOCKS["residual"], **EQUAL)
+    monkeypatch.setattr(tflite, "MAX_BYTES", 4 * model.count_params())
+    with pytest.raises(EdgeclsError, match=r"at most 2 GB.*in fp32"):
+        to_tflite(model, tmp_path / "model.tflite", "fp32", CLASSES, PREPROCESS)
+    assert not list(tmp_path.iterdir())
+    to_tflite(model, tmp_path / "half.tflite", "fp16", CLASSES, PREPROCESS)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

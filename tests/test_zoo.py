@@ -15,11 +15,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
 import edgecls
+from edgecls.graph import without_values
 from edgecls.weights.load import state, state_shapes
-from edgecls.zoo import catalog, cost
+from edgecls.zoo import InputSizeError, catalog, cost
 from edgecls.zoo.blocks import (
     BatchNormalization,
     GroupedConv2D,
@@ -58,15 +58,13 @@ ONE_OF_EACH_FAMILY = [
 @pytest.fixture(autouse=True)
 def forget_models():
     yield
-    # Keras keeps what was built without values, to fill it all in when it next traces a layer.
-    global_state.set_global_attribute("uninitialized_variables", [])
     gc.collect()
 
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_network_has_the_originals_parameters(name):
     expect = REFERENCE[name]
-    with keras.StatelessScope(initialize_variables=False):  # shapes without values: a network takes no second
+    with without_values():
         model = edgecls.build_model(name, auxiliary=True)
     assert (cost.params(model), cost.macs(model)) == (expect["params"], expect["macs"])
     text = "\n".join(sorted(f"{key} {list(shape)}" for key, shape in state_shapes(model).items()))
@@ -161,7 +159,7 @@ def test_saves_loads_and_converts(name, tmp_path):
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_feature_maps_by_stride(name):
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         model = edgecls.build_model(name, features=True)
     strides = {"AlexNet": (4, 8, 16, 32), "SqueezeNet1_1": (2, 4, 8, 16)}.get(name, (2, 4, 8, 16, 32))
     assert list(model.output) == [f"stride_{stride}" for stride in strides]
@@ -216,6 +214,20 @@ def test_concatenation_in_steps_keeps_the_order():
     assert np.array_equal(joined[0, 0, 0], np.repeat(np.arange(11.0), 2))
 
 
+def test_convolutions_that_the_platform_fails_at_are_our_own():
+    with without_values():
+        repvgg, resnext = edgecls.build_model("RepVGG_A0"), edgecls.build_model("ResNeXt50_32x4d")
+    assert type(repvgg.get_layer("stage0.rbr_1x1.conv")) is StridedPointConv2D
+    assert [e.groups for e in resnext.layers if isinstance(e, GroupedConv2D)] == [32] * 16
+
+
+@pytest.mark.parametrize("name", ["InceptionV3", "InceptionV4", "Res2Net50_14w_8s"])
+def test_no_more_maps_are_joined_at_once_than_xnnpack_takes(name):
+    with without_values():
+        model = edgecls.build_model(name)
+    assert max(len(e.input) for e in model.layers if isinstance(e, keras.layers.Concatenate)) <= 5
+
+
 def test_heads():
     model = edgecls.build_model(
         "MobileNetV3_small_x0_35", classes=7, embedding_dim=16, dropout=0.5, input_size=64
@@ -228,6 +240,9 @@ def test_heads():
         edgecls.build_model("ResNet18", dropout=1.0)
     with pytest.raises(ValueError, match="input_size"):
         edgecls.build_model("ResNet18", input_size=8)
+    with pytest.raises(InputSizeError, match=r"InceptionV3 cannot take 64 pixels.*299") as caught:
+        edgecls.build_model("InceptionV3", input_size=64)
+    assert caught.value.exit_code == 2
 
 
 def test_cost_by_hand():

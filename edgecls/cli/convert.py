@@ -11,6 +11,7 @@ import click
 from edgecls.cli.common import cli_command
 from edgecls.cli.completers import complete_model
 from edgecls.console import Console
+from edgecls.quiet import import_tensorflow
 
 SHOWN = 20  # names of arrays of one kind; --json has all
 
@@ -46,6 +47,7 @@ def command(
     from edgecls.zoo import catalog
 
     catalog.get(model)  # before TensorFlow is imported: a misspelt name is told at once
+    import_tensorflow()
     from edgecls.weights.convert import convert
 
     result = convert(

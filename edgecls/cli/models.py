@@ -13,6 +13,7 @@ from edgecls.cli.common import cli_command, number, percent, table
 from edgecls.cli.completers import complete_family, complete_model
 from edgecls.console import Console
 from edgecls.errors import UsageError
+from edgecls.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from edgecls.zoo.catalog import Entry
@@ -34,6 +35,7 @@ def command(console: Console, name: str | None, family: str | None, input_size: 
     if name is not None and not set(name) & set("*?["):
         shown = asdict(catalog.get(name))
         if input_size is not None:
+            import_tensorflow()
             shown |= {"input_size": input_size, **model_cost(name, input_size)}
         console.emit({"schema": "edgecls.model/1", **shown}, _one)
         return

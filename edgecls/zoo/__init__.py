@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     import keras
 
 
+class InputSizeError(ValueError):
+    """A network cannot take images this small: its last maps would have no cells."""
+
+    exit_code = 2
+
+
 def family_module(family: str) -> ModuleType:
     """The module that builds a family: ``mobilenet_v3`` for MobileNetV3, with a table ``MODELS`` and ``build``."""
     modules = {module.name.replace("_", ""): module.name for module in pkgutil.iter_modules(__path__)}
@@ -60,7 +66,14 @@ def build_model(
     if include_preprocessing:
         x = Normalize(mean or entry.mean, std or entry.std, name="normalize")(x)
     head = Head(classes, rate, embedding_dim, auxiliary)
-    taps, logits = family_module(entry.family).build(entry.architecture, x, head)
+    try:
+        taps, logits = family_module(entry.family).build(entry.architecture, x, head)
+    except ValueError as error:  # Keras says of which layer, not what to do
+        if size >= entry.input_size:
+            raise
+        raise InputSizeError(
+            f"{name} cannot take {size} pixels; it was made for {entry.input_size}"
+        ) from error
     model = keras.Model(image, logits, name=name)
     if not features:
         return model
