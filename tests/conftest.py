@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,25 @@ from adbd import Adbd
 from phone import BENCHMARK, furnish
 
 from android_bench import attached as seen
+from edgecls.cli.main import main
 
 
 def pytest_configure() -> None:
     """Let child processes be interrupted: a runner in the background starts us with Ctrl-C ignored, they inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs an edgecls command in this process; gives its exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as leave:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return int(leave.value.code or 0), out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from adbd import Adbd, AdbServer
 from phone import Phone, tool
 
 from android_bench.link import FOLDER
-from edgecls.cli.main import main
 from edgecls.report import write_bench
 from edgecls.workflow.benching import add_published
 from edgecls.workflow.zoo_files import choose, zoo_files
@@ -21,17 +20,6 @@ ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00"
 QUICK = ("--runs", "5", "--warmup", "1", "--rounds", "1")
 pytestmark = pytest.mark.usefixtures("alone")
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as leave:
-            main(arguments)
-        out, err = capsys.readouterr()
-        return int(leave.value.code or 0), out, err
-
-    return call
 
 
 def refused(err: str) -> str:

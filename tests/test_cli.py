@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import edgecls
-from edgecls.cli.main import COMMANDS, cli, main
+from edgecls.cli.main import COMMANDS, cli
 from edgecls.console import Console, to_json
 from edgecls.errors import EdgeclsError, InterruptedRun
 from edgecls.recipe import load_recipe
@@ -34,19 +34,6 @@ def folder(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     yield tmp_path
     signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command in this process; gives its exit code, stdout and stderr."""
-
-    def call(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main(args)
-        out, err = capsys.readouterr()
-        return int(exit_.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture
