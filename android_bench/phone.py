@@ -75,9 +75,8 @@ class PhoneBackend:
         self.known = self.facts.profile(self.clusters)
         self.notes: list[str] = []
         self._there: dict[str, str] = {}  # models by their hash, and where they are
-        self._refused: dict[
-            int, str
-        ] = {}  # affinity masks, and why the phone does not set them; "" when it does
+        # Affinity masks, and why the phone does not set them; "" when it does.
+        self._refused: dict[int, str] = {}
         require_chip(target, self.facts.chips(self.clusters), self.facts.soc or self.facts.platform)
         if not self.clusters and self.known:
             self.clusters = self.known.clusters

@@ -136,9 +136,7 @@ class Trainer:
             step = tf.cast(self.optimizer.iterations.value, tf.int32)
             pixels, targets = mixup(pixels, targets, self.mixup_alpha, tf.stack([self.seed, step]))
         with tf.GradientTape() as tape:
-            logits = keras.tree.flatten(
-                self.model(pixels, training=True)
-            )  # the main classifier's are the first
+            logits = keras.tree.flatten(self.model(pixels, training=True))  # the main classifier's first
             losses = self.objective(pixels, targets, logits)
             # Divided by the global batch, so that replicas' gradients add up to the mean.
             loss = tf.reduce_sum(losses) / train.batch_size
