@@ -19,6 +19,7 @@ import hashlib
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,8 +85,7 @@ def run_all(names: list[str], archs: dict[str, Any], options: argparse.Namespace
             for _ in range(weight):
                 slots.release()
         if done.returncode not in (0, DIFFERS):
-            last = (done.stderr.strip() or "nothing said").splitlines()[-1]
-            save({"name": name, "ok": False, "failed": [f"exit code {done.returncode}: {last}"]})
+            save({"name": name, "ok": False, "failed": [why_it_ended(done)]})
         row = json.loads(row_file(name).read_text())
         print(f"{name}: {'ok' if row['ok'] else row['failed']}, {row.get('seconds', 0):.0f} s", flush=True)
 
@@ -95,6 +95,14 @@ def run_all(names: list[str], archs: dict[str, Any], options: argparse.Namespace
         list(pool.map(run, small))
     for name in names[len(small) :]:
         run(name)
+
+
+def why_it_ended(process: subprocess.CompletedProcess[str]) -> str:
+    """Of a process that has not measured its network."""
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        return f"killed by {name}" + ", as when memory runs out" * (name == "SIGKILL")
+    return f"exit code {process.returncode}: {(process.stderr.strip() or 'nothing said').splitlines()[-1]}"
 
 
 def verify(name: str, reference: Path) -> int:
