@@ -121,11 +121,12 @@ def verify(name: str, reference: Path) -> int:
     row: dict[str, Any] = {"name": name, "family": edgecls.model_info(name).family, "digest": digest}
     row |= {"input_size": model.input_shape[1]}
     row |= same_structure(training_form, arch)
-    row |= same_logits(training_form, arch, reference)
+    fill_weights(training_form, arch, reference)
     with tempfile.TemporaryDirectory() as folder:
-        row |= same_keras_file(model, Path(folder))
-        gc.collect()
+        # First, as the converter takes ten times the weights' memory, and TensorFlow keeps some for each model it runs.
         row |= same_tflite_file(model, Path(folder))
+        row |= same_logits(training_form, arch, reference)
+        row |= same_keras_file(model, Path(folder))
     del model, training_form
     keras.backend.clear_session()
     gc.collect()
@@ -141,7 +142,16 @@ def fingerprint(model: Any) -> str:
 
     config = json.dumps(keras.saving.serialize_keras_object(model)["config"], sort_keys=True, default=str)
     kinds = {kind for layer in model.layers for kind in type(layer).__mro__ if "edgecls" in kind.__module__}
-    checks = (same_structure, same_logits, rounding, same_keras_file, same_tflite_file, gradients, failures)
+    checks = (
+        same_structure,
+        fill_weights,
+        same_logits,
+        rounding,
+        same_keras_file,
+        same_tflite_file,
+        gradients,
+        failures,
+    )
     code = "".join(sorted(inspect.getsource(part) for part in (*kinds, *checks)))
     return hashlib.sha256((config + code).encode()).hexdigest()[:16]
 
@@ -162,10 +172,8 @@ def same_structure(model: Any, arch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def same_logits(model: Any, arch: dict[str, Any], reference: Path) -> dict[str, Any]:
-    """Fill the network by the reference's rule; largest difference of each input's logits, in their std."""
-    import numpy as np
-
+def fill_weights(model: Any, arch: dict[str, Any], reference: Path) -> None:
+    """Give the network the weights for which the reference has logits."""
     sys.path.insert(0, str(reference))
     import fill
 
@@ -175,7 +183,13 @@ def same_logits(model: Any, arch: dict[str, Any], reference: Path) -> dict[str, 
     shapes = state_shapes(model)
     arrays = {key: fill.fill(key, list(shape), arch["gain"]) for key, shape in shapes.items()}
     edgecls.load_weights(model, arrays, strict=True)
-    del arrays
+
+
+def same_logits(model: Any, arch: dict[str, Any], reference: Path) -> dict[str, Any]:
+    """Largest difference of the logits to the reference's for each of its inputs, in their std."""
+    import fill
+    import numpy as np
+
     path = reference / "logits" / f"{arch['model']}.npz"
     row: dict[str, Any] = {"logits_difference": {}, "logits_allowed": {}}
     if not path.exists():
