@@ -145,6 +145,7 @@ def add_costs(row: dict[str, Any]) -> None:
     import keras
 
     from edgecls.graph import without_values
+    from edgecls.weights.load import state_name
     from edgecls.zoo import blocks, cost
 
     size = int(row["input_size"])
@@ -154,7 +155,7 @@ def add_costs(row: dict[str, Any]) -> None:
         logits = family_module(row["family"]).build(row["architecture"], image, head)[1]
     model = keras.Model(image, logits)
     deployed = set(keras.Model(image, model.outputs[0]).layers)
-    row["auxiliary"] = " ".join(e.name for e in model.layers if e.weights and e not in deployed)
+    row["auxiliary"] = " ".join(state_name(e) for e in model.layers if e.weights and e not in deployed)
     scales = dropped_into(model) if row["dropout_scales"] else {}
     row["dropout_scales"] = " ".join(f"{layer}={factor:g}" for layer, factor in scales.items())
     row |= {name: count(model) for name, count in cost.COSTS.items()}
@@ -168,13 +169,15 @@ def dropped_into(model: Any) -> dict[str, float]:
     """The layers whose kernels read features that a dropout made, through layers without weights, and what it keeps."""
     from keras import layers
 
+    from edgecls.weights.load import state_name
+
     readers = {}
     for layer in model.layers:
         source = layer
         while hasattr(layer, "kernel") and not isinstance(source.input, list):
             source = source.input._keras_history.operation
             if isinstance(source, layers.Dropout):
-                readers[layer.name] = 1 - source.rate
+                readers[state_name(layer)] = 1 - source.rate
             if source.weights or isinstance(source, layers.Dropout | layers.InputLayer):
                 break
     return readers

@@ -240,21 +240,21 @@ def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: st
 
 
 def classifiers(model: keras.Model) -> set[str]:
-    """Names of the layers that make logits, auxiliary ones too; none where the model makes feature maps."""
+    """State names of the layers that make logits, auxiliary ones too; none where the model makes feature maps."""
     if len(model.outputs[0].shape) > 2:
         return set()
     heads, tensors = {"embedding", "dist.embedding", *_auxiliary(model)}, list(model.outputs)
     while tensors:
         layer = tensors.pop()._keras_history.operation
         if layer.weights:
-            heads.add(layer.name)
+            heads.add(state_name(layer))
         else:
             tensors += keras.tree.flatten(layer.input)
     return heads
 
 
 def _auxiliary(model: keras.Model) -> tuple[str, ...]:
-    """Names of the layers of this network that only its training uses, whether ``model`` has them or not."""
+    """State names of the layers that only training uses, whether ``model`` has them or not."""
     return catalog.get(model.name).auxiliary if model.name in catalog.names() else ()
 
 
@@ -277,8 +277,12 @@ def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.
             named = {"weight": layer.kernel, "bias": layer.bias}
         else:
             continue
-        name = layer.name.replace(">", "/")  # which Keras does not allow
-        yield from ((f"{name}.{part}", layer, v) for part, v in named.items() if v is not None)
+        yield from ((f"{state_name(layer)}.{part}", layer, v) for part, v in named.items() if v is not None)
+
+
+def state_name(layer: keras.layers.Layer) -> str:
+    """What the originals call the layer: TensorFlow allows no underscore in front of its name, Keras no slash in it."""
+    return str(layer.name.removeprefix(".").replace(">", "/"))
 
 
 def _from_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:

@@ -11,13 +11,13 @@ from edgecls.zoo.blocks import Head, Style, Taps, Tensor, activation, classifier
 
 # Name, filters, kernel, stride, padding, and whether 3x3 max pooling of stride 2 follows.
 LAYERS = (
-    ("_conv1._conv", 64, 11, 4, 2, True),
-    ("_conv2._conv", 192, 5, 1, None, True),
-    ("_conv3", 384, 3, 1, None, False),
-    ("_conv4", 256, 3, 1, None, False),
-    ("_conv5._conv", 256, 3, 1, None, True),
+    ("._conv1._conv", 64, 11, 4, 2, True),
+    ("._conv2._conv", 192, 5, 1, None, True),
+    ("._conv3", 384, 3, 1, None, False),
+    ("._conv4", 256, 3, 1, None, False),
+    ("._conv5._conv", 256, 3, 1, None, True),
 )
-HIDDEN = ("_fc6", "_fc7")
+HIDDEN = ("._fc6", "._fc7")
 WIDTH = 4096
 MODELS = {"AlexNet": LAYERS}
 STYLE = Style(uniform=1.0)
@@ -39,4 +39,4 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         init = [initializers.RandomUniform(-bound, bound) for _ in range(2)]
         x = layers.Dense(WIDTH, kernel_initializer=init[0], bias_initializer=init[1], name=part)(x)
         x = activation(x, "relu", f"{part}.relu")
-    return taps, classifier(x, replace(head, dropout=0.0), name="_fc8")
+    return taps, classifier(x, replace(head, dropout=0.0), name="._fc8")

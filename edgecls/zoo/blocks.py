@@ -112,9 +112,8 @@ class Normalize(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         scale = [1.0 / (255.0 * s) for s in self.std]
         offset = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
-        return inputs * ops.convert_to_tensor(scale, inputs.dtype) + ops.convert_to_tensor(
-            offset, inputs.dtype
-        )
+        scale, offset = (ops.convert_to_tensor(values, inputs.dtype) for values in (scale, offset))
+        return inputs * scale + offset
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean, "std": self.std}

@@ -45,9 +45,7 @@ class Entry:
     mean: tuple[float, float, float]  # RGB mean as fractions of 255
     std: tuple[float, float, float]  # RGB standard deviation as fractions of 255
     dropout: float  # rate before the classifier
-    dropout_scales: dict[
-        str, float
-    ]  # layers to factors that their PaddlePaddle weights expect features times at inference
+    dropout_scales: dict[str, float]  # layers to what PaddlePaddle multiplies their input by at inference
     auxiliary: tuple[str, ...]  # layers of the classifiers that only training uses
     params: int  # trainable parameters with 1000 classes, those of auxiliary classifiers too
     macs: int  # multiply-accumulates of convolutions and dense layers for one image, likewise

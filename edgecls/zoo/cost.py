@@ -10,7 +10,8 @@ from keras import layers, tree
 
 def params(model: keras.Model) -> int:
     """Number of trainable scalars, as if no layer were frozen."""
-    statistics = {id(v) for bn in _leaves(model) for v in _running(bn)}
+    norms = [layer for layer in _leaves(model) if isinstance(layer, layers.BatchNormalization)]
+    statistics = {id(v) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
     return sum(math.prod(v.shape) for v in model.weights if id(v) not in statistics)
 
 
@@ -20,16 +21,9 @@ def macs(model: keras.Model) -> int:
     Where TensorFlow's SAME padding of a strided convolution is uneven, one more row and column count: PaddlePaddle's
     EfficientNets compute them and drop them, and published figures include them (0.2 % of B0).
     """
-    total = 0
-    for layer in _linear(model):
-        if not isinstance(layer, layers.Dense):
-            positions = math.prod(length + _dropped(layer) for length in layer.output.shape[1:3])
-            # A kernel [h, w, in / groups, out], or [h, w, in, multiplier] when depthwise: each scalar is used
-            # once at every output position.
-            total += math.prod(layer.kernel.shape) * positions
-        else:
-            total += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
-    return total
+    # Each scalar of a kernel, grouped and depthwise ones too, is used once at every output position.
+    uses = ((e.kernel.shape, [n + _dropped(e) for n in e.output.shape[1:-1]]) for e in _linear(model))
+    return sum(math.prod(kernel) * math.prod(positions) for kernel, positions in uses)
 
 
 def memory_access(model: keras.Model) -> int:
@@ -67,7 +61,9 @@ def _size(tensor: keras.KerasTensor) -> int:
 
 
 def _dropped(layer: keras.layers.Layer) -> bool:
-    """Whether a strided SAME convolution pads its end more than its start. Maps are square."""
+    """Whether this is a strided SAME convolution that pads its end more than its start. Maps are square."""
+    if isinstance(layer, layers.Dense):
+        return False
     (size, length), stride = (t.shape[1] for t in (layer.input, layer.output)), layer.strides[0]
     padding = max((length - 1) * stride + layer.kernel_size[0] - size, 0)
     return layer.padding == "same" and stride > 1 and padding % 2 == 1
@@ -75,10 +71,6 @@ def _dropped(layer: keras.layers.Layer) -> bool:
 
 def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers(include_self=False))
-
-
-def _running(layer: keras.layers.Layer) -> list[keras.Variable]:
-    return [layer.moving_mean, layer.moving_variance] if isinstance(layer, layers.BatchNormalization) else []
 
 
 COSTS = {f.__name__: f for f in (params, macs, memory_access, peak_activations)}

@@ -30,7 +30,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     taps = Taps(x)
     x = taps.add(conv_bn(x, divisible(STEM * scale, 4), 3, 2, act="relu", style=STYLE, name="conv1"))
     for i, block in enumerate(BLOCKS):
-        x = taps.add(_bottleneck(x, block, scale, f"_ghostbottleneck_{i}"))
+        x = taps.add(_bottleneck(x, block, scale, f"._ghostbottleneck_{i}"))
     expanded = divisible(BLOCKS[-1].expanded * scale, 4)
     x = taps.add(conv_bn(x, expanded, 1, act="relu", style=STYLE, name="conv_last"))
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool2d_gap")(x)

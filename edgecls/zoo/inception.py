@@ -62,17 +62,17 @@ BLOCKS1: tuple[tuple[str, Block], ...] = (
     ("", ("_conv 64 7/2",)),
     ("", ("max | _conv_1 64 1 | _conv_2 192 3",)),
     ("", ("max",)),
-    ("_ince3a", _a1(64, 96, 128, 16, 32, 32)),
-    ("_ince3b", _a1(128, 128, 192, 32, 96, 64)),
-    ("_pool3", ("max",)),
-    ("_ince4a", _a1(192, 96, 208, 16, 48, 64)),
-    ("_ince4b", _a1(160, 112, 224, 24, 64, 64)),
-    ("_ince4c", _a1(128, 128, 256, 24, 64, 64)),
-    ("_ince4d", _a1(112, 144, 288, 32, 64, 64)),
-    ("_ince4e", _a1(256, 160, 320, 32, 128, 128)),
-    ("_pool4", ("max",)),
-    ("_ince5a", _a1(256, 160, 320, 32, 128, 128)),
-    ("_ince5b", _a1(384, 192, 384, 48, 128, 128)),
+    ("._ince3a", _a1(64, 96, 128, 16, 32, 32)),
+    ("._ince3b", _a1(128, 128, 192, 32, 96, 64)),
+    ("._pool3", ("max",)),
+    ("._ince4a", _a1(192, 96, 208, 16, 48, 64)),
+    ("._ince4b", _a1(160, 112, 224, 24, 64, 64)),
+    ("._ince4c", _a1(128, 128, 256, 24, 64, 64)),
+    ("._ince4d", _a1(112, 144, 288, 32, 64, 64)),
+    ("._ince4e", _a1(256, 160, 320, 32, 128, 128)),
+    ("._pool4", ("max",)),
+    ("._ince5a", _a1(256, 160, 320, 32, 128, 128)),
+    ("._ince5b", _a1(384, 192, 384, 48, 128, 128)),
 )
 STEM3 = (
     "conv_1a_3x3 32 3/2v | conv_2a_3x3 32 3v | conv_2b_3x3 64 3",
@@ -138,15 +138,15 @@ C4 = (
     "_conv4_0 384 1 | _conv4_00 448 1x3 | _conv4_000 512 3x1 | _conv4_1 256 1x3 & _conv4_2 256 3x1",
 )
 BLOCKS4 = (
-    *(("_inception_stem", block) for block in STEM4),
-    *((f"_inceptionA_{i}", A4) for i in range(1, 5)),
-    ("_reductionA", REDUCTION_A4),
-    *((f"_inceptionB_{i}", B4) for i in range(1, 8)),
-    ("_reductionB", REDUCTION_B4),
-    *((f"_inceptionC_{i}", C4) for i in range(1, 4)),
+    *(("._inception_stem", block) for block in STEM4),
+    *((f"._inceptionA_{i}", A4) for i in range(1, 5)),
+    ("._reductionA", REDUCTION_A4),
+    *((f"._inceptionB_{i}", B4) for i in range(1, 8)),
+    ("._reductionB", REDUCTION_B4),
+    *((f"._inceptionC_{i}", C4) for i in range(1, 4)),
 )
 MODELS = {
-    "GoogLeNet": Network(BLOCKS1, STYLE1, "_fc_out", normed=False, auxiliary=("_ince4a", "_ince4d")),
+    "GoogLeNet": Network(BLOCKS1, STYLE1, "._fc_out", normed=False, auxiliary=("._ince4a", "._ince4d")),
     "InceptionV3": Network(BLOCKS3, PADDLE, "fc", count_padding=True),
     "InceptionV4": Network(BLOCKS4, FLUID, "out"),
 }
@@ -185,7 +185,7 @@ def _step(x: Tensor, step: str, part: str, pool: str, network: Network) -> Tenso
     name, width, shape = step.split()
     height, _, length = shape.rstrip("v").removesuffix("/2").partition("x")
     kernel, stride = (int(height), int(length or height)), 2 if "/2" in shape else 1
-    name, padding, style = f"{part}.{name}".removeprefix("."), 0 if "v" in shape else None, network.style
+    name, padding, style = f"{part}.{name}", 0 if "v" in shape else None, network.style
     if network.normed:
         return conv_bn(x, int(width), kernel, stride, act="relu", padding=padding, style=style, name=name)
     return conv(x, int(width), kernel, stride, padding=padding, style=style, name=f"{name}.{style.conv}")
@@ -193,9 +193,10 @@ def _step(x: Tensor, step: str, part: str, pool: str, network: Network) -> Tenso
 
 def _auxiliary(x: Tensor, head: Head, number: int, style: Style) -> Tensor:
     """A classifier on an inner map, which sends gradients there."""
-    x = layers.AveragePooling2D(5, 3, name=f"_pool_o{number}")(x)
-    x = conv(x, 128, 1, style=style, name=f"_conv_o{number}._conv")
-    x = layers.Flatten(name=f"_flatten_o{number}")(x)
-    x = layers.Dense(1024, kernel_initializer="lecun_uniform", name=f"_fc_o{number}")(x)
-    x = activation(x, "relu" if number == 1 else None, f"_fc_o{number}.relu")  # as PaddleClas has it
-    return classifier(x, Head(head.classes, 0.7), name=f"_out{number}", init="lecun", prefix=f"_out{number}.")
+    x = layers.AveragePooling2D(5, 3, name=f"._pool_o{number}")(x)
+    x = conv(x, 128, 1, style=style, name=f"._conv_o{number}._conv")
+    x = layers.Flatten(name=f"._flatten_o{number}")(x)
+    x = layers.Dense(1024, kernel_initializer="lecun_uniform", name=f"._fc_o{number}")(x)
+    x = activation(x, "relu" if number == 1 else None, f"._fc_o{number}.relu")  # as PaddleClas has it
+    out = f"._out{number}"
+    return classifier(x, Head(head.classes, 0.7), name=out, init="lecun", prefix=f"{out}.")

@@ -12,7 +12,7 @@ from edgecls.zoo.residual import Names, Plan
 from edgecls.zoo.resnet import R50, R101, R152
 
 STYLE = Style(conv="_conv", norm="_bn")
-WSL = Names("_conv_stem", "", "_conv{next}_{repeat}", "_conv{}", "_short._conv", "_out", STYLE)
+WSL = Names("._conv_stem", "", "._conv{next}_{repeat}", "_conv{}", "_short._conv", "._out", STYLE)
 MODELS = {
     f"ResNeXt{depth}{vd}_{groups}x4d": Plan(
         repeats, deep=bool(vd), vd=bool(vd), width=4 * groups, groups=groups

@@ -18,19 +18,19 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     (filters, kernel, padding), pools = MODELS[name]
     taps = Taps(x)
-    x = taps.add(_conv_relu(x, filters, kernel, "_conv", stride=2, padding=padding))
+    x = taps.add(_conv_relu(x, filters, kernel, "._conv", stride=2, padding=padding))
     for i, width in enumerate(FIRES, 1):
         if i == 1 or i in pools:
-            x = layers.MaxPooling2D(3, 2, name=f"_conv{i}.pool")(x)
-        x = _conv_relu(x, width, 1, f"_conv{i}._conv._conv")
-        expanded = [_conv_relu(x, 4 * width, k, f"_conv{i}._conv_path{p}._conv") for p, k in ((1, 1), (2, 3))]
-        x = taps.add(layers.Concatenate(name=f"_conv{i}.concat")(expanded))
+            x = layers.MaxPooling2D(3, 2, name=f"._conv{i}.pool")(x)
+        x = _conv_relu(x, width, 1, f"._conv{i}._conv._conv")
+        paths = [_conv_relu(x, 4 * width, k, f"._conv{i}._conv_path{p}._conv") for p, k in ((1, 1), (2, 3))]
+        x = taps.add(layers.Concatenate(name=f"._conv{i}.concat")(paths))
     if head.embedding_dim:
         x = conv(x, head.embedding_dim, 1, bias=True, name="embedding")
     if head.dropout:
         x = layers.Dropout(head.dropout, name="dropout")(x)
-    x = _conv_relu(x, head.classes, 1, "_conv9")
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="_avg_pool")(x)
+    x = _conv_relu(x, head.classes, 1, "._conv9")
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="._avg_pool")(x)
     return taps, layers.Flatten(name="flatten")(x)
 
 
