@@ -36,7 +36,8 @@ def bench(
     *,
     warmup: int = 10,
     runs: int = 30,
-    rounds: int = 3,
+    rounds: int = 5,
+    spacing_s: float = 6.0,
     warmup_s: float = 0.5,
     run_s: float = 0.5,
     repeats: int = 3,
@@ -61,6 +62,7 @@ def bench(
         warmup: Least number of runs before a round is measured (Paddle-Lite's manual of 2020: 10).
         runs: Least number of measured runs a round (the same manual: 30).
         rounds: Rounds, in which all models and thread counts take turns.
+        spacing_s: Least seconds from the start of a model's round to the start of its next.
         warmup_s: Least seconds of warming up before a round.
         run_s: Least seconds of measuring a round.
         repeats: How often disturbed rounds are measured again before the result is marked unsure.
@@ -95,8 +97,8 @@ def bench(
 
     counts = parse_threads(threads)
     plan = Protocol(
-        name=protocol, warmup=warmup, warmup_s=warmup_s, runs=runs, run_s=run_s, rounds=rounds, repeats=repeats,
-        cool_c=cool_c, cool_s=cool_s, seed=seed,
+        name=protocol, warmup=warmup, warmup_s=warmup_s, runs=runs, run_s=run_s, rounds=rounds,
+        spacing_s=spacing_s, repeats=repeats, cool_c=cool_c, cool_s=cool_s, seed=seed,
     )  # fmt: skip
     files = find_models(models)
     target = resolve(device)

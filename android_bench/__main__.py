@@ -24,7 +24,14 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", default="1", help="thread counts, for example 1,2,4 (1)")
     add("--warmup", type=int, default=10, metavar="N", help="least runs before each round (10)")
     add("--runs", type=int, default=30, metavar="N", help="least measured runs a round (30)")
-    add("--rounds", type=int, default=3, metavar="N", help="rounds, all models taking turns (3)")
+    add("--rounds", type=int, default=5, metavar="N", help="rounds, all models taking turns (5)")
+    add(
+        "--spacing",
+        type=float,
+        default=6.0,
+        metavar="S",
+        help="least seconds from round to round of a model (6)",
+    )
     add("--repeats", type=int, default=3, metavar="N", help="most repeats of disturbed rounds (3)")
     add("--protocol", choices=PROTOCOLS, default="standard", help="mlperf: 1,024 runs and 60 s a round")
     add("--profile", action="store_true", help="times of the single operators too")
@@ -65,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             document = bench(
                 options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
-                rounds=options.rounds, repeats=options.repeats, protocol=options.protocol, profile=options.profile,
+                rounds=options.rounds, spacing_s=options.spacing, repeats=options.repeats, protocol=options.protocol, profile=options.profile,
                 delegate=options.delegate, binary=options.binary, seed=options.seed, fresh=options.fresh,
                 resume=any(Path(model).is_dir() for model in options.models), on_event=_progress,
             )  # fmt: skip

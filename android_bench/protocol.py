@@ -24,7 +24,8 @@ class Protocol:
 
     A warm-up takes at least ``warmup`` runs and ``warmup_s`` seconds, a round at least ``runs`` runs and
     ``run_s`` seconds; neither starts a run after ``max_s`` seconds. Every model and thread count is measured in
-    ``rounds`` rounds; disturbed ones are measured again, up to ``repeats`` more. A round is disturbed when its
+    ``rounds`` rounds, which start at least ``spacing_s`` seconds apart, because clocks drift over tens of seconds;
+    disturbed ones are measured again, up to ``repeats`` more. A round is disturbed when its
     median is more than ``off_limit`` off the others', or when our threads waited for a core for more than
     ``wait_limit`` of the time, or when other programs used more than the device's limit of cores. A phone warmer than
     ``cool_c`` (Celsius, of its skin or else its battery) is waited for before a round, up to ``cool_s`` seconds.
@@ -36,7 +37,8 @@ class Protocol:
     runs: int = 30
     run_s: float = 0.5
     max_s: float = 150.0
-    rounds: int = 3
+    rounds: int = 5
+    spacing_s: float = 6.0
     repeats: int = 3
     off_limit: float = 0.10
     wait_limit: float = 0.05
@@ -47,7 +49,10 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise BenchUsageError(f"no protocol {self.name!r}", fix=f"there are {', '.join(PROTOCOLS)}")
-        for limit, names in ((1, ("runs", "rounds")), (0, ("warmup", "warmup_s", "run_s", "repeats"))):
+        for limit, names in (
+            (1, ("runs", "rounds")),
+            (0, ("warmup", "warmup_s", "run_s", "spacing_s", "repeats")),
+        ):
             for name in names:
                 if getattr(self, name) < limit:
                     raise BenchUsageError(f"{name} must be at least {limit}, not {getattr(self, name)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -105,7 +106,11 @@ class Session:
     def _run_group(self, cases: list[Case]) -> None:
         for case in cases:
             self._guard(case, self._load)
+        begun = -math.inf
         for number in range(self._protocol.rounds):
+            if not all(case.failure for case in cases):
+                time.sleep(max(0.0, begun + self._protocol.spacing_s - time.monotonic()))
+            begun = time.monotonic()
             for case in cases:
                 self._guard(case, self._measure, number=number)
         for _ in range(self._protocol.repeats):

@@ -4,6 +4,10 @@ Runs inside one round are nearly alike, rounds differ (clocks, caches, other pro
 independent and an interval from the pooled runs alone is far too narrow. The interval here resamples
 rounds, then runs (two-stage bootstrap: Davison & Hinkley 1997, section 3.8), after stretching the rounds'
 deviations by sqrt(k / (k - 1)) * t(k - 1) / z, which corrects the bootstrap's known optimism for few clusters.
+
+Clocks drift over minutes as much as over seconds (flicker noise), so more rounds in a row tell little more about the
+next session: the interval is one of prediction. The stretch has another factor, sqrt(k + 1), which is that of a
+prediction of one round from k, and the interval holds the median that the same measurement would give again.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ def summarise(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, 
 
     Returns:
         ``median_ms p90_ms p99_ms min_ms max_ms mean_ms std_ms`` (std with n - 1), ``n`` and ``ci95_ms``, the
-        95 % confidence interval ``[low, high]`` of the median.
+        95 % interval ``[low, high]`` for the median of this measurement made again.
 
     Raises:
         ValueError: There is no run at all, or a latency is not a finite number.
@@ -150,6 +154,6 @@ def _stretch(arrays: list[Array]) -> list[Array]:
     """Moves each round away from the overall median, see the module's docstring."""
     k = len(arrays)
     t = _T975[k - 2] if k - 2 < len(_T975) else _Z975 + 2.5 / (k - 1)
-    factor = np.sqrt(k / (k - 1)) * t / _Z975
+    factor = np.sqrt((k + 1) * k / (k - 1)) * t / _Z975
     centre = np.median(np.concatenate(arrays))
     return [r + (factor - 1) * (np.median(r) - centre) for r in arrays]

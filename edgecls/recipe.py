@@ -239,7 +239,7 @@ class Bench(Section):
     threads: list[Annotated[int, Field(ge=1, le=64)]] = Field(default=[1, 2], min_length=1)
     warmup: int = Field(default=10, ge=0, description="runs before measuring")
     runs: int = Field(default=30, ge=1, description="measured runs a round")
-    rounds: int = Field(default=3, ge=1, description="rounds, models taking turns")
+    rounds: int = Field(default=5, ge=1, description="rounds, models taking turns")
 
 
 class Recipe(Section):

@@ -20,7 +20,7 @@ from android_bench.report import print_profile
 
 pytestmark = pytest.mark.usefixtures("alone")
 DATA = Path(__file__).parent / "data" / "bench"
-QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "repeats": 0, "cool_s": 0.0}
+QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "spacing_s": 0.0, "repeats": 0, "cool_s": 0.0}
 
 
 def measure(phone: Adbd, **options: Any) -> dict[str, Any]:

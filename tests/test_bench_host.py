@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from android_bench.protocol import Loaded, Protocol, Round
 from android_bench.session import Session, judge
 
 REPO = Path(__file__).parents[1]
-QUICK = {"warmup": 2, "warmup_s": 0.0, "runs": 12, "run_s": 0.0, "rounds": 2, "repeats": 0}
+QUICK = {"warmup": 2, "warmup_s": 0.0, "runs": 12, "run_s": 0.0, "rounds": 2, "spacing_s": 0.0, "repeats": 0}
 
 
 @pytest.fixture(scope="session")
@@ -277,7 +278,8 @@ class Played:
 def play(script: dict[str, list[Any]], threads: int = 1, **protocol: Any) -> tuple[dict[str, Any], Played]:
     backend = Played(script)
     files = [ModelFile(Path(name), name, "0" * 64, 1) for name in script]
-    return Session(backend, files, [threads], Protocol(**protocol)).run(), backend
+    plan = Protocol(**{"rounds": 3, "spacing_s": 0.0, **protocol})
+    return Session(backend, files, [threads], plan).run(), backend
 
 
 BUSY = Round([5.0] * 5, foreign_cores=1.5, wait=0.0)
@@ -289,6 +291,15 @@ def test_quiet_rounds_are_used() -> None:
     (result,) = document["results"]
     assert (result["status"], result["why"], result["n"], result["median_ms"]) == ("ok", "", 15, 5.1)
     assert backend.settled == backend.open_now == 0
+
+
+def test_rounds_are_spread_over_time() -> None:
+    begun = time.monotonic()
+    play({"m": [quiet(5.0)] * 3, "n": [quiet(5.0)] * 3}, spacing_s=0.1)
+    assert 0.2 <= time.monotonic() - begun < 2
+    begun = time.monotonic()
+    play({"m": [BenchError("torn")]}, spacing_s=60)
+    assert time.monotonic() - begun < 30, "nothing is left to measure"
 
 
 @pytest.mark.parametrize("bad", [BUSY, WAITING, quiet(6.0), quiet(4.0)])
@@ -328,7 +339,9 @@ def test_repeating_never_makes_rounds_agree_that_do_not(medians: tuple[float, ..
 def test_no_more_repeats_where_the_device_does_not_settle() -> None:
     backend = Played({"m": [BUSY] * 4})
     backend.settles = False
-    document = Session(backend, [ModelFile(Path("m"), "m", "0" * 64, 1)], [1], Protocol()).run()
+    document = Session(
+        backend, [ModelFile(Path("m"), "m", "0" * 64, 1)], [1], Protocol(rounds=3, spacing_s=0.0)
+    ).run()
     assert len(document["results"][0]["rounds"]) == 4 and document["results"][0]["status"] == "unsure"
 
 

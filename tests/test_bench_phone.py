@@ -40,7 +40,7 @@ from android_bench.probe import State, big_mask
 from android_bench.survey import survey
 
 REPO = Path(__file__).parents[1]
-QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "repeats": 0, "cool_s": 0.0}
+QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "spacing_s": 0.0, "repeats": 0, "cool_s": 0.0}
 
 
 @pytest.fixture(scope="session")

@@ -337,7 +337,7 @@ def bench_result(*medians: float | None) -> dict:
          **{f"{k}_ms": ms for k in ("median", "p90", "min", "init", "first")}}
         for i, ms in enumerate(medians)
     ]  # fmt: skip
-    protocol = {"warmup": 10, "warmup_s": 0.5, "runs": 30, "run_s": 0.5, "rounds": 3}
+    protocol = {"warmup": 10, "warmup_s": 0.5, "runs": 30, "run_s": 0.5, "rounds": 5}
     return {"schema": "android_bench/1", "device": {"name": "host"}, "protocol": protocol, "results": rows}
 
 
@@ -370,7 +370,8 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "threads": [3],
         "warmup": 10,
         "runs": 7,
-        "rounds": 3,
+        "rounds": 5,
+        "spacing_s": 6.0,
         "protocol": "standard",
         "profile": False,
         "delegate": "cpu",

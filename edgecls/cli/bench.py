@@ -34,6 +34,15 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--runs", type=click.IntRange(1), help="Least measured runs a round.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; files and thread counts take turns.")
 @click.option(
+    "--spacing",
+    "spacing_s",
+    type=click.FloatRange(0),
+    default=6.0,
+    show_default=True,
+    metavar="S",
+    help="Least seconds from one round of a file to its next.",
+)
+@click.option(
     "--protocol",
     type=click.Choice(["standard", "mlperf"]),
     default="standard",
