@@ -3,7 +3,7 @@
     python scripts/bench_host.py model_int8.tflite [--threads 1] [--times 10]
 
 Prints each run's median with its 95 % interval, the spread of the medians and how many intervals cover the
-medians' median. Exit code 1 when the disturbed run is not marked unsure. About a minute and a half.
+medians' median. Exit code 1 when the disturbed run is not marked unsure. About five minutes.
 """
 
 from __future__ import annotations
