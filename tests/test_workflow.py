@@ -131,6 +131,20 @@ def test_quantize_exports_verifies_and_predicts(folder: Path, trained: Path) -> 
     assert json.loads(scored.stdout)["metrics"] == kept
 
 
+def test_export_for_other_programs(folder: Path, trained: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    done = edgecls(folder, "export", "--format", "saved_model,keras", "--json")
+    assert done.returncode == 0, done.stderr
+    files = json.loads(done.stdout)["files"]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    expect = keras.models.load_model(trained / "float.keras")(pixels, training=False)
+    served, again = tf.saved_model.load(files["saved_model"]), keras.models.load_model(files["keras"])
+    assert np.allclose(served.serve(pixels), expect, atol=1e-5)
+    assert np.allclose(again(pixels, training=False), expect, atol=1e-5)
+
+
 BAD = {
     "-o train.optimzer.lr=1": (2, "optimizer"),
     "-o train.epochs=many": (2, "train.epochs"),
