@@ -71,7 +71,7 @@ def build_model(
     except ValueError as error:  # Keras says of which layer, not what to do
         if size >= entry.input_size:
             raise
-        raise InputSizeError(f"{name} cannot take {size} pixels, only around {entry.input_size}") from error
+        raise InputSizeError(f"{size} pixels are too few for {name}, made for {entry.input_size}") from error
     model = keras.Model(image, logits, name=name)
     if not features:
         return model

@@ -1,7 +1,7 @@
 """What the families share: serialisable layers and a few builders on Keras tensors.
 
-Builders give every layer the name of its entry in the reference state (``blocks.3.mid_se.conv1``), so that
-``<layer name>.weight`` is the key of its kernel in a published checkpoint and no name map is needed.
+Builders give every layer the name of its entry in the reference state, so that ``<layer name>.weight`` is the key of
+its kernel in a published checkpoint. A dot goes before a leading underscore, which TensorFlow takes for no name.
 """
 
 from __future__ import annotations
