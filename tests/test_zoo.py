@@ -253,7 +253,7 @@ def test_heads():
         edgecls.build_model("ResNet18", dropout=1.0)
     with pytest.raises(ValueError, match="input_size"):
         edgecls.build_model("ResNet18", input_size=8)
-    with pytest.raises(InputSizeError, match=r"64 pixels are too few for InceptionV3, made for 299") as caught:
+    with pytest.raises(InputSizeError, match=r"64 pixels .* InceptionV3, made for 299") as caught:
         edgecls.build_model("InceptionV3", input_size=64)
     assert caught.value.exit_code == 2
 
