@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from edgecls.weights.load import state
+from edgecls.weights.load import state, state_name
 
 TYPES = {"conv": "conv2d", "add": "elementwise_add", "dense": "matmul_v2", "norm": "batch_norm"}
 
@@ -46,10 +46,7 @@ def write_paddle(model, path, dropout="downgrade_in_infer", seed=0):
     values = state(model)
     for operation in _shuffled(model, rng):
         inputs = [t._keras_history.operation.name for t in keras.tree.flatten(operation.input)]
-        name, parts = (
-            operation.name,
-            [k for k in values if k.rpartition(".")[0] == operation.name.replace(">", "/")],
-        )
+        name, parts = operation.name, [k for k in values if k.rpartition(".")[0] == state_name(operation)]
         named = {key.rpartition(".")[2]: f"{'abc'[len(ops) % 3]}_{len(ops)}.{key[-3:]}" for key in parts}
         arrays |= {named[key.rpartition(".")[2]]: values[key] for key in parts}
         if isinstance(operation, layers.InputLayer):
