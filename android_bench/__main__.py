@@ -72,8 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             document = bench(
                 options.models, options.device, options.threads, warmup=options.warmup, runs=options.runs,
-                rounds=options.rounds, spacing_s=options.spacing, repeats=options.repeats, protocol=options.protocol, profile=options.profile,
-                delegate=options.delegate, binary=options.binary, seed=options.seed, fresh=options.fresh,
+                rounds=options.rounds, spacing_s=options.spacing, repeats=options.repeats, protocol=options.protocol,
+                profile=options.profile, delegate=options.delegate, binary=options.binary, seed=options.seed, fresh=options.fresh,
                 resume=any(Path(model).is_dir() for model in options.models), on_event=_progress,
             )  # fmt: skip
         except Interrupted as stop:
