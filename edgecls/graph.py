@@ -151,7 +151,9 @@ def _ordered(ops: list[Op]) -> Iterator[Op]:
 @contextmanager
 def without_values() -> Iterator[None]:
     """Models built inside have shapes but no values: the largest takes a second and no memory."""
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    # Keras keeps their variables, to give all of them values when it next traces a layer.
-    global_state.set_global_attribute("uninitialized_variables", [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras keeps their variables, to give all of them values when it next traces a layer.
+        global_state.set_global_attribute("uninitialized_variables", [])

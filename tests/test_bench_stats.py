@@ -49,16 +49,14 @@ def test_interval_covers_the_truth_when_rounds_differ(count: int) -> None:
     assert hits / 200 >= 0.90
 
 
-@pytest.mark.parametrize("count", [3, 5, 12])
+@pytest.mark.parametrize("count", [3, 5, 8])
 def test_interval_covers_the_median_of_another_session(count: int) -> None:
-    rng, hits = np.random.default_rng(0), 0
-    for seed in range(200):  # flicker noise: all rounds of a session are off by as much as they differ
-        first, second = (
-            [r + rng.normal(0, 0.1 / np.sqrt(count)) for r in rounds(2 * seed + i, count)] for i in (0, 1)
-        )
-        low, high = summarise(first)["ci95_ms"]
-        hits += low <= np.median(np.concatenate(second)) <= high
-    assert hits / 200 >= 0.93
+    hits = 0
+    for seed in range(1000):  # flicker noise: another session is off by as much as one round is
+        low, high = summarise(rounds(2 * seed, count))["ci95_ms"]
+        (again,) = rounds(2 * seed + 1, 1)
+        hits += low <= np.median(again) <= high
+    assert hits / 1000 >= 0.93
 
 
 def test_same_seed_same_interval() -> None:

@@ -321,6 +321,13 @@ def test_quantize_and_its_gate(call, workflow, run, limit, code):
     assert call("quantize", "-o", "quantise.epochs=2")[0] == 2 and len(seen) == 2
 
 
+def test_an_error_after_tensorflow_is_imported_is_one_line():
+    command = [sys.executable, "-m", "edgecls.cli", "models", "InceptionV3", "--input-size", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edgecls: error: 64 pixels are too few for InceptionV3, made for 299\n"
+
+
 def test_verify_fails_when_a_rung_does(call, workflow, run):
     workflow.verify = lambda run, console, images: VERIFY
     assert call("verify", "demo")[0] == 0

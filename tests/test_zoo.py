@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 import edgecls
 from edgecls.graph import without_values
@@ -239,6 +240,12 @@ def test_no_more_maps_are_joined_at_once_than_xnnpack_takes(name):
     with without_values():
         model = edgecls.build_model(name)
     assert max(len(e.input) for e in model.layers if isinstance(e, keras.layers.Concatenate)) <= 5
+
+
+def test_a_network_without_values_that_fails_leaves_none_behind():
+    with pytest.raises(InputSizeError):
+        edgecls.model_cost("InceptionV3", input_size=64)
+    assert not global_state.get_global_attribute("uninitialized_variables")
 
 
 def test_heads():
