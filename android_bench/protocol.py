@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,8 +55,10 @@ class Protocol:
             (0, ("warmup", "warmup_s", "run_s", "spacing_s", "repeats")),
         ):
             for name in names:
-                if getattr(self, name) < limit:
-                    raise BenchUsageError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+                if not limit <= getattr(self, name) < math.inf:
+                    raise BenchUsageError(
+                        f"{name} must be at least {limit} and finite, not {getattr(self, name)}"
+                    )
         if self.name == "mlperf":
             # MLPerf Mobile v4 rules: at least 1,024 samples and 60 s. What was asked beyond that stays.
             object.__setattr__(self, "runs", max(self.runs, 1024))
