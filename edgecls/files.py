@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,21 @@ from typing import Any
 from edgecls.errors import EdgeclsError, MissingError
 
 TEMPORARY = ".tmp-"  # in the name of every temporary file
+
+
+def cache_dir() -> Path:
+    """The user's cache: ``$EDGECLS_CACHE``, else ``$XDG_CACHE_HOME/edgecls``, else ``~/.cache/edgecls``.
+
+    A user without a home (a container's bare user id) gets a folder of their own among the temporary files.
+    """
+    if chosen := os.environ.get("EDGECLS_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "edgecls"
+    try:
+        return Path.home() / ".cache" / "edgecls"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"edgecls-{os.getuid()}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from PIL import Image
 
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.infer.classifier import Classifier
-from edgecls.infer.metrics import evaluate, softmax
+from edgecls.metrics import evaluate, softmax
 
 CLASSES = ["ant", "bee", "cat"]
 SIZE = 32

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from edgecls.files import atomic
+from edgecls.files import atomic, cache_dir
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -160,14 +160,9 @@ def threads() -> int:
 
 
 def cache_file(source: str) -> Path:
-    """The per-user file that remembers ``scan`` of one source, named by its absolute path or its name.
-
-    Under ``$EDGECLS_CACHE``, else ``$XDG_CACHE_HOME/edgecls``, else ``~/.cache/edgecls``.
-    """
-    own = os.environ.get("EDGECLS_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecls"
+    """The per-user file that remembers ``scan`` of one source, named by its absolute path or its name."""
     name = hashlib.blake2b(os.fsencode(source), digest_size=12).hexdigest()
-    return base / "scan" / f"{name}.json"
+    return cache_dir() / "scan" / f"{name}.json"
 
 
 _CACHE_VERSION = 1  # raise when inspect() judges differently

@@ -32,6 +32,7 @@ class Split:
     Attributes:
         names: Stable names, for listing.
         labels: int64 [N], -1 for unlabelled.
+        digests: A hash of each image's content: of the file's bytes, or of the pixels.
         shapes: int32 [N, 3]: height, width, channels (1 or 3) once decoded.
         files: Paths.
         jpeg: bool [N]: see ``images.Info``.
@@ -42,6 +43,7 @@ class Split:
 
     names: list[str]
     labels: np.ndarray
+    digests: list[str]
     shapes: np.ndarray
     files: list[str] | None = None
     jpeg: np.ndarray | None = None
@@ -64,6 +66,7 @@ class Split:
             self,
             names=[self.names[i] for i in chosen],
             labels=self.labels[chosen],
+            digests=[self.digests[i] for i in chosen],
             shapes=self.shapes[chosen],
             files=None if self.files is None else [self.files[i] for i in chosen],
             jpeg=None if self.jpeg is None else self.jpeg[chosen],
@@ -72,13 +75,15 @@ class Split:
         )
 
     def describe(self, classes: int) -> dict[str, Any]:
-        """Counts, and a SHA-256 of the names in order, as JSON can hold them."""
+        """Counts, and a SHA-256 of names, labels and contents in order, as JSON can hold them."""
         labelled = self.labels[self.labels >= 0]
+        rows = zip(self.names, self.labels.tolist(), self.digests, strict=True)
+        text = "".join(f"{name}\0{label}\0{digest}\n" for name, label, digest in rows)
         return {
             "count": len(self),
             "unlabelled": len(self) - len(labelled),
             "per_class": np.bincount(labelled, minlength=classes).tolist(),
-            "sha256": hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape")).hexdigest(),
+            "sha256": hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(),
         }
 
 
@@ -132,14 +137,14 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     if not count:
         raise MissingError("no images found", where=where, fix="expected are folders of images, one a class")
     checked = {purpose: _check(part, cfg, progress) for purpose, part in parts.items()}
-    bad = [pair for _, _, wrong in checked.values() for pair in wrong]
+    bad = [pair for _, wrong in checked.values() for pair in wrong]
     _judge(bad, count, cfg.max_bad_fraction, where)
 
-    splits = {purpose: split for purpose, (split, _, _) in checked.items()}
+    splits = {purpose: split for purpose, (split, _) in checked.items()}
     fractions = {"test": cfg.test_fraction, "val": cfg.val_fraction}
     to_make = {purpose: f for purpose, f in fractions.items() if purpose not in splits}
     _check_classes(splits["train"], classes, 2 if any(to_make.values()) else 1, where)
-    groups = np.array(_groups(splits["train"].names, checked["train"][1]), object)
+    groups = np.array(_groups(splits["train"].names, splits["train"].digests), object)
     for purpose, fraction in to_make.items():
         rest = splits["train"]
         chosen = stratified(rest.labels, groups, fraction, f"edgecls {purpose} split")
@@ -147,19 +152,19 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
 
     in_memory = cfg.cache and sum(int(s.sizes.sum()) for s in splits.values()) <= MEMORY_LIMIT
     splits = {purpose: replace(s, in_memory=in_memory) for purpose, s in splits.items()}
-    digests = [digest for _, digests, _ in checked.values() for digest in digests]
+    digests = [digest for split in splits.values() for digest in split.digests]
     duplicates = len(digests) - len(set(digests))
     return Dataset(classes, splits["train"], splits["val"], splits["test"], bad, duplicates)
 
 
 def _check(
     part: Part, cfg: recipe.Data, progress: Callable[[int, int], None] | None
-) -> tuple[Split, list[str], list[tuple[str, str]]]:
-    """The usable images of a part, a digest of each one's content, and the bad files with the reason."""
+) -> tuple[Split, list[tuple[str, str]]]:
+    """The usable images of a part, and the bad files with the reason."""
     if part.images is not None:
         shapes = np.tile(np.array(part.images.shape[1:], np.int32), (len(part.names), 1))
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
-        return Split(part.names, part.labels, shapes, images=part.images), digests, []
+        return Split(part.names, part.labels, digests, shapes, images=part.images), []
     assert part.files is not None
     source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
     results = images.scan(part.files, images.cache_file(source), progress)
@@ -169,11 +174,12 @@ def _check(
     split = Split(
         names=[part.names[i] for i in good],
         labels=part.labels[good],
+        digests=[i.digest for i in infos],
         shapes=np.array([(i.height, i.width, i.channels) for i in infos], np.int32).reshape(-1, 3),
         files=[str(Path(part.files[i]).absolute()) for i in good],
         jpeg=np.array([i.jpeg for i in infos], bool),
     )
-    return split, [i.digest for i in infos], bad
+    return split, bad
 
 
 def _groups(names: list[str], digests: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecls.errors import EdgeclsError, MissingError, UsageError
-from edgecls.infer.metrics import softmax
+from edgecls.metrics import softmax
 
 if TYPE_CHECKING:
     from edgecls.data.preprocess import Preprocess

@@ -16,7 +16,7 @@ from edgecls.data.preprocess import Preprocess
 from edgecls.data.sampling import class_weights
 from edgecls.data.sources import Dataset
 from edgecls.errors import UsageError
-from edgecls.infer.metrics import evaluate
+from edgecls.metrics import evaluate
 from edgecls.recipe import Distill, Recipe, Train
 from edgecls.run import Run
 from edgecls.train.loop import Trainer, fit

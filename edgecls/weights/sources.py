@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import tempfile
 import urllib.error
@@ -12,15 +11,9 @@ import urllib.request
 from pathlib import Path
 
 from edgecls.errors import MissingError, UsageError
+from edgecls.files import cache_dir
 from edgecls.zoo import catalog
 from edgecls.zoo.catalog import WeightSource
-
-
-def cache_dir() -> Path:
-    """Folder of downloaded weights: ``$EDGECLS_CACHE``, else ``$XDG_CACHE_HOME/edgecls``, else ``~/.cache/edgecls``."""
-    if chosen := os.environ.get("EDGECLS_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecls"
 
 
 def locate(source: str, model: str) -> Path:

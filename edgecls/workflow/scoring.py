@@ -39,7 +39,7 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         ``{kind: metrics}`` of these kinds; without test images, empty.
     """
     from edgecls.infer.classifier import KINDS, Classifier
-    from edgecls.infer.metrics import evaluate as score
+    from edgecls.metrics import evaluate as score
 
     test = data.test.subset(data.test.labels >= 0)
     if not len(test):
@@ -87,7 +87,7 @@ def evaluate(
         ``{"schema", "model", "split", "classes", "metrics"}``.
     """
     from edgecls.infer.classifier import Classifier
-    from edgecls.infer.metrics import evaluate as score
+    from edgecls.metrics import evaluate as score
 
     import_tensorflow()
     run = _run_of(target)
@@ -165,7 +165,7 @@ def _logits(classifier: Classifier, split: Split) -> np.ndarray:
 def _write_predictions(run: Run) -> dict[str, Any]:
     """A few test photos with what the float and the int8 network say, for the report."""
     from edgecls.infer.classifier import Classifier
-    from edgecls.infer.metrics import softmax
+    from edgecls.metrics import softmax
 
     data = load_data(run.recipe.data, Console())
     some = spread(data.test, PHOTOS)

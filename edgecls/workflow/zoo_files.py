@@ -16,8 +16,7 @@ from typing import Any
 import edgecls
 from edgecls.console import Console
 from edgecls.errors import UsageError
-from edgecls.files import hash_json, sha256
-from edgecls.weights.sources import cache_dir
+from edgecls.files import cache_dir, hash_json, sha256
 from edgecls.zoo import catalog
 
 _CODE = ("zoo", "export", "quantize", "graph.py", "reparam.py")
