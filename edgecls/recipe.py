@@ -30,12 +30,29 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 Precision = Literal["fp32", "fp16", "int8"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+_AFTER_TRAINING = {"quantize", "export", "bench"}
 
 
 class Section(BaseModel):
-    """A part of a recipe: no unknown keys, no silent conversions, immutable."""
+    """A part of a recipe: no unknown keys, no silent conversions, immutable.
+
+    A section may set defaults for a section inside it, for example ``train: Train = Train(epochs=3)``. They hold for
+    every key of the inner section that is not written, also when other keys of it are.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults_of_place(cls, written: Any) -> Any:
+        """Lay what is written over the defaults that this section sets for the sections inside it."""
+        if not isinstance(written, dict):
+            return written
+        result = dict(written)
+        for name, info in cls.model_fields.items():
+            if isinstance(info.default, Section) and isinstance(written.get(name), dict):
+                result[name] = _merged(info.default.model_dump(exclude_unset=True), written[name])
+        return result
 
 
 class Model(Section):
@@ -281,7 +298,15 @@ class Recipe(Section):
 
     def hash(self) -> str:
         """SHA-256 of the resolved recipe: equal recipes, equal text."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        return _sha256(self.model_dump())
+
+    def training_hash(self) -> str:
+        """SHA-256 of the resolved recipe without the sections that are only used after the float training.
+
+        Two recipes with the same value train the same float network, whatever they say about ``quantize``,
+        ``export`` and ``bench``.
+        """
+        return _sha256(self.model_dump(exclude=_AFTER_TRAINING))
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -377,6 +402,19 @@ def _absolute(section: type[BaseModel], tree: _yaml.Tree, values: Any, at: _yaml
                 path.absolute() if path.exists() else (tree.origin(key).folder / path).resolve()
             )
     return {name: result[name] for name in values}
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``; mappings merge key by key."""
+    result = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], dict) and isinstance(above[name], dict):
+            result[name] = _merged(below[name], above[name])
+    return result
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _metadata(info: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,68 @@ def test_dump_loads_back_equal_and_hashes_tell_apart(write, tmp_path):
     again = load_recipe(tmp_path / "again.yaml")
     assert again == first and again.hash() == first.hash()
     assert again.hash() != load_recipe(write(), ["seed=1"]).hash()
+
+
+def _keys(section: type[recipe.Section], value: recipe.Section, at: str = "") -> list[tuple[str, object]]:
+    """Every key below ``value`` with its value, sections inside sections too: [("train.epochs", 10), ...]."""
+    keys: list[tuple[str, object]] = []
+    for name in section.model_fields:
+        inner = getattr(value, name)
+        if isinstance(inner, recipe.Section):
+            keys += _keys(type(inner), inner, f"{at}{name}.")
+        else:
+            keys.append((f"{at}{name}", inner))
+    return keys
+
+
+EVERY_SECTION = """
+teacher: {name: EfficientNetLite0, weights: imagenet, train: {}}
+distill: {}
+"""
+
+
+def test_writing_a_default_changes_nothing(write):
+    """So a section that is given in part keeps the defaults of its own place, at every depth."""
+    path = write(BASIC + EVERY_SECTION)
+    loaded = load_recipe(path)
+    keys = _keys(Recipe, loaded)
+    assert ("quantize.train.optimizer.lr", 0.002) in keys and ("teacher.train.optimizer.lr", 0.05) in keys
+    for key, value in keys:
+        override = f"{key}={json.dumps(value)}"
+        assert load_recipe(path, [override]) == loaded, override
+
+
+@pytest.mark.parametrize("place", ["train", "quantize.train", "teacher.train"])
+def test_a_part_of_a_section_keeps_the_defaults_of_its_place(write, place):
+    path = write(BASIC.replace("train:\n  epochs: 3\n", "") + EVERY_SECTION)
+    before = dict(_keys(Recipe, load_recipe(path)))
+    for key, value in {
+        "epochs": 77,
+        "optimizer": {"momentum": 0.77},
+        "schedule": {"name": "constant"},
+    }.items():
+        after = dict(_keys(Recipe, load_recipe(path, [f"{place}.{key}={value}"])))
+        changed = [k for k in before if before[k] != after[k]]
+        assert len(changed) == 1 and changed[0].startswith(f"{place}.{key}")
+
+
+@pytest.mark.parametrize(
+    ("override", "trains_the_same"),
+    [
+        ("quantize.train.epochs=77", True),
+        ("export.precisions=[int8]", True),
+        ("bench.runs=77", True),
+        ("train.epochs=77", False),
+        ("teacher.train.epochs=77", False),
+        ("data.val_fraction=0.2", False),
+        ("seed=1", False),
+    ],
+)
+def test_the_training_hash_covers_what_is_trained(write, override, trains_the_same):
+    path = write(BASIC + EVERY_SECTION)
+    before, after = load_recipe(path), load_recipe(path, [override])
+    assert (after.training_hash() == before.training_hash()) == trains_the_same
+    assert after.hash() != before.hash()
 
 
 @given(
