@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import click
 
 from edgecls.console import Console, to_json
 from edgecls.errors import EdgeclsError
+from edgecls.text import display_width, escape
 
 if TYPE_CHECKING:
     from edgecls.run import Run
@@ -144,18 +147,75 @@ def run_or_file(text: str | None) -> Path:
     return Run.find(text).path
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
-    """Text columns under a header: the first ``left`` ones to the left, numbers to the right; None is a dash."""
-    cells = [["-" if v is None else str(v) for v in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1, width: int | None = None
+) -> str:
+    """Text columns under a header. None is a dash. Control characters in cells are escaped.
 
-    def line(row: Sequence[str]) -> str:
-        aligned = (
-            v.ljust(w) if i < left else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(aligned).rstrip()
+    A table that is wider than the terminal is made narrower by line breaks at spaces, first in the header and then in
+    cells. Words are never cut: a name can always be copied.
 
-    return "\n".join([line(header), *map(line, cells)])
+    Args:
+        header: The name of each column.
+        rows: The cells of each row.
+        left: How many columns are aligned left; the others, numbers, are aligned right.
+        width: Most characters in a line; the width of the terminal by default, 80 where there is none.
+
+    Example:
+        >>> print(table(("name", "size in MB"), [("fp32", 12.5), ("int8", None)], width=11))
+        name   size
+              in MB
+        fp32   12.5
+        int8      -
+    """
+    head = [escape(name) for name in header]
+    cells = [["-" if v is None else escape(str(v)) for v in row] for row in rows]
+    widths = _fit(head, cells, shutil.get_terminal_size().columns if width is None else width)
+    return "\n".join(line for row in (head, *cells) for line in _wrapped(row, widths, left))
+
+
+_GAP = 2  # spaces between two columns
+
+
+def _fit(header: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Widths of the columns. Headers give way first; then the cells of the column with the most room."""
+    columns = list(zip(header, *cells, strict=True))
+    widths = [max(map(display_width, column)) for column in columns]
+    words = [
+        max(display_width(word) for cell in column for word in [*cell.split(), ""]) for column in columns
+    ]
+    bodies = [max([w, *map(display_width, column[1:])]) for w, column in zip(words, columns, strict=True)]
+    for least in (bodies, words):
+        excess = sum(widths) + _GAP * (len(widths) - 1) - width
+        for _ in range(excess):
+            room = [w - low for w, low in zip(widths, least, strict=True)]
+            widths[room.index(max(room))] -= max(room) > 0
+    return widths
+
+
+def _wrapped(row: Sequence[str], widths: Sequence[int], left: int) -> Iterator[str]:
+    """The lines of a row."""
+    parts = [_lines(cell, width) for cell, width in zip(row, widths, strict=True)]
+    for line in itertools.zip_longest(*parts, fillvalue=""):
+        padded = []
+        for i, (part, width) in enumerate(zip(line, widths, strict=True)):
+            space = " " * (width - display_width(part))
+            padded.append(part + space if i < left else space + part)
+        yield (" " * _GAP).join(padded).rstrip()
+
+
+def _lines(cell: str, width: int) -> list[str]:
+    """A cell in lines of at most a width; a cell that fits is left as it is, its double spaces too."""
+    if display_width(cell) <= width:
+        return [cell]
+    lines = [""]
+    for word in cell.split():
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if display_width(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def number(value: float | None, digits: int = 2) -> str | None:
