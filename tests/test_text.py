@@ -50,7 +50,7 @@ def test_a_wide_table_breaks_headers_before_cells():
     rows = [("MobileNetV3_large_x1_0", 224, "imagenet, ssld"), ("b", 3, None)]
     header = ("name", "input px", "weights")
     wide = table(header, rows, width=80).splitlines()
-    assert len(wide) == 3 and len(wide[0]) == 46
+    assert len(wide) == 3 and len(wide[0]) == 48
     narrow = table(header, rows, width=45).splitlines()
     assert narrow == [
         "name                    input         weights",
