@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,33 +11,140 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgecls.errors import EdgeclsError, UsageError
 
-RESAMPLES = 2000
 MAX_CONFUSION = 2000  # classes; a matrix of more would not fit a JSON file anyone can read
+TOP = 5
+_Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+_BLOCK = 4_000_000  # scores that are looked at together, so that memory does not grow with images x classes
 
 
-def evaluate(
-    logits: ArrayLike, labels: ArrayLike, classes: Sequence[str], *, seed: int = 0
-) -> dict[str, Any]:
+def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     """Score logits against labels, as one model's entry of ``eval.json``.
 
     Args:
         logits: ``[N, C]`` scores of any monotone scale (logits or probabilities).
         labels: ``[N]`` class indices, 0 to C-1.
         classes: C class names, in the order of the columns.
-        seed: Seed of the bootstrap.
 
     Returns:
-        ``count``; ``top1`` and ``top5`` (the share whose label is among the min(5, C) highest scores, the lower
-        index winning a tie as in argmax); ``balanced_accuracy``, the mean recall of the classes that occur, with
-        ``balanced_accuracy_ci95``, its 95 % percentile interval over resamples within each class; ``confusion``,
-        counts as [true][predicted], or None beyond 2000 classes; ``per_class``, a list of {class, count, recall, precision}, where recall is
-        None for a class that does not occur and precision None for one that is never predicted.
+        A mapping with these keys. Shares are 0 to 1, and every ``_ci95`` is a 95 % interval ``[low, high]``.
+
+        - ``count``: images.
+        - ``top1``, ``top1_ci95``: the share whose label has the highest score; on a tie the lower index wins.
+        - ``top5``: the share whose label is among the five highest scores; None with five classes or fewer, where
+          it is 1 whatever the network answers.
+        - ``balanced_accuracy``, ``balanced_accuracy_ci95``: the mean recall of the classes that occur
+          (see ``balanced_interval``).
+        - ``predicted_classes``: how many different classes the network answered.
+        - ``confusion``: counts as ``[true][predicted]``, or None beyond 2000 classes.
+        - ``per_class``: a list of ``{class, count, recall, recall_ci95, precision}``. Recall and its interval are
+          None for a class that does not occur, precision is None for a class that is never predicted.
 
     Raises:
         UsageError: Shapes do not fit each other, there are no images, or a label is outside the classes.
         EdgeclsError: A score is not a finite number: such a model must not get an accuracy.
+
+    Example:
+        >>> scores = evaluate([[2.0, 0.5], [0.1, 0.9], [1.0, 0.2]], [0, 1, 1], ["cat", "dog"])
+        >>> scores["balanced_accuracy"], scores["predicted_classes"]
+        (0.75, 2)
     """
-    scores, truth = np.asarray(logits, np.float64), np.asarray(labels)
+    scores, truth = _checked(logits, labels, classes)
+    count = len(classes)
+    guess = scores.argmax(axis=1)
+    hits, seen, predicted = (
+        np.bincount(indices, minlength=count) for indices in (truth[truth == guess], truth, guess)
+    )
+    present = seen > 0
+    right = int(hits.sum())
+    return {
+        "count": len(truth),
+        "top1": right / len(truth),
+        "top1_ci95": list(wilson(right, len(truth))),
+        "top5": _top(scores, truth, TOP) if count > TOP else None,
+        "balanced_accuracy": float((hits[present] / seen[present]).mean()),
+        "balanced_accuracy_ci95": list(balanced_interval(hits[present], seen[present])),
+        "predicted_classes": int((predicted > 0).sum()),
+        "confusion": _confusion(truth, guess, count),
+        "per_class": [
+            {
+                "class": name,
+                "count": int(seen[i]),
+                "recall": float(hits[i] / seen[i]) if seen[i] else None,
+                "recall_ci95": list(wilson(int(hits[i]), int(seen[i]))) if seen[i] else None,
+                "precision": float(hits[i] / predicted[i]) if predicted[i] else None,
+            }
+            for i, name in enumerate(classes)
+        ],
+    }
+
+
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927).
+
+    Unlike an interval by bootstrap or by the estimated standard deviation it keeps a width when all or none hit.
+
+    Args:
+        hits: How many of ``n`` hit, 0 to n.
+        n: Number of trials, above 0; an effective number need not be whole.
+
+    Raises:
+        ValueError: ``n`` is not above 0, or ``hits`` is not within 0 to n.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(10, 10)]
+        [0.722, 1.0]
+    """
+    if not (n > 0 and 0 <= hits <= n):
+        raise ValueError(f"{hits} hits of {n}")
+    share, z2 = hits / n, _Z95 * _Z95
+    middle = (hits + z2 / 2) / (n + z2)
+    half = _Z95 / (n + z2) * math.sqrt(n * share * (1 - share) + z2 / 4)
+    # At the ends the formula is exact but for rounding.
+    low = 0.0 if hits == 0 else max(0.0, middle - half)
+    high = 1.0 if hits == n else min(1.0, middle + half)
+    return low, high
+
+
+def balanced_interval(hits: ArrayLike, seen: ArrayLike) -> tuple[float, float]:
+    """95 % interval of the balanced accuracy: Wilson's interval with an effective number of images.
+
+    Balanced accuracy is a mean of weighted images: each image of a class with n images weighs 1/n. Kish's effective
+    sample size of such weights, ``(sum w)^2 / sum w^2 = K^2 / sum(1/n)`` for K classes, takes the place of the
+    number of trials in Wilson's formula (as for weighted surveys: Franco et al., J. Surv. Stat. Methodol. 7, 2019).
+    The interval keeps a width when every class has recall 1, and when a class has one image.
+
+    With classes of equal size it is not too narrow, and it is wider than needed where recalls differ much. In
+    simulations it holds the truth in 92 to 99 of 100 test sets; in 84 if one of two classes has five images and a far
+    lower recall than the other.
+
+    Args:
+        hits: Right answers of each class that occurs, ``[K]``.
+        seen: Images of each of these classes, ``[K]``, all above 0.
+
+    Example:
+        >>> [round(end, 3) for end in balanced_interval([10, 10], [10, 10])]
+        [0.839, 1.0]
+    """
+    right, images = np.asarray(hits, np.float64), np.asarray(seen, np.float64)
+    effective = len(images) ** 2 / float((1 / images).sum())
+    recall = min(1.0, float((right / images).mean()))
+    return wilson(recall * effective, effective)
+
+
+def softmax(logits: ArrayLike) -> NDArray[np.float32]:
+    """Probabilities from logits along the last axis, safe for large values."""
+    x = np.asarray(logits, np.float32)
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _checked(
+    logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """Scores and labels as arrays that fit each other; see ``evaluate`` for the errors."""
+    scores, truth = np.asarray(logits), np.asarray(labels)
+    if not np.issubdtype(scores.dtype, np.floating):
+        scores = scores.astype(np.float64)
     if scores.ndim != 2 or truth.shape != scores.shape[:1] or scores.shape[1] != len(classes):
         raise UsageError(
             f"logits {scores.shape}, labels {truth.shape} and {len(classes)} classes do not fit each other",
@@ -50,44 +158,19 @@ def evaluate(
             f"labels reach from {truth.min()} to {truth.max()}, but there are {len(classes)} classes",
             fix=f"labels are 0 to {len(classes) - 1}",
         )
-    if not np.isfinite(scores).all():
-        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+    bad = sum(int((~np.isfinite(scores[rows])).any(axis=1).sum()) for rows in _blocks(scores))
+    if bad:
         raise EdgeclsError(
             f"the model's output is not finite for {bad} of {len(scores)} images",
             fix="it diverged or was converted wrongly; train or export it again",
         )
-
-    count = len(classes)
-    guess = scores.argmax(axis=1)
-    hits, seen, predicted = (
-        np.bincount(found, minlength=count) for found in (truth[truth == guess], truth, guess)
-    )
-    present = seen > 0
-    low, high = _balanced_interval(hits[present], seen[present], seed)
-    return {
-        "count": len(truth),
-        "top1": float(hits.sum() / len(truth)),
-        "top5": float((_rank(scores, truth) < min(5, count)).mean()),
-        "balanced_accuracy": float((hits[present] / seen[present]).mean()),
-        "balanced_accuracy_ci95": [low, high],
-        "confusion": _confusion(truth, guess, count),
-        "per_class": [
-            {
-                "class": name,
-                "count": int(seen[i]),
-                "recall": float(hits[i] / seen[i]) if seen[i] else None,
-                "precision": float(hits[i] / predicted[i]) if predicted[i] else None,
-            }
-            for i, name in enumerate(classes)
-        ],
-    }
+    return scores, truth
 
 
-def softmax(logits: ArrayLike) -> NDArray[np.float32]:
-    """Probabilities from logits along the last axis, safe for large values."""
-    x = np.asarray(logits, np.float32)
-    powers = np.exp(x - x.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+def _blocks(scores: NDArray[Any]) -> Iterator[slice]:
+    """Slices of rows, each of some million scores."""
+    step = max(1, _BLOCK // max(1, scores.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(scores), step))
 
 
 def _confusion(truth: NDArray[np.int64], guess: NDArray[np.int64], count: int) -> list[list[int]] | None:
@@ -96,17 +179,14 @@ def _confusion(truth: NDArray[np.int64], guess: NDArray[np.int64], count: int) -
     return np.bincount(truth * count + guess, minlength=count * count).reshape(count, count).tolist()
 
 
-def _rank(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many classes come before the true one."""
-    own = scores[np.arange(len(truth)), truth][:, None]
+def _top(scores: NDArray[np.floating[Any]], truth: NDArray[np.int64], most: int) -> float:
+    """The share of images whose label is among the ``most`` highest scores, the lower index winning a tie."""
+    found = sum(int((_rank(scores[rows], truth[rows]) < most).sum()) for rows in _blocks(scores))
+    return found / len(truth)
+
+
+def _rank(scores: NDArray[np.floating[Any]], truth: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes come before the true one, for each image."""
+    true_score = scores[np.arange(len(truth)), truth][:, None]
     earlier = np.arange(scores.shape[1])[None, :] < truth[:, None]
-    return ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
-
-
-def _balanced_interval(hits: NDArray[np.int64], seen: NDArray[np.int64], seed: int) -> tuple[float, float]:
-    """Percentile bootstrap, stratified by class: drawing n images of a class again with replacement gives a
-    binomial number of hits, so the resamples need no images."""
-    rng, shares = np.random.default_rng(seed), hits / seen
-    means = [(rng.binomial(seen, shares) / seen).mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    return ((scores > true_score) | ((scores == true_score) & earlier)).sum(axis=1)
