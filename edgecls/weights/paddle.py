@@ -47,10 +47,7 @@ def read_program(path: Path) -> tuple[list[Op], State]:
     Raises:
         WeightsError: A file is missing, torn or of another kind.
     """
-    program, parameters = path.with_suffix(".pdmodel"), path.with_suffix(".pdiparams")
-    for file in (program, parameters):
-        if not file.is_file():
-            raise WeightsError(f"{path}: {file.name} belongs beside it and is not there")
+    program, parameters = program_files(path)
     with reading(program):
         blocks = Message(program.read_bytes()).messages(1)
         if not blocks:
@@ -61,6 +58,19 @@ def read_program(path: Path) -> tuple[list[Op], State]:
         arrays = _arrays(memoryview(parameters.read_bytes()), names)
     with reading(program):
         return [_op(Message(raw), arrays) for raw in blocks[0].get(4, []) if not isinstance(raw, int)], arrays
+
+
+def program_files(path: Path) -> tuple[Path, Path]:
+    """The ``.pdmodel`` and the ``.pdiparams`` file of an inference model, given either of them.
+
+    Raises:
+        WeightsError: The other one is missing.
+    """
+    files = path.with_suffix(".pdmodel"), path.with_suffix(".pdiparams")
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(f"{path}: {file.name} belongs beside it and is not there")
+    return files
 
 
 def _kind(variable: Message) -> int:
