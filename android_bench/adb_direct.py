@@ -22,11 +22,10 @@ from adb_shell.adb_message import AdbMessage
 from adb_shell.transport.tcp_transport import TcpTransport
 
 from android_bench.adb_keys import signer
-from android_bench.errors import BenchError, DeviceMissing
+from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
 from android_bench.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 
 AUTH_WAIT_S = 60.0
-_ACCEPT = "accept the USB debugging prompt on the phone, then run again"
 
 
 class _Tcp(TcpTransport):
@@ -123,7 +122,9 @@ class DirectTransport(Transport):
                 raise DeviceMissing("this phone wants an encrypted link", where=self.where, fix=fix) from None
             if self._asked:
                 raise DeviceMissing(
-                    "the phone does not trust this computer", where=self.where, fix=_ACCEPT
+                    "the phone does not trust this computer",
+                    where=self.where,
+                    fix=f"{ACCEPT_PROMPT}, then run again",
                 ) from None
             raise
 

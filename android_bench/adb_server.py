@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from android_bench.attached import adb_server_address
-from android_bench.errors import BenchError, DeviceMissing
+from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
 from android_bench.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 
 _CHUNK = 64 * 1024  # the most that a DATA message may carry
@@ -129,9 +129,10 @@ class ServerTransport(Transport):
             except Refused as error:
                 # "device offline", "device 'X' not found", "device unauthorized...": the phone may come back.
                 if "unauthorized" in error.what:
-                    fix = "accept the USB debugging prompt on the phone, then run again"
                     raise DeviceMissing(
-                        "the phone does not trust this computer", where=self.where, fix=fix
+                        "the phone does not trust this computer",
+                        where=self.where,
+                        fix=f"{ACCEPT_PROMPT}, then run again",
                     ) from None
                 raise Broken(f"adb says: {error.what.splitlines()[0]}") from None
             yield stream

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from android_bench.attached import Attached, answers_adb, attached, split_address
 from android_bench.entries import Entry, Profile, called, entries
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
+from android_bench.survey import look
+from android_bench.target import PLUG_IN, Target, chip_names, require_ready
 
-_PLUG_IN = (
-    "enable USB debugging on the phone, plug it in and look at `adb devices`, or use --device host to measure "
-    "on this computer"
-)
-_STATES = {
-    "unauthorized": "accept the USB debugging prompt on the phone",
-    "authorizing": "accept the USB debugging prompt on the phone",
-    "offline": "unlock the phone, or unplug it and plug it in again",
-    "no permissions": "add a udev rule for the phone (Debian: apt install android-sdk-platform-tools-common)",
-}
-
-
-@dataclass(frozen=True)
-class Target:
-    """What ``--device`` means: ``kind`` is ``"host"`` or ``"phone"``.
-
-    A phone has a serial; ``socs`` are the chips of which it must have one (none: any), ``via`` is the way to it
-    (``"adb server"``, ``"USB"`` or ``"network"``), ``binary`` its benchmark_model where devices.yaml names one.
-    """
-
-    kind: str
-    serial: str = ""
-    socs: tuple[Profile, ...] = ()
-    via: str = ""
-    binary: str = ""
+_PLUG_IN = f"{PLUG_IN}, or use --device host to measure on this computer"
 
 
 def resolve(device: str) -> Target:
@@ -99,8 +75,6 @@ def _the_one(chips: tuple[Profile, ...], phones: list[Attached]) -> Attached:
         raise DeviceMissing(f"no phone is attached to measure on {wanted}", fix=_PLUG_IN)
     if len(phones) == 1:
         return require_ready(phones[0])
-    from android_bench.survey import look
-
     rows = [look(phone) for phone in phones]
     have = ", ".join(f"{row['serial']} ({row['soc'] or row['why'][0].split(';')[0]})" for row in rows)
     keys = {chip.key for chip in chips}
@@ -116,33 +90,3 @@ def _the_one(chips: tuple[Profile, ...], phones: list[Attached]) -> Attached:
             f"several attached phones could be meant: {have}", fix="name one by its serial with --device"
         )
     return fitting[0]
-
-
-def chip_names(chips: tuple[Profile, ...]) -> str:
-    """Chips as a person reads them: ``"Snapdragon 855 (sd855)"``."""
-    return " or ".join(f"{chip.name} ({chip.key})" for chip in chips) or "any phone"
-
-
-def require_ready(phone: Attached) -> Attached:
-    """The phone itself. Raises DeviceMissing when adb says that it cannot be used yet."""
-    if phone.state not in ("device", "usb"):
-        state = phone.state.split(";")[0].strip()
-        fix = next((f for name, f in _STATES.items() if state.startswith(name)), "look at `adb devices`")
-        raise DeviceMissing(f"the phone is attached, but adb says {state!r}", where=phone.serial, fix=fix)
-    return phone
-
-
-def require_chip(target: Target, chips: Sequence[Profile], told: str) -> None:
-    """Raises DeviceMissing when a phone has none of the chips that were asked for.
-
-    Args:
-        chips: The known ones that the phone's can be.
-        told: What the phone calls it.
-    """
-    if not target.socs or set(chips) & set(target.socs):
-        return
-    have = chip_names(tuple(chips)) if chips else f"phone with the chip {told!r}"
-    fix = f"use --device {chips[0].key if chips else target.serial}, or attach the other phone"
-    raise DeviceMissing(
-        f"the attached phone is a {have}, not a {chip_names(target.socs)}", where=target.serial, fix=fix
-    )

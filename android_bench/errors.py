@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+# Shown by adb, in errors and while a command waits: the person at the phone has to do it.
+ACCEPT_PROMPT = "accept the USB debugging prompt on the phone"
 _KEPT = "the figures so far are kept and marked unsure"
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from android_bench.attached import split_address
-from android_bench.devices import Target
 from android_bench.errors import BenchError, DeviceMissing
-from android_bench.output import atomic
+from android_bench.target import Target
 from android_bench.transport import Broken, Done, Refused, TimedOut, Transport, read_file
 
 FOLDER = "/data/local/tmp/edgecls"
@@ -105,12 +104,6 @@ class Link:
         listed = self.run(f"wc -c < {shlex.quote(remote)}")
         size = int(listed.output) if listed.code == 0 and listed.output.strip().isdigit() else 0
         return self._persist(lambda: self.transport.pull(remote, self._time(size)))
-
-    def pull(self, remote: str, local: Path) -> None:
-        """Fetches a file; it takes its name only when it is whole. Raises as ``read``."""
-        data = self.read(remote)
-        with atomic(local) as temporary:
-            temporary.write_bytes(data)
 
     def end_strays(self) -> None:
         """Ends a program of ours that still runs on the phone, if it is really ours."""

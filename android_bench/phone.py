@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from android_bench.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
-from android_bench.devices import Target, require_chip
 from android_bench.energy import milliwatts, notes, sampler
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
 from android_bench.link import Link
 from android_bench.models import ModelFile
-from android_bench.parse import Output, ParseError, parse, profile_json
+from android_bench.parse import Output, parse, profile_json
 from android_bench.probe import State, big_mask, facts, state
 from android_bench.protocol import Listener, Loaded, Protocol, Round
+from android_bench.target import Target, require_chip
 from android_bench.transport import Done, TimedOut
 
 _LOAD_TIMEOUT_S = 180.0
@@ -305,10 +305,7 @@ class PhoneRunner:
         )
         done = self._phone.run(command, timeout_s)
         _, begin, output, end, powers = (*done.output.split("@@\n"), "", "", "", "")[:5]
-        try:
-            return parse(output, done.code), _foreign_cores(begin, end), milliwatts(powers)
-        except ParseError as error:
-            raise ParseError(error.what, where=error.where) from None
+        return parse(output, done.code), _foreign_cores(begin, end), milliwatts(powers)
 
 
 def _is_linux(abis: tuple[str, ...]) -> bool:

@@ -6,12 +6,12 @@ import contextlib
 from typing import Any
 
 from android_bench.attached import Attached, answers_adb, attached, split_address
-from android_bench.devices import Target, require_ready
 from android_bench.entries import entries
 from android_bench.errors import BenchError
 from android_bench.link import Link, open_link
 from android_bench.probe import State, facts, state
 from android_bench.protocol import Protocol
+from android_bench.target import Target, require_ready
 
 SCHEMA = "android_bench.devices/1"
 _LOW_BATTERY = 20

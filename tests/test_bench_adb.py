@@ -107,8 +107,7 @@ def test_20_mb_both_ways(way: Way, tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(random.Random(0).randbytes(20 << 20))
     assert way.link.push(big, f"{FOLDER}/big", mode=0o755)
-    way.link.pull(f"{FOLDER}/big", tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == big.read_bytes()
+    assert way.link.read(f"{FOLDER}/big") == big.read_bytes()
     assert way.link.run(f"test -x {FOLDER}/big && ls {FOLDER}").output == "big\n"
     assert not way.link.push(big, f"{FOLDER}/big")  # the phone has it
 
@@ -118,16 +117,15 @@ def test_hostile_names(way: Way, tmp_path: Path) -> None:
         local = tmp_path / f"local{index}"
         local.write_bytes(name.encode())
         assert way.link.push(local, f"{FOLDER}/{name}")
-        way.link.pull(f"{FOLDER}/{name}", tmp_path / "back")
-        assert (tmp_path / "back").read_bytes() == name.encode()
+        assert way.link.read(f"{FOLDER}/{name}") == name.encode()
     assert sorted(p.name for p in way.daemon.phone.path(FOLDER).iterdir()) == sorted(HOSTILE)
     assert not list(way.daemon.phone.root.rglob("pwned"))
 
 
 def test_missing_file(way: Way, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="No such file"):
-        way.link.pull("/data/local/tmp/nothing", tmp_path / "back")
-    assert not (tmp_path / "back").exists() and way.link.digest("/data/nothing") is None
+        way.link.read("/data/local/tmp/nothing")
+    assert way.link.digest("/data/nothing") is None
     with pytest.raises(BenchError, match="cannot read"):
         way.link.push(tmp_path / "nothing", "/data/x")
     assert way.link.run("echo still here").output == "still here\n"
@@ -168,8 +166,7 @@ def test_cut_anywhere_resumes(work: str, way: Way, tmp_path: Path) -> None:
             remote.unlink()
             assert way.link.push(local, name) and remote.read_bytes() == data
         elif work == "pull":
-            way.link.pull(name, tmp_path / "back")
-            assert (tmp_path / "back").read_bytes() == data
+            assert way.link.read(name) == data
         else:
             done = way.link.run("cat /data/text; exit 3")
             assert (done.output, done.code) == (text, 3)
@@ -231,8 +228,7 @@ def test_small_maxdata(start: Start, keys: Path, tmp_path: Path) -> None:
     begin = time.monotonic()
     assert link.push(tmp_path / "x", f"{FOLDER}/x")
     assert time.monotonic() - begin < 5  # 25 s without TCP_NODELAY
-    link.pull(f"{FOLDER}/x", tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == (tmp_path / "x").read_bytes()
+    assert link.read(f"{FOLDER}/x") == (tmp_path / "x").read_bytes()
 
 
 def test_asked_once_and_known_then(start: Start, keys: Path) -> None:
@@ -320,8 +316,7 @@ def test_debian_adb(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         link = Link(ServerTransport(daemon.where, ("127.0.0.1", port)), patience_s=2)
         assert link.run("echo err >&2; exit 9").code == 9
         assert link.push(tmp_path / "big", f"{FOLDER}/big")
-        link.pull(f"{FOLDER}/big", tmp_path / "again")
-        assert (tmp_path / "again").read_bytes() == data
+        assert link.read(f"{FOLDER}/big") == data
         with pytest.raises(TimedOut):
             link.run("sleep 3", 0.5)
         assert link.run("echo on").output == "on\n"
