@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import difflib
 import json
-import types
-import typing
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
-from edgecls import _yaml
+from edgecls import _schema, _yaml
 from edgecls.errors import UsageError
 
-
-def is_union(annotation: Any) -> bool:
-    """Whether a field's type is ``A | B``."""
-    return typing.get_origin(annotation) in (types.UnionType, typing.Union)
+_WRONG = "recipe"  # type of the errors that the recipe's own validators raise
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section class in a field's type, e.g. ``Teacher`` of ``Teacher | None``."""
-    options = typing.get_args(annotation) if is_union(annotation) else (annotation,)
-    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+def wrong(text: str, *keys: str, fix: str = "") -> PydanticCustomError:
+    """The error that a section's validator raises.
+
+    Args:
+        text: What is wrong.
+        keys: Keys of the section that it is about, dotted; the line of the first one that is written is shown.
+        fix: What to do about it.
+    """
+    return PydanticCustomError(_WRONG, "{text}", {"text": text, "keys": list(keys), "fix": fix})
 
 
 def usage_error(error: ValidationError, tree: _yaml.Tree, top: type[BaseModel]) -> UsageError:
@@ -36,23 +38,49 @@ def usage_error(error: ValidationError, tree: _yaml.Tree, top: type[BaseModel]) 
     more = f" (and {others} more)" if others else ""
     where = tree.origin(key).text
     if first["type"] == "extra_forbidden":
-        names = list(section.model_fields)
-        near = difflib.get_close_matches(str(key[-1]), names, n=1, cutoff=0.5)
-        fix = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(names)}"
-        return UsageError(f"unknown key {dotted!r}{more}", where=where, fix=fix)
+        return UsageError(f"unknown key {dotted!r}{more}", where=where, fix=_nearest(key, section, top))
     if first["type"] == "missing":
         fix = (section.model_fields[str(key[-1])].description or "") if key else ""
         return UsageError(
             f"key {dotted!r} is missing{more}", where=where, fix=f"add it: {fix}" if fix else "add it"
         )
-    if first["type"] == "value_error":
-        text = first["msg"].removeprefix("Value error, ")
-        return UsageError(f"{dotted}: {text}{more}" if dotted else text, where=where)
+    if first["type"] == _WRONG:
+        about = first["ctx"]
+        where = _origin(tree, key, about["keys"]).text
+        text = f"{dotted}: {about['text']}" if dotted else about["text"]
+        return UsageError(text + more, where=where, fix=about["fix"])
     wanted = " or ".join(dict.fromkeys(_wanted(e) for e in same))
     got = first["input"]
     kind = _KINDS.get(type(got), type(got).__name__)
     shown = "null" if got is None else f"{kind} {json.dumps(got, default=str, ensure_ascii=False)[:60]}"
     return UsageError(f"{dotted}: expected {wanted}, got {shown}{more}", where=where)
+
+
+def _origin(tree: _yaml.Tree, section: _yaml.Key, names: Sequence[str]) -> _yaml.Origin:
+    """Where the first of some keys of a section is written; where none is: where the section is."""
+    keys = [(*section, *name.split(".")) for name in names]
+    return next((tree.origins[key] for key in keys if key in tree.origins), tree.origin(section))
+
+
+_SHOWN = 3  # places of a key's name that an error text lists
+
+
+def _nearest(key: _yaml.Key, section: type[BaseModel], top: type[BaseModel]) -> str:
+    """What an unknown key may mean: a key of its section, or one of its name anywhere in the schema."""
+    name, parents = str(key[-1]), tuple(map(str, key[:-1]))
+    places = {k.dotted: k.path for k in _schema.keys(top)}
+    if near := difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.75):
+        return f"did you mean {'.'.join((*parents, near[0]))!r}?"
+    names = {path[-1] for path in places.values()}
+    if elsewhere := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
+        found = [dotted for dotted, path in places.items() if path[-1] == elsewhere[0]]
+        # Nearest first: places below the section that was written, then those with few names.
+        found.sort(key=lambda dotted: (places[dotted][: len(parents)] != parents, dotted.count(".")))
+        listed = ", ".join(map(repr, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
+        return f"did you mean {listed}?" if len(found) == 1 else f"did you mean one of {listed}?"
+    if near := difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5):
+        return f"did you mean {'.'.join((*parents, near[0]))!r}?"
+    return f"keys of {'.'.join(parents) or 'a recipe'}: {', '.join(section.model_fields)}"
 
 
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "boolean", list: "list", dict: "mapping"}
@@ -85,10 +113,10 @@ def _locate(top: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[_yaml.Key
     section = top
     for depth, name in enumerate(loc):
         info = section.model_fields.get(str(name))
-        inner = section_of(info.annotation) if info is not None else None
-        if inner is None:
+        inner = _schema.sections_of(info.annotation) if info is not None else ()
+        if not inner:
             rest = tuple(n for n in loc[depth + 1 :] if isinstance(n, int))
             return (*loc[: depth + 1], *rest), section
         if depth + 1 < len(loc):
-            section = inner
+            section = inner[0]
     return loc, section

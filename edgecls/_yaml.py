@@ -1,11 +1,13 @@
 """YAML with memory: plain values plus, for every key, the place it was written at.
 
-Only the safe loader is used. Two changes to YAML 1.1 as PyYAML reads it: ``1e-3`` is a number (PyYAML makes it a
-text), and a key written twice is an error instead of the last one winning silently.
+Only the safe loader is used, with three changes to how PyYAML reads YAML 1.1: ``1e-3`` is a number, not a text; a key
+that is written twice is an error, where PyYAML silently takes the last one; and the bytes of a file name that is not
+UTF-8 pass, as Python keeps them in a text (``surrogateescape``).
 """
 
 from __future__ import annotations
 
+import bisect
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +24,11 @@ _MAX_NODES = 100_000  # aliases of aliases grow exponentially; no recipe comes n
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader which reads ``1e-3`` as a number."""
+    """PyYAML's safe loader with the changes that the module's text names."""
+
+    NON_PRINTABLE = re.compile(  # type: ignore[misc]
+        "[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\udc80-\udcff\ue000-\ufffd\U00010000-\U0010ffff]"
+    )
 
 
 class Dumper(yaml.SafeDumper):
@@ -94,8 +100,9 @@ def read(path: Path) -> Tree:
         raise UsageError(
             "the recipe is a folder", where=str(path), fix="give the path of a YAML file"
         ) from None
-    except UnicodeDecodeError:
-        raise UsageError("the recipe is not UTF-8 text", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError("the recipe is not UTF-8 text", where=f"{path}:{line}") from None
     except OSError as error:
         raise UsageError(f"cannot read the recipe: {error.strerror}", where=str(path)) from None
     tree = parse(text, str(path), path.parent)
@@ -108,33 +115,53 @@ def read(path: Path) -> Tree:
 
 def parse(text: str, name: str, folder: Path, *, lines: bool = True) -> Tree:
     """Parse YAML text; origins are ``name:line``, or only ``name`` without ``lines``."""
-    loader = Loader(text)
+    places = _Places(name, text if lines else None)
     try:
+        loader = Loader(text)
+        reader = _Reader(loader, places, folder)
         node = loader.get_single_node()
-        reader = _Reader(loader, name, folder, lines)
         return Tree({} if node is None else reader.value(node, ()), reader.origins)
+    except yaml.reader.ReaderError as error:
+        reason = f"the character U+{error.character:04X} is not allowed"
+        raise UsageError(f"not valid YAML: {reason}", where=places.at(error.position)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if lines and mark else name
+        where = places.at(mark.index) if mark else name
         raise UsageError(f"not valid YAML: {error.problem or error.context}", where=where) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"not valid YAML: {reason}", where=name) from None
-    finally:
-        loader.dispose()
+
+
+class _Places:
+    """Says where a position in a text is: ``name:line``, with lines as editors count them.
+
+    Args:
+        name: File or override.
+        text: None: places are ``name`` alone.
+    """
+
+    def __init__(self, name: str, text: str | None) -> None:
+        self.name = name
+        self.line_ends = None if text is None else [m.start() for m in re.finditer("\n", text)]
+
+    def at(self, index: int) -> str:
+        if self.line_ends is None:
+            return self.name
+        return f"{self.name}:{bisect.bisect_left(self.line_ends, index) + 1}"
 
 
 class _Reader:
     """Walks the node graph once and records each key's line."""
 
-    def __init__(self, loader: Loader, name: str, folder: Path, lines: bool) -> None:
-        self.loader, self.name, self.folder, self.lines = loader, name, folder, lines
+    def __init__(self, loader: Loader, places: _Places, folder: Path) -> None:
+        self.loader, self.places, self.folder = loader, places, folder
         self.origins: dict[Key, Origin] = {}
         self.open: set[int] = set()
         self.count = 0
 
     def where(self, node: yaml.Node) -> str:
-        return f"{self.name}:{node.start_mark.line + 1}" if self.lines else self.name
+        return self.places.at(node.start_mark.index)
 
     def value(self, node: yaml.Node, key: Key) -> Any:
         self.count += 1

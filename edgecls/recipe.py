@@ -1,291 +1,399 @@
 """The recipe: one strict, typed YAML file that says everything about a run.
 
 A key that does not exist, a value of another type or a number out of range is an error with its file, line and key.
-``base: other.yaml`` (or a list, later ones win) starts from other files; ``-o train.optimizer.lr=0.1`` changes one
-key from the command line. Mappings merge key by key, lists and single values are replaced.
+``base: NAME`` (or a list, later ones win) starts from other recipes: files beside this one, or recipes that come with
+the package, by name. ``-o train.optimizer.lr=0.1`` changes one key from the command line. Mappings merge key by key,
+lists and single values are replaced.
 
-Relative paths (``data.path``, ``model.weights``, ...) start from the folder of the file they are written in, unless
-they exist relative to the current folder, which then wins; a resolved recipe holds absolute paths.
+Relative paths (``data.path``, ``model.weights``, ...) start from the current folder if they exist there, else from the
+folder of the file they are written in; a resolved recipe holds absolute paths.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from edgecls import _yaml
-from edgecls._explain import is_union, section_of, usage_error
+from edgecls import _load, _yaml
+from edgecls._explain import usage_error, wrong
+from edgecls._load import find_recipe, recipe_names
+from edgecls._schema import OnDisk, Section
 from edgecls.errors import UsageError
 from edgecls.zoo import catalog
 
-_PATH = "path"  # marks a field as a path on disk
-FilePath = Annotated[str, _PATH]
+__all__ = [
+    "Augment",
+    "Bench",
+    "Data",
+    "Distill",
+    "Export",
+    "Model",
+    "Optimizer",
+    "Quantize",
+    "Recipe",
+    "Schedule",
+    "Section",
+    "Teacher",
+    "Train",
+    "find_recipe",
+    "load_recipe",
+    "recipe_names",
+]
+
+
+def _is_file(weights: str) -> bool:
+    """Whether ``edgecls.weights.sources`` takes weights as a file: not as a URL or a pretraining's name."""
+    if weights.startswith(("https://", "http://")):
+        return False
+    return bool(Path(weights).suffix) or len(Path(weights).parts) > 1
+
+
+def _of_255(low: float) -> Callable[[list[float]], list[float]]:
+    """A check that values are fractions of 255, from ``low`` to 1."""
+
+    def check(values: list[float]) -> list[float]:
+        if not all(low <= v <= 1 for v in values):
+            fix = "divide them by 255" if max(values) > 1 else ""
+            got = ", ".join(f"{v:g}" for v in values)
+            raise wrong(f"expected fractions of 255, from {low:g} to 1, got [{got}]", fix=fix)
+        return values
+
+    return check
+
+
+FilePath = Annotated[str, OnDisk()]
+Weights = Annotated[str, OnDisk(is_path=_is_file)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
-Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
+Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
 Precision = Literal["fp32", "fp16", "int8"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 _AFTER_TRAINING = {"quantize", "export", "bench"}
 
 
-class Section(BaseModel):
-    """A part of a recipe: no unknown keys, no silent conversions, immutable.
-
-    A section may set defaults for a section inside it, for example ``train: Train = Train(epochs=3)``. They hold for
-    every key of the inner section that is not written, also when other keys of it are.
-    """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_defaults_of_place(cls, written: Any) -> Any:
-        """Lay what is written over the defaults that this section sets for the sections inside it."""
-        if not isinstance(written, dict):
-            return written
-        result = dict(written)
-        for name, info in cls.model_fields.items():
-            if isinstance(info.default, Section) and isinstance(written.get(name), dict):
-                result[name] = _merged(info.default.model_dump(exclude_unset=True), written[name])
-        return result
-
-
 class Model(Section):
     """The network that will run on the phone."""
 
-    name: str = Field(description="name in the catalog, as `edgecls models` lists it")
-    weights: FilePath | None = Field(
-        default=None, description='first weights: a file, or "imagenet"; null: random'
+    name: str = Field(description="network; `edgecls models` lists the names")
+    weights: Weights | None = Field(
+        default=None,
+        description="weights to start from: a file, `https://host/file#sha256=HEX`, or a pretraining such as"
+        " `imagenet`; null: random weights",
     )
     input_size: int | None = Field(
-        default=None, ge=32, le=4096, description="side of the input, pixels; null: the catalog's"
+        default=None, ge=32, le=4096, description="side of the square input, pixels; null: as published"
     )
     resize_short: int | None = Field(
         default=None,
         ge=8,
         le=8192,
-        description="short side before the centre crop, pixels; null: scaled from the catalog's",
+        description="a photo's shorter side is resized to this before the center is cut out, pixels, at least"
+        " `input_size`; null: in proportion as published (256 for an input of 224)",
     )
-    mean: Channels | None = Field(default=None, description="RGB mean of x/255; null: the catalog's")
-    std: Channels | None = Field(default=None, description="RGB deviation of x/255; null: the catalog's")
+    mean: Mean | None = Field(
+        default=None,
+        description="subtracted from each channel (R, G, B), as fractions of 255 (0 to 1); null: as published",
+    )
+    std: Std | None = Field(
+        default=None,
+        description="divides each channel (R, G, B), as fractions of 255 (0.001 to 1); null: as published",
+    )
     dropout: Fraction | None = Field(
-        default=None, description="drop rate before the classifier; null: the network's own"
+        default=None, description="dropout rate before the classifier; null: as published"
     )
     embedding_dim: int | None = Field(
-        default=None, ge=1, description="width of a layer before the classifier; null: none"
+        default=None,
+        ge=1,
+        description="size of an additional dense layer before the classifier; null: no such layer",
     )
     acnet: bool = Field(
         default=False,
         description="train each convolution larger than 1x1 as the sum of a square, a vertical and a horizontal"
-        " one (ACNet); the files have one",
+        " one (ACNet); the exported files have one convolution again",
     )
 
 
 class Optimizer(Section):
-    """How weights move."""
+    """How the weights are updated."""
 
-    name: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(default=0.05, gt=0, description="top learning rate, for the given batch size")
-    momentum: Fraction = Field(default=0.9, description="SGD momentum")
-    nesterov: bool = False
-    weight_decay: float = Field(default=1e-4, ge=0, description="L2 factor added to the gradient (coupled)")
+    name: Literal["sgd", "adam"] = Field(default="sgd", description="algorithm")
+    lr: float = Field(default=0.05, gt=0, description="highest learning rate of the schedule")
+    momentum: Fraction = Field(default=0.9, description="momentum of `sgd`")
+    nesterov: bool = Field(default=False, description="Nesterov momentum for `sgd`")
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="factor of the weights that is added to their gradient (L2)"
+    )
     clip_norm: float | None = Field(
-        default=None, gt=0, description="limit of the gradient's global norm; null: none"
+        default=None, gt=0, description="largest norm of the whole gradient; null: no limit"
     )
 
 
 class Schedule(Section):
-    """How the learning rate moves."""
+    """How the learning rate changes during the training."""
 
-    name: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = Field(default=0.0, ge=0, description="epochs of linear growth from 0")
+    name: Literal["cosine", "constant"] = Field(
+        default="cosine", description="`cosine` falls to 0 at the end, `constant` stays"
+    )
+    warmup_epochs: float = Field(
+        default=0.0, ge=0, description="epochs in which the learning rate first grows from 0"
+    )
 
 
 class Train(Section):
     """One training phase."""
 
-    epochs: int = Field(default=10, ge=1, description="passes over the training split")
-    batch_size: int = Field(default=32, ge=1, description="images a step, over all devices")
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    label_smoothing: Fraction = Field(default=0.0, description="share of the target spread over all classes")
+    epochs: int = Field(default=10, ge=1, description="passes over the training images")
+    batch_size: int = Field(default=32, ge=1, description="images in a step, over all devices together")
+    optimizer: Optimizer = Field(default=Optimizer(), description="how the weights are updated")
+    schedule: Schedule = Field(default=Schedule(), description="how the learning rate changes")
+    label_smoothing: Fraction = Field(
+        default=0.0, description="share of each label that is spread evenly over all classes"
+    )
     select: Literal["best", "last"] = Field(
-        default="best", description="checkpoint kept: best on validation, or last"
+        default="best",
+        description="weights to keep: of the epoch with the best balanced accuracy on the validation images, or"
+        " of the last epoch",
     )
     bn_momentum: Fraction | None = Field(
         default=None,
-        description="weight of the old batch-normalisation statistics at each step; null: the network's own,"
-        " which is made for long trainings",
+        description="share of the old statistics that batch normalization keeps at each step; lower it (0.9) for"
+        " a training of few steps; null: as published, for long trainings",
     )
     ema_decay: Fraction | None = Field(
-        default=None, description="decay a step of the averaged weights; null: no average"
+        default=None,
+        description="share of the old values that averaged weights (EMA) keep at each step; null: no average",
     )
 
 
 class Teacher(Section):
-    """The network that is distilled from. Without ``train`` it is used as ``weights`` has it."""
+    """The network that the model learns from. Without ``train`` it is used with its ``weights`` as they are."""
 
-    name: str = Field(description="name in the catalog")
-    weights: FilePath | None = Field(
-        default=None, description='a file (.keras, .pdparams, ...), or "imagenet"'
+    name: str = Field(description="network; `edgecls models` lists the names")
+    weights: Weights | None = Field(
+        default=None,
+        description="weights to start from: a file, `https://host/file#sha256=HEX`, or a pretraining such as"
+        " `imagenet`; null: random weights, which `teacher.train` must then train",
     )
-    input_size: int | None = Field(default=None, ge=32, le=4096, description="pixels; null: the student's")
-    mean: Channels | None = Field(default=None, description="RGB mean of x/255; null: the catalog's")
-    std: Channels | None = Field(default=None, description="RGB deviation of x/255; null: the catalog's")
-    dropout: Fraction | None = Field(
-        default=None, description="drop rate before the classifier; null: the network's own"
+    input_size: int | None = Field(
+        default=None, ge=32, le=4096, description="side of the square input, pixels; null: the model's"
     )
-    acnet: bool = Field(default=False, description="as model.acnet")
-    train: Train | None = Field(default=None, description="fine-tuning of the teacher; null: none")
+    mean: Mean | None = Field(default=None, description="as `model.mean`")
+    std: Std | None = Field(default=None, description="as `model.std`")
+    dropout: Fraction | None = Field(default=None, description="as `model.dropout`")
+    acnet: bool = Field(default=False, description="as `model.acnet`")
+    train: Train | None = Field(
+        default=None, description="training of the teacher on the same images; null: none"
+    )
+
+    @model_validator(mode="after")
+    def _has_learned(self) -> Teacher:
+        if self.weights is None and self.train is None:
+            raise wrong(
+                "without weights and without train its answers are random",
+                "weights",
+                "train",
+                fix="add weights (a file or a pretraining) or a train section",
+            )
+        return self
 
 
 class Data(Section):
-    """Where photos and labels come from and how they are split."""
+    """Where the images and labels come from and how they are split."""
 
     source: Literal["folder", "list", "idx", "elpv"] = Field(
         default="folder",
-        description="a folder a class; a text file `path label`; IDX; or the built-in solar cells",
+        description="`folder`: one folder for each class; `list`: a text file with a line `path label` for each"
+        " image; `idx`: the files of MNIST; `elpv`: the built-in photos of solar cells",
     )
-    path: FilePath | None = Field(default=None, description="folder or file of the training photos")
+    path: FilePath | None = Field(
+        default=None, description="folder or file of the images; needed but for `elpv`"
+    )
     val_path: FilePath | None = Field(
-        default=None, description="the validation photos; null: split off the training ones"
+        default=None, description="folder or file of the validation images; null: split off"
     )
     test_path: FilePath | None = Field(
-        default=None, description="the test photos; null: split off first, always the same"
+        default=None, description="folder or file of the test images; null: split off, always the same ones"
     )
     labels: FilePath | None = Field(
-        default=None, description="label file: IDX labels, or a class name a line"
+        default=None,
+        description="file with the name of a class on each line; for `idx` the file of labels; null: as found",
     )
     classes: list[str] | int | None = Field(
-        default=None, description="names or number of classes; null: as found"
+        default=None, description="names of the classes in their order, or how many there are; null: as found"
     )
-    test_fraction: Fraction = Field(default=0.25, description="share split off for testing, stratified")
+    test_fraction: Fraction = Field(
+        default=0.25, description="share of each class that is split off for testing"
+    )
     val_fraction: Fraction = Field(
-        default=0.1, description="share of the rest split off for validation, stratified"
+        default=0.1, description="share of each class, without the test images, split off for validation"
     )
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="`balanced`: each class counts the same in the loss, however few its images",
+    )
     max_bad_fraction: float = Field(
-        default=0.01, ge=0, le=1, description="unreadable images allowed before stopping"
+        default=0.01, ge=0, le=1, description="share of unreadable images above which the training stops"
     )
-    cache: bool = Field(default=True, description="keep decoded images in memory where they fit")
+    antialias: bool = Field(
+        default=False,
+        description="resize with anti-aliasing, as Pillow and many libraries on phones do; false: without, as"
+        " OpenCV does. Set it to what the app does",
+    )
+    cache: bool = Field(default=True, description="keep the decoded images in memory if they fit")
 
     @model_validator(mode="after")
     def _has_path(self) -> Data:
         if self.source != "elpv" and self.path is None:
-            raise ValueError(f"source {self.source!r} needs path")
+            raise wrong(f"source {self.source!r} needs path", "path", "source", fix="add data.path")
         if isinstance(self.classes, int) and self.classes < 2:
-            raise ValueError("classes must be at least 2")
+            raise wrong("classes must be at least 2", "classes")
         if isinstance(self.classes, list):
             if len(self.classes) < 2:
-                raise ValueError("classes must name at least 2 classes")
+                raise wrong("classes must name at least 2 classes", "classes")
             if len(set(self.classes)) < len(self.classes):
-                raise ValueError("classes has a name twice")
+                raise wrong("classes has a name twice", "classes")
         return self
 
 
 class Augment(Section):
-    """Random changes of training images."""
+    """Random changes of the training images."""
 
     crop_scale: Range | None = Field(
-        default=[0.5, 1.0], description="area of the random crop, share of the photo; null: off"
+        default=[0.5, 1.0],
+        description="area of the random crop, lowest and highest, as a share of the photo (0 to 1); null: the"
+        " center crop",
     )
-    crop_ratio: Range = Field(default=[0.75, 4 / 3], description="width / height of the random crop")
-    flip: Literal["none", "horizontal", "vertical", "both"] = "horizontal"
+    crop_ratio: Range = Field(
+        default=[0.75, 4 / 3], description="width / height of the random crop, lowest and highest"
+    )
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        default="horizontal", description="mirror at random: left and right, top and bottom, or both"
+    )
     rotate90: bool = Field(default=False, description="turn by a random multiple of 90 degrees")
-    mixup_alpha: float = Field(default=0.0, ge=0, description="Beta(a, a) of mixup; 0: off")
+    mixup_alpha: float = Field(
+        default=0.0,
+        ge=0,
+        description="mix pairs of images with a share drawn from Beta(a, a) (mixup); 0: off",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:
         for key, value, top in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
             if value is not None and not 0 < value[0] <= value[1] <= top:
-                raise ValueError(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}")
+                raise wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
         return self
 
 
 class Distill(Section):
     """Learning from the teacher's answers (SSLD)."""
 
-    loss: Literal["js"] = "js"
-    weight: float = Field(default=1.0, ge=0, description="factor of the distillation loss")
-    hard_weight: float = Field(default=0.0, ge=0, description="factor of cross-entropy with the labels")
+    loss: Literal["js"] = Field(
+        default="js", description="distance between the two answers: Jensen-Shannon divergence"
+    )
+    weight: float = Field(default=1.0, ge=0, description="factor of that distance in the loss")
+    hard_weight: float = Field(default=0.0, ge=0, description="factor of the cross-entropy with the labels")
     teacher_bn: Literal["train", "infer"] = Field(
         default="train",
-        description="batch normalisation of the teacher: by the batch's statistics, or its own",
+        description="batch normalization of the teacher: with the statistics of the batch (`train`, for large"
+        " batches), or with its stored ones (`infer`)",
     )
-    temperature: float = Field(default=1.0, gt=0, description="divides both logits")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of both networks")
 
 
 class Quantize(Section):
-    """Quantisation-aware training from the float checkpoint."""
+    """Quantization-aware training, which starts from the float network."""
 
-    train: Train = Train(epochs=3, optimizer=Optimizer(lr=0.002), schedule=Schedule(warmup_epochs=0.0))
+    train: Train = Field(
+        default=Train(epochs=3, optimizer=Optimizer(lr=0.002)), description="training with int8 arithmetic"
+    )
     calibration_images: int = Field(
-        default=256, ge=1, description="training images that set the first ranges"
+        default=256, ge=1, description="training images that the first ranges are measured on"
     )
     distill: Literal["float", "teacher", "none"] = Field(
         default="float",
-        description="whose answers it learns: the float network's, so that int8 says what float says; the"
-        " teacher's, as the float network did; or the labels alone",
+        description="what it learns: the answers of the float network, so that int8 says the same; those of the"
+        " teacher, as the float network did; or the labels alone (`none`)",
     )
     freeze_bn_epoch: int | None = Field(
-        default=0, ge=0, description="epoch from which batch statistics stay; null: never"
+        default=0,
+        ge=0,
+        description="epoch, from 0, at which the statistics of batch normalization are frozen; null: never",
     )
     freeze_ranges_epoch: int | None = Field(
-        default=1, ge=0, description="epoch from which ranges stay; null: never"
+        default=1, ge=0, description="epoch, from 0, at which the ranges are frozen; null: never"
     )
 
 
 class Export(Section):
     """The files for the phone."""
 
-    precisions: list[Precision] = Field(default=["fp32", "int8"], min_length=1)
+    precisions: list[Precision] = Field(
+        default=["fp32", "int8"], min_length=1, description="arithmetic of the files, one file for each"
+    )
     output: Literal["float", "uint8"] = Field(
-        default="float", description="type of the logits of the int8 file"
+        default="float", description="type of the logits that the int8 file gives"
     )
 
 
 class Bench(Section):
     """How latency is measured."""
 
-    device: str = Field(default="host", description='"host", a profile such as "sd855", or a device\'s name')
-    threads: list[Annotated[int, Field(ge=1, le=64)]] = Field(default=[1, 2], min_length=1)
-    warmup: int = Field(default=10, ge=0, description="runs before measuring")
-    runs: int = Field(default=30, ge=1, description="measured runs a round")
-    rounds: int = Field(default=5, ge=1, description="rounds, models taking turns")
+    device: str = Field(
+        default="host", description="`host` (this computer), a chip such as `sd855`, or a device's name"
+    )
+    threads: list[Annotated[int, Field(ge=1, le=64)]] = Field(
+        default=[1, 2], min_length=1, description="numbers of threads, each measured on its own"
+    )
+    warmup: int = Field(default=10, ge=0, description="runs before those that are measured")
+    runs: int = Field(default=30, ge=1, description="measured runs in a round")
+    rounds: int = Field(default=5, ge=1, description="rounds; the files take turns in each")
 
 
 class Recipe(Section):
     """Everything about a run, resolved."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, description="folder under runs/"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=100,
+        description="name of the run: its folder in `runs/`",
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**31, description="of weights, order and augmentation; never of the test split"
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="of the first weights, the order of the images and their random changes; the test split does"
+        " not depend on it",
     )
-    model: Model
-    teacher: Teacher | None = None
-    data: Data
-    augment: Augment = Augment()
-    train: Train = Train()
-    distill: Distill | None = None
-    quantize: Quantize = Quantize()
-    export: Export = Export()
-    bench: Bench = Bench()
+    model: Model = Field(description="the network that will run on the phone")
+    teacher: Teacher | None = Field(default=None, description="the network that the model learns from")
+    data: Data = Field(description="the images and how they are split")
+    augment: Augment = Field(default=Augment(), description="random changes of the training images")
+    train: Train = Field(default=Train(), description="training of the float network")
+    distill: Distill | None = Field(default=None, description="how the model learns from the teacher")
+    quantize: Quantize = Field(default=Quantize(), description="quantization-aware training")
+    export: Export = Field(default=Export(), description="the files for the phone")
+    bench: Bench = Field(default=Bench(), description="how latency is measured")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.name == "latest":
-            raise ValueError("name 'latest' is taken: runs/latest points to the newest run")
+            raise wrong("name 'latest' is taken: runs/latest points to the newest run", "name")
         if self.distill is not None and self.teacher is None:
-            raise ValueError("distill needs a teacher")
+            fix = "add a teacher section, or remove distill (distill: null)"
+            raise wrong("distill needs a teacher", "teacher", "distill", fix=fix)
+        if self.teacher is not None and self.distill is None:
+            fix = "add a distill section (distill: {}), or remove the teacher (teacher: null)"
+            raise wrong("the teacher would not be used: distill is missing", "distill", "teacher", fix=fix)
         if self.quantize.distill == "teacher" and self.distill is None:
-            raise ValueError("quantize.distill: teacher needs a teacher and a distill section")
+            fix = "add both, or set it to float"
+            raise wrong(
+                "quantize.distill: teacher needs a teacher and a distill section", "quantize.distill", fix=fix
+            )
         return self
 
     def dump(self) -> str:
@@ -313,111 +421,37 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with its bases and overrides.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a recipe that comes with the package (see ``find_recipe``).
         overrides: Texts ``a.b=value``; the value is YAML.
+
+    Example:
+        >>> load_recipe("mv3_ssld", ["train.epochs=5"]).train.epochs
+        5
 
     Raises:
         UsageError: One line with file and line (or the override), key, what was received and what was expected.
     """
-    return _resolve(_with_bases(Path(path), ()), overrides)
+    return _resolve(_load.read(find_recipe(path)), overrides)
 
 
 def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
-    for text in overrides:
-        tree.merge(_override(text, tree))
+    _load.override(tree, overrides)
     try:
-        recipe = Recipe.model_validate(_absolute(Recipe, tree, tree.values, ()))
+        recipe = Recipe.model_validate(_load.absolute(Recipe, tree))
     except ValidationError as error:
         raise usage_error(error, tree, Recipe) from None
-    _known("model", recipe.model, tree)
+    _check_network("model", recipe.model, tree)
     if recipe.teacher is not None:
-        _known("teacher", recipe.teacher, tree)
+        _check_network("teacher", recipe.teacher, tree)
     return recipe
 
 
-def _known(section: str, network: Model | Teacher, tree: _yaml.Tree) -> None:
+def _check_network(section: str, network: Model | Teacher, tree: _yaml.Tree) -> None:
     try:
         catalog.get(network.name)
     except catalog.UnknownModelError as error:
         raise UsageError(f"{section}.name: {error}", where=tree.origin((section, "name")).text) from None
 
 
-def _with_bases(path: Path, above: tuple[Path, ...]) -> _yaml.Tree:
-    if path.resolve() in above:
-        chain = " -> ".join(p.name for p in (*above, path.resolve()))
-        raise UsageError(f"base goes in a circle: {chain}", where=str(path))
-    own = _yaml.read(path)
-    where = own.origin(("base",)).text
-    bases = own.values.pop("base", [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
-        raise UsageError("base: expected a file name or a list of them", where=where)
-    tree = _yaml.Tree()
-    for base in bases:
-        file = path.parent / Path(base).expanduser()
-        if not file.is_file():
-            raise UsageError(
-                f"base: no such recipe: {base}", where=where, fix="base is relative to this file"
-            )
-        tree.merge(_with_bases(file, (*above, path.resolve())))
-    tree.origins[()] = own.origin(())  # a missing key is missing from the file that was given
-    tree.merge(own)
-    return tree
-
-
-def _override(text: str, onto: _yaml.Tree) -> _yaml.Tree:
-    where = f"-o {text}"
-    dotted, sign, value = text.partition("=")
-    names = dotted.strip().split(".")
-    if not sign or not all(names):
-        raise UsageError("an override is KEY=VALUE", where=where, fix="for example -o train.epochs=5")
-    parent: Any = onto.values
-    for i, name in enumerate(names[:-1], 1):
-        parent = parent.get(name) if isinstance(parent, dict) else None
-        if isinstance(parent, list):
-            raise UsageError(f"{'.'.join(names[:i])} is a list: set it whole", where=where)
-    parsed = _yaml.parse(value, where, Path.cwd(), lines=False)
-    tree = _yaml.Tree(parsed.values if value.strip() else None)  # type: ignore[arg-type]
-    for name in reversed(names):
-        tree.values = {name: tree.values}
-    origin = _yaml.Origin(where, Path.cwd())
-    keys = [tuple(names[:i]) for i in range(1, len(names) + 1)]
-    tree.origins = dict.fromkeys([*keys, *((*names, *key) for key in parsed.origins if key)], origin)
-    return tree
-
-
-def _absolute(section: type[BaseModel], tree: _yaml.Tree, values: Any, at: _yaml.Key) -> Any:
-    """``values`` with every path field made absolute (see the module's text)."""
-    if not isinstance(values, dict):
-        return values
-    result = dict(values)
-    for name, info in section.model_fields.items():
-        value, key = values.get(name), (*at, name)
-        inner = section_of(info.annotation)
-        if inner is not None:
-            result[name] = _absolute(inner, tree, value, key)
-        elif isinstance(value, str) and _PATH in _metadata(info) and value != "imagenet":
-            path = Path(value).expanduser()
-            result[name] = str(
-                path.absolute() if path.exists() else (tree.origin(key).folder / path).resolve()
-            )
-    return {name: result[name] for name in values}
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``; mappings merge key by key."""
-    result = {**below, **above}
-    for name in below.keys() & above.keys():
-        if isinstance(below[name], dict) and isinstance(above[name], dict):
-            result[name] = _merged(below[name], above[name])
-    return result
-
-
 def _sha256(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _metadata(info: Any) -> list[Any]:
-    """Annotations of a field, those inside ``X | None`` included."""
-    inner = typing.get_args(info.annotation) if is_union(info.annotation) else ()
-    return [*info.metadata, *(m for a in inner for m in getattr(a, "__metadata__", ()))]

@@ -110,7 +110,7 @@ def test_the_list_says_what_the_commands_say():
         ("train", "Missing argument 'RECIPE'; see edgecls train --help"),
         ("train r.yaml --frehs", "--fresh"),
         ("train none.yaml", "no such recipe (none.yaml)"),
-        ("train r.yaml -o train.epohcs=1", "did you mean 'epochs'?"),
+        ("train r.yaml -o train.epohcs=1", "did you mean 'train.epochs'?"),
         ("train r.yaml -o model.name=ResNet5", "unknown model 'ResNet5'"),
         ("bench --threads 0,x", "--threads"),
         ("bench --threads 1,x", "'x' is not a valid integer range"),

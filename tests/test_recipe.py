@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecls import _yaml, recipe
 from edgecls.errors import UsageError
-from edgecls.recipe import Recipe, load_recipe
+from edgecls.recipe import Recipe, find_recipe, load_recipe, recipe_names
 
 BASIC = """\
 name: demo
@@ -56,9 +56,21 @@ def test_defaults_and_types(write):
 
 # (override, what the line must say)
 WRONG = [
-    ("train.epohcs=3", "unknown key 'train.epohcs'", "did you mean 'epochs'?"),
+    ("train.epohcs=3", "unknown key 'train.epohcs'", "did you mean 'train.epochs'?"),
     ("trian.epochs=3", "unknown key 'trian'", "did you mean 'train'?"),
-    ("train.optimizer.learning=3", "unknown key 'train.optimizer.learning'", "known keys here: name, lr"),
+    (
+        "train.optimizer.learning=3",
+        "unknown key 'train.optimizer.learning'",
+        "keys of train.optimizer: name, lr",
+    ),
+    (
+        "epochs=5",
+        "unknown key 'epochs'",
+        "did you mean one of 'train.epochs', 'teacher.train.epochs', 'quant",
+    ),
+    ("train.lr=1", "unknown key 'train.lr'", "did you mean one of 'train.optimizer.lr', "),
+    ("train.lr.x=1", "unknown key 'train.lr'", ""),
+    ("resize_shrt=9", "unknown key 'resize_shrt'", "did you mean 'model.resize_short'?"),
     ("train.epochs=many", "train.epochs: expected a whole number", 'got text "many"'),
     ("train.epochs='5'", "train.epochs: expected a whole number", 'got text "5"'),
     ("train.epochs=5.5", "train.epochs: expected a whole number", "got number 5.5"),
@@ -81,7 +93,20 @@ WRONG = [
     ("bench.threads.0=1", "bench.threads is a list: set it whole", ""),
     ("export.precisions=[]", "export.precisions: expected a list of at least 1", ""),
     ("teacher.weights=imagenet", "key 'teacher.name' is missing", ""),
-    ("distill={}", "distill needs a teacher", ""),
+    ("distill={}", "distill needs a teacher", "add a teacher section"),
+    ("teacher={name: EfficientNetLite0, weights: imagenet}", "the teacher would not be used", "distill: {}"),
+    ("teacher={name: EfficientNetLite0}", "teacher: without weights and without train", "add weights"),
+    ("quantize.distill=teacher", "needs a teacher and a distill section", "set it to float"),
+    ("model.std=[0, 0, 0]", "model.std: expected fractions of 255, from 0.001 to 1, got [0, 0, 0]", ""),
+    ("model.mean=[123.675, 116.28, 103.53]", "model.mean: expected fractions of 255", "divide them by 255"),
+    ("model.std=[58, 57, 57]", "model.std: expected fractions of 255", "divide them by 255"),
+    ("model.mean=[0, 0, -0.1]", "model.mean: expected fractions of 255, from 0 to 1", ""),
+    (
+        "teacher={name: EfficientNetLite0, train: {}, mean: [127, 127, 127]}",
+        "teacher.mean: expected",
+        "by 255",
+    ),
+    ('data.path="a\\0b"', "data.path: a path cannot have a NUL character", ""),
     ("name=../up", "name: expected a name of letters", ""),
     ("name=latest", "name 'latest' is taken", ""),
     ("model.name=MobileNetV3_smal_x1_0", "model.name: unknown model", "MobileNetV3_small_x1_0"),
@@ -97,14 +122,14 @@ def test_wrong_override(write, override, what, also):
     text = write(BASIC + "bench: {threads: [1]}\n")
     line = refused(text, override)
     assert what in line and also in line
-    if not line.startswith(("data: ", "train: ", "augment: ", "distill", "source", "name", "key")):
-        assert f"-o {override}" in line
+    if not line.startswith("key"):
+        assert f"(-o {override})" in line
 
 
 def test_line_and_key_in_the_file(write):
     path = write(BASIC + "  optimizer:\n    momentun: 0.5\n")
     assert refused(path) == (
-        "unknown key 'train.optimizer.momentun' (folder/r.yaml:9); did you mean 'momentum'?"
+        "unknown key 'train.optimizer.momentun' (folder/r.yaml:9); did you mean 'train.optimizer.momentum'?"
     )
     path = write(BASIC.replace("epochs: 3", "epochs: three"))
     assert refused(path) == 'train.epochs: expected a whole number, got text "three" (folder/r.yaml:7)'
@@ -139,10 +164,34 @@ def test_bad_files(write, text, what):
 
 
 def test_missing_file_and_folder(write, tmp_path):
-    assert "no such recipe (folder/none.yaml)" in refused(Path("folder/none.yaml"))
+    assert "no such recipe (folder/none.yaml); give a YAML file, or one of: base, " in refused(
+        Path("folder/none.yaml")
+    )
     assert "is a folder" in refused(tmp_path)
     (tmp_path / "b.yaml").write_bytes(b"name: \xff\xfe")
-    assert "not UTF-8" in refused(tmp_path / "b.yaml")
+    assert "not UTF-8" in refused(tmp_path / "b.yaml") and "b.yaml:1)" in refused(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\f", "\x7f", "\ufffe"], ids=ascii)
+def test_a_control_character_in_a_recipe_is_named_with_its_line(write, character):
+    line = refused(write(BASIC + f"seed: 1 # {character}\n"))
+    assert line == f"not valid YAML: the character U+{ord(character):04X} is not allowed (folder/r.yaml:8)"
+
+
+def test_lines_are_counted_as_editors_count_them(write):
+    path = write(BASIC.replace("path: photos", "path: 'photos\u2028\x85of me'") + "seeed: 1\n")
+    assert "(folder/r.yaml:8)" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["photos\udcff", "a\u2028b", "\u2029", "日本", "a b", "it's"], ids=ascii)
+def test_a_path_of_any_name(write, tmp_path, name):
+    """Also one whose bytes are not UTF-8, as Python hands it over from the command line."""
+    value = f'"{name}"' if "\u2028" in name or "\u2029" in name or "'" in name else name
+    loaded = load_recipe(write(), [f"data.path={value}"])
+    assert loaded.data.path == str(tmp_path / name)
+    (tmp_path / "again.yaml").write_text(loaded.dump(), encoding="utf-8")
+    assert load_recipe(tmp_path / "again.yaml") == loaded
+    assert len(loaded.hash()) == len(loaded.training_hash()) == 64
 
 
 def test_base_merges_in_order(write):
@@ -157,7 +206,38 @@ def test_base_in_a_circle_or_missing(write):
     write("base: b.yaml\n", "a.yaml")
     assert "b.yaml -> a.yaml -> b.yaml" in refused(write("base: a.yaml\n", "b.yaml"))
     assert "no such recipe: none.yaml (folder/r.yaml:2)" in refused(write("name: x\nbase: none.yaml\n"))
+    assert "did you mean 'base'?" in refused(write("name: x\nbase: bse\n"))
     assert "base: expected a file name" in refused(write("base: {a: b}\n"))
+
+
+def test_recipes_that_come_with_the_package_have_names(write, tmp_path):
+    folder = Path(__file__).parents[1] / "recipes"
+    for name in ("mv3_ssld", "mv3_ssld.yaml", "recipes/mv3_ssld.yaml"):
+        assert find_recipe(name) == folder / "mv3_ssld.yaml"
+    assert recipe_names() == sorted(p.relative_to(folder).as_posix()[:-5] for p in folder.rglob("*.yaml"))
+    loaded = load_recipe(write("base: base\nname: mine\ndata: {path: photos}\n"))
+    assert (loaded.name, loaded.model.weights) == ("mine", "imagenet")
+    assert loaded.data.path == str(tmp_path / "folder" / "photos")
+    assert load_recipe("base", ["data.path=x"]).name == "photos"
+    Path("base").mkdir()  # a folder of that name is no recipe
+    Path("mv3_ssld").write_text(BASIC, encoding="utf-8")  # a file is the one that is meant
+    assert find_recipe("base") == folder / "base.yaml"
+    assert load_recipe("mv3_ssld").name == "demo"
+    for elsewhere in ("../recipes/base.yaml", "x/base.yaml", "recipes/../base", "/base"):
+        assert "no such recipe" in refused(Path(elsewhere))
+
+
+def test_a_contradiction_is_shown_at_the_line_that_makes_it(write):
+    write("base: mv3_ssld\nname: x\nseed: 1\nteacher: null\n")
+    assert refused(Path("folder/r.yaml")).startswith("distill needs a teacher (folder/r.yaml:4); ")
+    write("base: mv3_ssld\nname: x\ndistill: null\n")
+    assert refused(Path("folder/r.yaml")).startswith(
+        "the teacher would not be used: distill is missing (folder/r.yaml:3); "
+    )
+    write("base: mv3_ssld\nname: x\ndata:\n  source: folder\n")
+    assert "(folder/r.yaml:4)" in refused(Path("folder/r.yaml"))
+    write("base: mv3_ssld\ndistill: null\nteacher: null\nname: latest\n")
+    assert "(folder/r.yaml:4)" in refused(Path("folder/r.yaml"))
 
 
 def test_overrides(write):
@@ -183,6 +263,19 @@ def test_paths_are_relative_to_the_recipe_unless_they_exist_here(write, tmp_path
     assert load_recipe(write(), ["data.path=there"]).data.path == str(tmp_path / "there")
     assert load_recipe(write(), ["model.weights=imagenet"]).model.weights == "imagenet"
     assert load_recipe(write(), ["model.weights=w.npz"]).model.weights == str(tmp_path / "w.npz")
+    write(BASIC.replace("  name: Mob", "  weights: w/lite0\n  name: Mob"))
+    assert load_recipe("folder/r.yaml").model.weights == str(tmp_path / "folder" / "w" / "lite0")
+
+
+@pytest.mark.parametrize("place", ["model", "teacher"])
+@pytest.mark.parametrize(
+    "weights", ["imagenet", "ssld", "http://host/a/w.pth#sha256=" + "0" * 64, "https://host/w.keras"]
+)
+def test_weights_that_are_no_file_stay_as_they_are(write, place, weights):
+    path = write(BASIC + EVERY_SECTION)
+    loaded = load_recipe(path, [f"{place}.weights={weights}"])
+    assert getattr(loaded, place).weights == weights
+    assert load_recipe(path).override([f"{place}.weights={weights}"]) == loaded
 
 
 def test_dump_loads_back_equal_and_hashes_tell_apart(write, tmp_path):
@@ -271,6 +364,7 @@ def _sections() -> list[type]:
 @pytest.mark.parametrize("section", _sections(), ids=lambda c: c.__name__)
 def test_every_section_is_strict_and_documented(section):
     assert section.__doc__
+    assert all(info.description for info in section.model_fields.values())
     assert section.model_config["extra"] == "forbid" and section.model_config["strict"]
 
 
@@ -278,4 +372,5 @@ def test_every_section_is_strict_and_documented(section):
     "path", sorted(Path(__file__).parents[1].glob("recipes/**/*.yaml")), ids=lambda p: p.stem
 )
 def test_the_recipes_that_come_with_it_load(path):
-    assert isinstance(load_recipe(path), Recipe)
+    assert isinstance(load_recipe(path, ["data.path=photos"]), Recipe)
+    assert path.read_text(encoding="utf-8").startswith("# edgecls train ")

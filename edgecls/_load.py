@@ -1,0 +1,137 @@
+"""Reading a recipe before it is checked: finding the file, its bases, overrides, and paths."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from edgecls import _schema, _yaml
+from edgecls.errors import UsageError
+
+_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[1] / "recipes")
+"""Recipes that come with the package: installed with it, or beside it in a checkout."""
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package, as ``find_recipe`` takes them: ``["base", ...]``."""
+    return sorted({f.relative_to(d).with_suffix("").as_posix() for d in _FOLDERS for f in d.rglob("*.yaml")})
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """The file of a recipe.
+
+    Args:
+        name_or_path: A file, else the name of a recipe that comes with the package. ``base``, ``base.yaml`` and
+            ``recipes/base.yaml`` are names of the same one.
+
+    Example:
+        >>> find_recipe("mv3_ssld").name
+        'mv3_ssld.yaml'
+
+    Raises:
+        UsageError: There is neither such a file nor such a name.
+    """
+    return _find(Path(name_or_path).expanduser(), str(name_or_path), where=str(name_or_path))
+
+
+def _find(path: Path, name: str, *, where: str) -> Path:
+    """``path`` if it is a file, else the packaged recipe ``name``."""
+    if path.is_file():
+        return path
+    stem = name.removeprefix("recipes/").removesuffix(".yaml")
+    names = recipe_names()
+    if stem in names:
+        return next(file for folder in _FOLDERS if (file := folder / f"{stem}.yaml").is_file())
+    if path.is_dir():
+        raise UsageError("the recipe is a folder", where=where, fix="give the path of a YAML file")
+    near = difflib.get_close_matches(stem, names, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"give a YAML file, or one of: {', '.join(names)}"
+    raise UsageError("no such recipe" + ("" if where == name else f": {name}"), where=where, fix=fix)
+
+
+def read(path: Path, above: tuple[Path, ...] = ()) -> _yaml.Tree:
+    """A recipe file laid over its bases.
+
+    Args:
+        path: The YAML file.
+        above: Files whose base it is, resolved.
+    """
+    if path.resolve() in above:
+        chain = " -> ".join(p.name for p in (*above, path.resolve()))
+        raise UsageError(f"base goes in a circle: {chain}", where=str(path))
+    written = _yaml.read(path)
+    where = written.origin(("base",)).text
+    bases = written.values.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
+        raise UsageError("base: expected a file name or a list of them", where=where)
+    tree = _yaml.Tree()
+    for base in bases:
+        file = _find(path.parent / Path(base).expanduser(), base, where=where)
+        tree.merge(read(file, (*above, path.resolve())))
+    tree.origins[()] = written.origin(())  # a missing key is missing from the file that was given
+    tree.merge(written)
+    return tree
+
+
+def override(tree: _yaml.Tree, texts: Sequence[str]) -> None:
+    """Lay ``a.b=value`` texts over ``tree``; each value is YAML."""
+    for text in texts:
+        tree.merge(_override(text, tree))
+
+
+def _override(text: str, onto: _yaml.Tree) -> _yaml.Tree:
+    where = f"-o {text}"
+    dotted, sign, value = text.partition("=")
+    names = dotted.strip().split(".")
+    if not sign or not all(names):
+        raise UsageError("an override is KEY=VALUE", where=where, fix="for example -o train.epochs=5")
+    parent: Any = onto.values
+    for i, name in enumerate(names[:-1], 1):
+        parent = parent.get(name) if isinstance(parent, dict) else None
+        if isinstance(parent, list):
+            raise UsageError(f"{'.'.join(names[:i])} is a list: set it whole", where=where)
+    parsed = _yaml.parse(value, where, Path.cwd(), lines=False)
+    tree = _yaml.Tree(parsed.values if value.strip() else None)  # type: ignore[arg-type]
+    for name in reversed(names):
+        tree.values = {name: tree.values}
+    origin = _yaml.Origin(where, Path.cwd())
+    keys = [tuple(names[:i]) for i in range(1, len(names) + 1)]
+    tree.origins = dict.fromkeys([*keys, *((*names, *key) for key in parsed.origins if key)], origin)
+    return tree
+
+
+def absolute(section: type[BaseModel], tree: _yaml.Tree) -> dict[str, Any]:
+    """The values of ``tree`` with relative paths made absolute.
+
+    A path starts from the current folder if it exists there, else from the folder of the file it is written in.
+    """
+    return _absolute((section,), tree, tree.values, ())
+
+
+def _absolute(sections: Sequence[type[BaseModel]], tree: _yaml.Tree, values: Any, at: _yaml.Key) -> Any:
+    if isinstance(values, list):
+        return [_absolute(sections, tree, item, (*at, i)) for i, item in enumerate(values)]
+    if not isinstance(values, dict):
+        return values
+    result = dict(values)
+    for name, info in [field for section in sections for field in section.model_fields.items()]:
+        value, key = values.get(name), (*at, name)
+        if isinstance(value, dict | list):
+            result[name] = _absolute(_schema.sections_of(info.annotation), tree, value, key)
+        elif isinstance(value, str) and any(
+            mark.is_path(value) for mark in _schema.metadata(info) if isinstance(mark, _schema.OnDisk)
+        ):
+            result[name] = _absolute_path(value, tree.origin(key), ".".join(map(str, key)))
+    return result
+
+
+def _absolute_path(text: str, origin: _yaml.Origin, key: str) -> str:
+    if "\0" in text:
+        raise UsageError(f"{key}: a path cannot have a NUL character", where=origin.text)
+    path = Path(text).expanduser()
+    return str(path.absolute() if path.exists() else (origin.folder / path).resolve())

@@ -1,0 +1,120 @@
+"""What the recipe's schema is made of, and walking it: every key with its place, type, default and range.
+
+Error texts, absolute paths, ``docs/recipe.md`` and the tests all walk the schema with these functions, so a new key
+or a new section is added in one place: the section's class.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+REQUIRED = PydanticUndefined
+"""Default of a key that must be written."""
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Marks a text field as a path (``Annotated[str, OnDisk()]``).
+
+    Attributes:
+        is_path: Whether a value of the field is a path; others stay as they are written.
+    """
+
+    is_path: Callable[[str], bool] = lambda text: True
+
+
+class Section(BaseModel):
+    """A part of a recipe: no unknown keys, no silent conversions, immutable.
+
+    A section may set defaults for a section inside it, for example ``train: Train = Train(epochs=3)``. They hold for
+    every key of the inner section that is not written, also when other keys of it are.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults_of_place(cls, written: Any) -> Any:
+        """Lay what is written over the defaults that this section sets for the sections inside it."""
+        if not isinstance(written, dict):
+            return written
+        result = dict(written)
+        for name, info in cls.model_fields.items():
+            if isinstance(info.default, Section) and isinstance(written.get(name), dict):
+                result[name] = _merged(info.default.model_dump(exclude_unset=True), written[name])
+        return result
+
+
+class Key(NamedTuple):
+    """One key of a recipe.
+
+    Attributes:
+        path: Names from the top, for example ``("train", "optimizer", "lr")``.
+        info: Pydantic's description of the field.
+        default: Value when the key is not written, in this place; ``REQUIRED`` if it must be written.
+        sections: Classes of the section or sections that the key holds; empty for a plain value.
+    """
+
+    path: tuple[str, ...]
+    info: FieldInfo
+    default: Any
+    sections: tuple[type[BaseModel], ...]
+
+    @property
+    def dotted(self) -> str:
+        """The key as ``-o`` takes it."""
+        return ".".join(self.path)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``; mappings merge key by key."""
+    result = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], dict) and isinstance(above[name], dict):
+            result[name] = _merged(below[name], above[name])
+    return result
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether a field's type is ``A | B``."""
+    return typing.get_origin(annotation) in (types.UnionType, typing.Union)
+
+
+def sections_of(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """The section classes anywhere in a field's type, e.g. ``(Teacher,)`` of ``Teacher | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    found = [s for part in typing.get_args(annotation) for s in sections_of(part)]
+    return tuple(dict.fromkeys(found))
+
+
+def keys(
+    section: type[BaseModel], defaults: BaseModel | None = None, at: tuple[str, ...] = ()
+) -> Iterator[Key]:
+    """Every key below ``section``, in the order of the schema; a section comes before the keys inside it.
+
+    Args:
+        section: A section class, for example ``Recipe``.
+        defaults: The default of the section in its place; None: the defaults of its class.
+        at: Names of the sections around it.
+    """
+    for name, info in section.model_fields.items():
+        default = getattr(defaults, name) if defaults is not None else info.get_default()
+        inner = sections_of(info.annotation)
+        yield Key((*at, name), info, default, inner)
+        for one in inner:
+            yield from keys(one, default if isinstance(default, one) else None, (*at, name))
+
+
+def metadata(info: FieldInfo) -> list[Any]:
+    """Annotations of a field, those inside ``X | None`` included."""
+    inner = typing.get_args(info.annotation) if is_union(info.annotation) else ()
+    return [*info.metadata, *(m for part in inner for m in getattr(part, "__metadata__", ()))]
