@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecls.saving import register_layers as _register_layers
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from edgecls.weights.load import LoadReport
     from edgecls.zoo.catalog import Entry
 
-__all__ = ["build_model", "fuse", "list_models", "load_weights", "model_cost", "model_info"]
+__all__ = ["build_model", "fuse", "list_models", "load_model", "load_weights", "model_cost", "model_info"]
+
+_register_layers()
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -110,6 +114,32 @@ def build_model(
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Load a network that was saved as ``.keras``, for example a run's ``float.keras`` or ``qat.keras``.
+
+    ``keras.models.load_model`` opens the same files once edgecls is imported.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The network, not compiled: pixels 0..255 [batch, size, size, 3] to logits [batch, classes].
+
+    Raises:
+        edgecls.errors.MissingError: There is no such file.
+        edgecls.errors.UsageError: The file is torn, or names layers that neither Keras nor edgecls has.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> model.save("tiny.keras")
+        >>> edgecls.load_model("tiny.keras").output_shape
+        (None, 3)
+    """
+    from edgecls import saving
+
+    return saving.load_model(path)
 
 
 def load_weights(

@@ -17,7 +17,7 @@ from quantization import BLOCKS, EQUAL, SIZE, logits, network, photos
 from test_workflow import RECIPE, edgecls
 from test_workflow import photos as write_photos
 
-from edgecls import build_model, fuse, load_weights
+from edgecls import build_model, fuse, load_model, load_weights
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.export.tflite import convert
@@ -25,7 +25,6 @@ from edgecls.reparam import asymmetric
 from edgecls.run import Run
 from edgecls.weights.load import state, state_shapes
 from edgecls.workflow import training
-from edgecls.workflow.common import load_network
 from edgecls.zoo import blocks
 
 DATA = Path(__file__).parent / "data"
@@ -266,7 +265,7 @@ def test_acnet_from_recipe_to_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = edgecls(tmp_path, "quantize", "--json")
     assert done.returncode == 0, done.stderr
     run = Run((tmp_path / "runs/latest").resolve())
-    trained, quantized = (load_network(run.file(name)) for name in ("float.keras", "qat.keras"))
+    trained, quantized = (load_model(run.file(name)) for name in ("float.keras", "qat.keras"))
     assert any("_acver" in layer.name for layer in trained.layers)
     assert not any("_ac" in layer.name for layer in quantized.layers)
     verified = json.loads(done.stdout)["verify"]

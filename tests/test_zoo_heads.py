@@ -20,7 +20,7 @@ from edgecls.train.loop import Trainer
 from edgecls.train.losses import cross_entropy
 from edgecls.train.objective import Objective, as_teacher
 from edgecls.weights.load import state
-from edgecls.workflow.common import load_network, save_network
+from edgecls.workflow.common import save_network
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.uniform(0, 255, (4, 96, 96, 3)).astype("float32")
@@ -47,7 +47,7 @@ def test_a_step_trains_auxiliary_classifiers_and_the_saved_network_has_none(
         assert not np.array_equal(before[f"{name}.weight"], after[f"{name}.weight"]), name
 
     save_network(googlenet, tmp_path / "float.keras")
-    saved = load_network(tmp_path / "float.keras")
+    saved = edgecls.load_model(tmp_path / "float.keras")
     assert saved.output_shape == (None, 3)
     assert not {layer.name for layer in saved.layers} & set(AUXILIARY)
     expect = googlenet(PIXELS, training=False)[0]
@@ -128,7 +128,7 @@ def test_every_parameter_of_a_transformer_gets_a_gradient(transformer: keras.Mod
 
 def test_a_transformer_is_one_partition_of_few_operations(transformer: keras.Model, tmp_path: Path) -> None:
     save_network(transformer, tmp_path / "float.keras")
-    again = load_network(tmp_path / "float.keras")
+    again = edgecls.load_model(tmp_path / "float.keras")
     pixels = np.round(PIXELS[:1, :64, :64])
     expect = transformer(pixels, training=False).numpy()
     assert np.array_equal(again(pixels, training=False), expect)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.metrics import softmax
+from edgecls.saving import load_model
 
 if TYPE_CHECKING:
     from edgecls.data.preprocess import Preprocess
@@ -144,21 +145,8 @@ def _model_of_run(run: Path, kind: str | None) -> Path:
 
 
 def _load_keras(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
-    import keras
-
-    import edgecls.quantize.layers  # noqa: F401  registers its layers
-    from edgecls import zoo
-
-    zoo.register_layers()
-    try:
-        model = keras.saving.load_model(path, compile=False)
-        shape, outputs = tuple(model.input_shape), tuple(model.output_shape)
-    except Exception as error:
-        raise UsageError(
-            f"cannot load this model: {_first_line(error)}",
-            where=str(path),
-            fix="give a .keras that edgecls saved",
-        ) from error
+    model = load_model(path)
+    shape, outputs = tuple(model.input_shape), tuple(model.output_shape)
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or len(outputs) != 2:
         raise UsageError(
             f"not an image classifier: it maps {list(shape)} to {list(outputs)}",

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecls import zoo
 from edgecls.console import Console
-from edgecls.errors import UsageError
 from edgecls.files import atomic
 from edgecls.quiet import import_tensorflow
 from edgecls.recipe import Data, Recipe
 from edgecls.run import Run
+from edgecls.saving import load_model
 from edgecls.zoo import catalog
 
 if TYPE_CHECKING:
@@ -65,34 +64,13 @@ def save_network(model: keras.Model, path: Path) -> None:
         model.save(part)
 
 
-def load_network(path: Path) -> keras.Model:
-    """Load a network that a run saved.
-
-    Raises:
-        UsageError: The file is torn or made by something else.
-    """
-    import_tensorflow()
-    import keras
-
-    import edgecls.quantize.layers  # noqa: F401  registers its layers
-
-    zoo.register_layers()
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"cannot load the network: {reason}", where=str(path), fix="make it again"
-        ) from error
-
-
 def load_deployed(path: Path) -> keras.Model:
     """Load a network as it is deployed: sums of branches that it was trained with are one convolution each.
 
     Raises:
-        UsageError: As ``load_network``.
+        EdgeclsError: As ``edgecls.load_model``.
     """
-    network = load_network(path)
+    network = load_model(path)
     from edgecls.reparam import fuse
 
     return fuse(network)

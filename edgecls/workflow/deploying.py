@@ -14,10 +14,10 @@ from edgecls.errors import MissingError
 from edgecls.files import atomic, read_json, write_json
 from edgecls.recipe import Precision
 from edgecls.run import Run
+from edgecls.saving import load_model
 from edgecls.workflow.common import (
     load_data,
     load_deployed,
-    load_network,
     recipe_preprocess,
     run_stage,
     spread,
@@ -120,7 +120,7 @@ def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | No
     from edgecls.export.verify import ladder
 
     pixels = ladder_pixels(run, console, images)
-    networks = {kind: load_network(paths[kind]) for kind in ("float", "qat")}
+    networks = {kind: load_model(paths[kind]) for kind in ("float", "qat")}
     result = ladder(pixels, networks["float"], paths["fp32"], networks["qat"], paths["int8"])
     write_json(run.file("verify.json"), result)
     return {"images": len(pixels)}

@@ -11,11 +11,11 @@ from edgecls.errors import UsageError
 from edgecls.files import write_json, write_text
 from edgecls.recipe import Model, Recipe, Teacher
 from edgecls.run import Run
+from edgecls.saving import load_model
 from edgecls.workflow import deploying, scoring
 from edgecls.workflow.common import (
     load_data,
     load_deployed,
-    load_network,
     recipe_preprocess,
     run_stage,
     save_network,
@@ -163,7 +163,7 @@ def _make_student(recipe: Recipe, run: Run, console: Console, data: Dataset) -> 
     from edgecls.train.stage import make_objective, train_network
 
     model = _network(recipe.model, recipe, data, console)
-    teacher = load_network(run.file("teacher.keras")) if recipe.distill else None
+    teacher = load_model(run.file("teacher.keras")) if recipe.distill else None
     objective = make_objective(data, recipe.data.class_weights, recipe.distill, teacher)
     figures = train_network(run, console, "student", model, objective, recipe.train, recipe, data)
     write_text(run.file("labels.txt"), "".join(f"{name}\n" for name in data.classes))
@@ -186,7 +186,7 @@ def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset) -> dict
     if settings.distill == "float":
         objective = Objective(teacher=as_teacher(network))
     else:
-        teacher = load_network(run.file("teacher.keras")) if settings.distill == "teacher" else None
+        teacher = load_model(run.file("teacher.keras")) if settings.distill == "teacher" else None
         objective = make_objective(data, recipe.data.class_weights, recipe.distill, teacher)
 
     def before_epoch(epoch: int) -> bool:
