@@ -45,6 +45,15 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's text, safe to print; the error's type where it has no text.
+
+    Errors of libraries can be pages long. Ours are one line.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return escape(lines[0])[:limit]
+
+
 def display_width(text: str) -> int:
     """Columns that a text takes in a terminal: two for a Chinese character, none for a combining accent."""
     return sum(_columns(character) for character in text)

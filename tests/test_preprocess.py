@@ -183,8 +183,8 @@ def bad_files():
     return {
         "text.jpg": (b"not a picture\n" * 9, "not an image"),
         "empty.jpg": (b"", "empty file"),
-        "torn.jpg": (jpeg[: len(jpeg) // 2], "torn image"),
-        "torn.png": (png[: len(png) // 2], "torn image"),
+        "torn.jpg": (jpeg[: len(jpeg) // 2], "damaged image"),
+        "torn.png": (png[: len(png) // 2], "damaged image"),
         "header.jpg": (jpeg[:3], "image"),
         "float.tif": (encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating point"),
     }

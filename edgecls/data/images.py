@@ -1,4 +1,4 @@
-"""Image files: decoding to RGB and finding the ones that cannot be decoded. No TensorFlow.
+"""Image files: finding them, decoding them to RGB, and naming the ones that cannot be decoded. No TensorFlow.
 
 Read are JPEG (grey, colour, CMYK), PNG, GIF (first frame), BMP, WebP and whatever else Pillow opens; palettes and
 1-bit images become colour or grey, 16-bit grey is scaled to 8 bits, transparency is put on white, and the EXIF
@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import os
+import stat
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +22,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from edgecls.files import atomic, cache_dir
+from edgecls.text import first_line
+
+# Pillow warns of photographs above its own limit of pixels and of odd EXIF data. Files that cannot be used are named
+# by the errors of this module. The filter is set once: changing filters around a call is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
+"""Endings of the files that are taken for photos in a folder, in lower case."""
 MAX_PIXELS = 2**27
 """134 million: a photograph of 108 megapixels passes, a decompression bomb does not."""
+MAX_RATIO = 100
+"""Of the long to the short side: a strip of 1 x 100,000 pixels would need 77 GB once its short side is 256."""
 
 _EXIF_ORIENTATION = 0x0112
 _BLOCK = 512  # files between two reports of progress
@@ -43,6 +52,134 @@ class Info(NamedTuple):
     """A grey or YCbCr JPEG that needs no turning: TensorFlow's decoder gives Pillow's pixels, and can crop early."""
     digest: str
     """Of the file's bytes: equal files have equal digests."""
+
+
+def list_photos(folder: str | Path) -> list[Path]:
+    """The photos in a folder, at any depth, by their names' ending (``EXTENSIONS``).
+
+    Hidden files and folders (``.name``) and folders called ``__name`` are left out, and so is what is no file: pipes,
+    sockets. Links are followed, but every real folder is visited once, and a link to the folder itself or to a folder
+    above it is not followed: photos of other classes would be listed under it.
+
+    Args:
+        folder: A folder.
+
+    Returns:
+        Paths below ``folder``, sorted within each folder. A link to a file that is gone is among them, so that a
+        reader can name it.
+
+    Example:
+        >>> list_photos("photos/cat")  # doctest: +SKIP
+        [PosixPath('photos/cat/001.jpg'), PosixPath('photos/cat/kittens/017.png')]
+    """
+    return [Path(path) for path in _walk(os.fspath(folder), _above(Path(folder)))]
+
+
+def list_folders(folder: str | Path) -> list[Path]:
+    """The folders in a folder, sorted; the same ones are left out as by ``list_photos``."""
+    above = _above(Path(folder))
+    with os.scandir(folder) as entries:
+        return sorted(Path(e.path) for e in entries if _is_open_folder(e) and _identity(e.path) not in above)
+
+
+_Identity = tuple[int, int]
+
+
+def _identity(path: str | Path) -> _Identity:
+    """The device and the number of a file or folder: the same through every link to it."""
+    status = os.stat(path)  # noqa: PTH116  # called for every folder: Path would double the time
+    return status.st_dev, status.st_ino
+
+
+def _above(folder: Path) -> set[_Identity]:
+    """The folder itself and all folders above it, as the path is written and as it really lies."""
+    return {
+        _identity(path) for start in (folder.absolute(), folder.resolve()) for path in (start, *start.parents)
+    }
+
+
+def _is_open_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir() and not entry.name.startswith((".", "__"))
+    except OSError:  # a link in a circle
+        return False
+
+
+def _walk(folder: str, visited: set[_Identity]) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if _is_open_folder(entry):
+            identity = _identity(entry.path)
+            if identity not in visited:
+                visited.add(identity)
+                yield from _walk(entry.path, visited)
+        elif is_photo_name(entry.name) and _is_file_or_dangling(entry):
+            yield entry.path
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether a file of this name is taken for a photo: by its ending, and hidden files are not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+
+
+def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:  # a link in a circle
+        return True
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a regular file; a pipe or device is not opened, because reading it may never end.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is a folder, a pipe, a socket or a device.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        raise ValueError("not a file")
+    return Path(path).read_bytes()
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Read and decode a file, as ``decode`` does.
+
+    Raises:
+        ValueError: It cannot be read or decoded; the text is the reason, without the name.
+    """
+    return _read(path)[0]
+
+
+def read_all(
+    files: Iterable[str | Path], prepare: Callable[[np.ndarray], np.ndarray]
+) -> tuple[list[str], list[np.ndarray], list[tuple[str, str]]]:
+    """Read every file that can be read, in threads, and name the others.
+
+    Args:
+        files: Paths.
+        prepare: Makes what is kept of a photo: uint8 [H, W, 1 or 3] to an array; ``Preprocess.array``.
+
+    Returns:
+        Paths of the photos that were read, what ``prepare`` made of each, and (path, reason) of the others.
+
+    Example:
+        >>> paths, pixels, skipped = read_all(list_photos("photos"), preprocess.array)  # doctest: +SKIP
+    """
+    paths = [os.fspath(path) for path in files]
+
+    def prepared(path: str) -> np.ndarray | str:
+        try:
+            photo = read_photo(path)
+        except ValueError as error:
+            return str(error)
+        return prepare(photo)
+
+    with ThreadPoolExecutor(threads()) as pool:
+        results = list(zip(paths, pool.map(prepared, paths), strict=True))
+    read = [(path, pixels) for path, pixels in results if not isinstance(pixels, str)]
+    skipped = [(path, reason) for path, reason in results if isinstance(reason, str)]
+    return [path for path, _ in read], [pixels for _, pixels in read], skipped
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -67,27 +204,41 @@ def decode_rgb(data: bytes) -> np.ndarray:
 
 
 def _decode(data: bytes) -> tuple[np.ndarray, bool]:
+    """The pixels, and ``Info.jpeg``."""
+    if not data:
+        raise ValueError("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own, lower, limit of pixels; odd EXIF
-            image: Image.Image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width}x{image.height}"
-                raise ValueError(f"{size} pixels are more than the {MAX_PIXELS / 1e6:.0f} million allowed")
-            image.load()
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
-            jpeg = image.format == "JPEG" and image.mode in ("L", "RGB") and not turned
-            if turned:
-                image = ImageOps.exif_transpose(image)
-            return _pixels(image), jpeg
+        image: Image.Image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}x{image.height}"
+            raise ValueError(f"{size} pixels are more than the {MAX_PIXELS / 1e6:.0f} million allowed")
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise ValueError(f"one side of {image.width}x{image.height} is over {MAX_RATIO} times the other")
+        image.load()
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
+        jpeg = image.format == "JPEG" and image.mode in ("L", "RGB") and not turned
+        if turned:
+            image = ImageOps.exif_transpose(image)
+        return _pixels(image), jpeg
     except Image.UnidentifiedImageError:
         raise ValueError("not an image") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than the {MAX_PIXELS / 1e6:.0f} million pixels allowed") from None
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(first_line(error)) from None
     except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
-        raise ValueError(f"torn image: {error}") from None
+        raise ValueError(f"damaged image: {first_line(error)}") from None
+
+
+def _read(path: str | Path) -> tuple[np.ndarray, bool, bytes]:
+    """Pixels, ``Info.jpeg`` and content of a file; every failure is a ValueError."""
+    try:
+        data = read_file(path)
+    except FileNotFoundError:
+        raise ValueError("no such file") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    return *_decode(data), data
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -109,14 +260,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
 def inspect(path: str | Path) -> Info | str:
     """Decode a file and say what it is, or, as text, why it cannot be used."""
     try:
-        data = Path(path).read_bytes()
-        pixels, jpeg = _decode(data)
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        pixels, jpeg, data = _read(path)
     except ValueError as error:
-        return str(error) if data else "empty file"
+        return str(error)
     height, width, channels = pixels.shape
     return Info(height, width, channels, jpeg, hashlib.blake2b(data, digest_size=16).hexdigest())
 
@@ -165,7 +311,7 @@ def cache_file(source: str) -> Path:
     return cache_dir() / "scan" / f"{name}.json"
 
 
-_CACHE_VERSION = 1  # raise when inspect() judges differently
+_CACHE_VERSION = 2  # raise when inspect() judges differently
 
 
 def _key(path: str) -> list[int] | None:

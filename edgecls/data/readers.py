@@ -4,7 +4,8 @@
 folder    A subfolder a class, at any depth below it; or ``train``, ``val`` and ``test`` with class folders inside.
           Images directly in ``path``, without any class folder, are unlabelled.
 list      A text file, one ``path label`` a line; the label is the last word, so paths may contain spaces. Labels are
-          numbers or names; -1 or none is unlabelled. Paths start from the file's folder.
+          numbers or names; -1 or none is unlabelled. Paths start from the file's folder. Names of files are bytes, as
+          on disk; labels are UTF-8.
 idx       The MNIST format, gzipped or not: a folder with the files' usual names, or an images file.
 elpv      2,624 photographs of solar cells of the package elpv-dataset (Deitsch et al., 2019, Buerhop-Lutz et al.,
           2018; CC BY-NC-SA): "defective" where the experts' probability of a defect is above 1/2, else "ok".
@@ -17,16 +18,19 @@ import gzip
 import importlib.util
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgecls import recipe
-from edgecls.data.images import EXTENSIONS
+from edgecls.data.images import EXTENSIONS, list_folders, list_photos
 from edgecls.data.sampling import UNLABELLED
 from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.labels import check_labels, read_labels
+from edgecls.text import escape
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Part:
     """Images of one purpose, before bad ones are dropped and splits are made.
 
     Attributes:
-        names: Stable names: of a file below the source's folder, or the number of an image in an IDX file.
+        names: Stable printable names: of a file below the source's folder, or the number of an image in an IDX file.
         labels: int64 [N].
         files: Paths, or None.
         images: uint8 [N, H, W, 1], or None.
@@ -52,7 +56,7 @@ Parts = dict[str, Part]
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a text or folder source: its label is still the user's word for it."""
+    """One image of a list or folder source: its label is still a word. ``where`` is the place of that word."""
 
     name: str
     file: str
@@ -65,9 +69,47 @@ def read(cfg: recipe.Data) -> tuple[list[str], Parts]:
 
     Raises:
         MissingError: A file, folder or package is not there.
-        UsageError: A label outside ``classes``, or a file of the wrong form.
+        UsageError: A label outside ``classes``, a class name that no text file can hold, or a file of the wrong form.
     """
-    return _READERS[cfg.source](cfg)
+    classes, parts = _READERS[cfg.source](cfg)
+    check_labels(classes, where=cfg.path or f"data.source: {cfg.source}")
+    return classes, parts
+
+
+def read_to_score(path: Path, classes: Sequence[str], split: str) -> Part:
+    """The images of a folder or list file, with the labels of a model.
+
+    Args:
+        path: A folder of class folders, a folder with ``train``, ``val`` and ``test`` inside, or a list file.
+        classes: The model's class names, in the order of its outputs.
+        split: Which of ``train``, ``val`` and ``test`` is read where the folder has them.
+
+    Raises:
+        MissingError: There is no such file or folder.
+        UsageError: A label is no class of the model, no photo has a label, or the split is not there.
+    """
+    if not path.exists():
+        raise MissingError("no such folder or list file", where=str(path), fix="check the path")
+    if path.is_dir():
+        folders = _split_folders(path)
+        if folders and split not in folders:
+            fix = f"choose with --split: {', '.join(folders)}"
+            raise UsageError(f"the folder has no {split} split", where=str(path), fix=fix)
+        rows = _folder_rows(folders.get(split, path))
+    else:
+        rows = _list_rows(path)
+    words = {row.label for row in rows}
+    fix = "rename it to a class of the model, or leave it out"
+    labels = _Labels(words, classes, numbers_allowed=path.is_file(), fix=fix)
+    twice = sorted(name for name, n in Counter(classes).items() if n > 1 and name in words)
+    if twice and not labels.by_number:
+        fix = "give a list file whose labels are class numbers"
+        raise UsageError(f"the model has two classes called '{twice[0]}'", where=str(path), fix=fix)
+    part = _part(rows, labels)
+    if rows and not (part.labels != UNLABELLED).any():
+        fix = "scores need photos in class folders, or a list file with labels"
+        raise UsageError("no photo has a label", where=str(path), fix=fix)
+    return part
 
 
 def _path(text: str | None, what: str) -> Path:
@@ -91,47 +133,37 @@ def read_folder(cfg: recipe.Data) -> tuple[list[str], Parts]:
     root = _path(cfg.path, "data folder")
     if not root.is_dir():
         raise UsageError("not a folder", where=str(root), fix="data.source: list reads a text file")
-    roots = {"train": root}
-    inner = {purpose: _first_folder(root, names) for purpose, names in _PURPOSES.items()}
-    if inner["train"] is not None and _folders(inner["train"]):
-        roots = {purpose: folder for purpose, folder in inner.items() if folder is not None}
+    roots = _split_folders(root)
+    if "train" not in roots or not list_folders(roots["train"]):
+        roots = {"train": root}
     for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
         if text is not None:
             roots[purpose] = _path(text, f"{purpose} folder")
-    empty = [c for c in _folders(roots["train"]) if not any(_images(c))]
+    empty = [c for c in list_folders(roots["train"]) if not list_photos(c)]
     if empty:
         fix = "add images, or move the folder away if it is no class"
-        raise UsageError(f"no images in the class folder {empty[0].name!r}", where=str(empty[0]), fix=fix)
+        name = escape(empty[0].name)
+        raise UsageError(f"no images in the class folder '{name}'", where=str(empty[0]), fix=fix)
     return _label({purpose: _folder_rows(folder) for purpose, folder in roots.items()}, cfg)
 
 
-def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / n for n in names if (root / n).is_dir()), None)
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, sorted within each folder."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _images(path)
-        elif path.suffix.lower() in EXTENSIONS:
-            yield path
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders ``train``, ``val`` and ``test`` of ``root``; none where no class folders are inside."""
+    found = {
+        purpose: folder
+        for purpose, names in _PURPOSES.items()
+        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
+    }
+    return found if any(map(list_folders, found.values())) else {}
 
 
 def _folder_rows(root: Path) -> list[Row]:
-    classes = _folders(root)
-    if not classes:
-        return [Row(p.name, str(p), None, str(p)) for p in _images(root)]
+    """The photos below ``root``; without class folders they are unlabelled."""
+    folders: dict[str | None, Path] = {folder.name: folder for folder in list_folders(root)}
     return [
-        Row(p.relative_to(root).as_posix(), str(p), folder.name, str(p))
-        for folder in classes
-        for p in _images(folder)
+        Row(escape(photo.relative_to(root).as_posix()), str(photo), label, where=str(folder))
+        for label, folder in (folders or {None: root}).items()
+        for photo in list_photos(folder)
     ]
 
 
@@ -146,81 +178,120 @@ def read_list(cfg: recipe.Data) -> tuple[list[str], Parts]:
     return _label({purpose: _list_rows(path) for purpose, path in paths.items()}, cfg)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError("not a UTF-8 text file", where=str(path)) from None
-    except OSError as error:
-        fix = "a list file has one `path label` a line; a folder is data.source: folder"
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from None
-
-
 def _list_rows(path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(_lines(path), 1):
-        line = line.strip()
+        line = line.strip(" \t")
         if not line:
             continue
         name, _, label = line.replace("\t", " ").rpartition(" ")
         if not name or Path(label).suffix.lower() in EXTENSIONS:
             name, label = line, ""
-        rows.append(Row(name.strip(), str(path.parent / name.strip()), label or None, f"{path}:{number}"))
+        name = name.strip(" ")
+        rows.append(Row(escape(name), str(path.parent / name), label or None, f"{path}:{number}"))
     return rows
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a list file; bytes that are not UTF-8 stay what they are in file names (``os.fsdecode``)."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        fix = "a list file has one `path label` a line; a folder is data.source: folder"
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from None
+    if "\0" in text:
+        raise UsageError("not a UTF-8 text file", where=str(path), fix="save it as UTF-8")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
 
 
 # Labels of folders and lists -------------------------------------------------------------------------------------
 
-_NUMBER = re.compile(r"-?\d+")
+_NUMBER = re.compile(r"-?[0-9]+")
+
+
+class _Labels:
+    """Turns labels of folders and list files into class numbers.
+
+    Args:
+        words: All labels there are; None and "-1" mean unlabelled.
+        names: Class names in the order of their numbers; None: the words, sorted.
+        count: How many classes there are where ``names`` is None; None: as many as found.
+        numbers_allowed: Labels that are all whole numbers are class numbers, not names.
+        fix: What to do about a label that is no class.
+
+    Attributes:
+        classes: The class names.
+    """
+
+    def __init__(
+        self,
+        words: Iterable[str | None],
+        names: Sequence[str] | None,
+        count: int | None = None,
+        *,
+        numbers_allowed: bool,
+        fix: str,
+    ) -> None:
+        labels = {word for word in words if word is not None and word != "-1"}
+        self.by_number = numbers_allowed and all(map(_NUMBER.fullmatch, labels))
+        if names is not None and labels & set(names):  # classes that are called "0", "7", ...
+            self.by_number = False
+        self.fix = fix
+        if names is not None:
+            self.classes = list(names)
+        elif self.by_number:
+            highest = max(map(int, labels), default=-1)
+            self.classes = [str(i) for i in range(highest + 1 if count is None else count)]
+        else:
+            self.classes = sorted(labels)
+            if count not in (None, len(labels)):
+                found = f"{len(labels)} classes found, {count} expected"
+                raise UsageError(found, where="data.classes", fix=_head(self.classes))
+        keys = map(str, range(len(self.classes))) if self.by_number else self.classes
+        self.index: dict[str, int] = {}
+        for number, key in enumerate(keys):
+            self.index.setdefault(key, number)
+
+    def number(self, row: Row) -> int:
+        """The class number of an image.
+
+        Raises:
+            UsageError: Its label is no class.
+        """
+        if row.label is None or row.label == "-1":
+            return UNLABELLED
+        number = self.index.get(str(int(row.label)) if self.by_number else row.label)
+        if number is None:
+            label, count = escape(row.label), len(self.classes)
+            classes = f"0 to {count - 1}" if self.by_number else _head(self.classes)
+            what = f"label '{label}' is not among the {count} classes ({classes})"
+            raise UsageError(what, where=escape(row.where), fix=self.fix)
+        return number
 
 
 def _label(rows: dict[str, list[Row]], cfg: recipe.Data) -> tuple[list[str], Parts]:
-    """Turn the users' labels into class numbers."""
-    words = {row.label for part in rows.values() for row in part if row.label not in (None, "-1")}
-    named = _class_names(cfg)
-    numbers = (cfg.source == "list" or not words) and all(_NUMBER.fullmatch(w) for w in words if w)
-    if named is not None and numbers and words & set(named):
-        numbers = False  # classes that are called "0", "7", ...
-    if numbers:
-        top = max((int(w) for w in words if w), default=-1)
-        classes = named or [str(i) for i in range(cfg.classes if isinstance(cfg.classes, int) else top + 1)]
-        index = {str(i): i for i in range(len(classes))}
-    else:
-        classes = named or sorted(w for w in words if w)
-        index = {name: i for i, name in enumerate(classes)}
-        if isinstance(cfg.classes, int) and len(classes) != cfg.classes:
-            raise UsageError(
-                f"{len(classes)} classes found, {cfg.classes} expected",
-                where="data.classes",
-                fix=_head(classes),
-            )
+    """Class names and numbered images of a recipe's folder or list."""
+    words = {row.label for part in rows.values() for row in part}
+    labels = _Labels(
+        words,
+        _class_names(cfg),
+        cfg.classes if isinstance(cfg.classes, int) else None,
+        numbers_allowed=cfg.source == "list" or words <= {None, "-1"},
+        fix="change it or data.classes",
+    )
+    return labels.classes, {purpose: _part(part, labels) for purpose, part in rows.items()}
 
-    def number(row: Row) -> int:
-        if row.label is None or row.label == "-1":
-            return UNLABELLED
-        found = index.get(str(int(row.label)) if numbers else row.label)
-        if found is None:
-            known = f"0 to {len(classes) - 1}" if numbers else _head(classes)
-            raise UsageError(
-                f"label {row.label!r} is not among the {len(classes)} classes",
-                where=row.where,
-                fix=f"known are {known}; change it or data.classes",
-            )
-        return found
 
-    parts = {
-        purpose: Part(
-            names=[row.name for row in part],
-            labels=np.array([number(row) for row in part], np.int64),
-            files=[row.file for row in part],
-        )
-        for purpose, part in rows.items()
-    }
-    return list(classes), parts
+def _part(rows: list[Row], labels: _Labels) -> Part:
+    return Part(
+        names=[row.name for row in rows],
+        labels=np.array([labels.number(row) for row in rows], np.int64),
+        files=[row.file for row in rows],
+    )
 
 
 def _head(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(escape, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _class_names(cfg: recipe.Data) -> list[str] | None:
@@ -230,7 +301,7 @@ def _class_names(cfg: recipe.Data) -> list[str] | None:
     if cfg.labels is None or cfg.source == "idx":
         return None
     path = _path(cfg.labels, "label file")
-    names = [line.strip() for line in _lines(path) if line.strip()]
+    names = [name.strip() for name in read_labels(path) if name.strip()]
     if len(set(names)) < len(names):
         raise UsageError("a class name appears twice", where=str(path))
     if isinstance(cfg.classes, int) and len(names) != cfg.classes:
@@ -302,13 +373,15 @@ def read_idx_array(path: Path) -> np.ndarray:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise EdgeclsError(f"torn or unreadable file: {error}", where=str(path)) from None
+        raise EdgeclsError(f"damaged or unreadable file: {error}", where=str(path)) from None
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise UsageError("not an IDX file of unsigned bytes", where=str(path))
     start = 4 + 4 * data[3]
     shape = np.frombuffer(data[4:start], ">u4").astype(int)
     if len(shape) != data[3] or len(data) != start + int(np.prod(shape)):
-        raise EdgeclsError(f"torn file: its header says {'x'.join(map(str, shape))} bytes", where=str(path))
+        raise EdgeclsError(
+            f"damaged file: its header says {'x'.join(map(str, shape))} bytes", where=str(path)
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 

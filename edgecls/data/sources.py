@@ -38,6 +38,7 @@ class Split:
         jpeg: bool [N]: see ``images.Info``.
         images: uint8 [N, H, W, 1 or 3].
         in_memory: Whether the decoded images may be kept.
+        bad: (name, reason) of the files that were left out when this split was read; a ``subset`` has none.
         store: What the pipeline keeps between epochs.
     """
 
@@ -49,6 +50,7 @@ class Split:
     jpeg: np.ndarray | None = None
     images: np.ndarray | None = None
     in_memory: bool = True
+    bad: list[tuple[str, str]] = field(default_factory=list)
     store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -71,6 +73,7 @@ class Split:
             files=None if self.files is None else [self.files[i] for i in chosen],
             jpeg=None if self.jpeg is None else self.jpeg[chosen],
             images=None if self.images is None else self.images[chosen],
+            bad=[],
             store={},
         )
 
@@ -136,11 +139,14 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     count = sum(len(part.names) for part in parts.values())
     if not count:
         raise MissingError("no images found", where=where, fix="expected are folders of images, one a class")
-    checked = {purpose: _check(part, cfg, progress) for purpose, part in parts.items()}
-    bad = [pair for _, wrong in checked.values() for pair in wrong]
-    _judge(bad, count, cfg.max_bad_fraction, where)
+    source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
+    splits = {purpose: _check(part, source, progress) for purpose, part in parts.items()}
+    bad = [pair for split in splits.values() for pair in split.bad]
+    if len(bad) > cfg.max_bad_fraction * count:
+        limit = f"data.max_bad_fraction {cfg.max_bad_fraction:g}"
+        what = f"{len(bad)} of {count} images cannot be used, more than {limit}: {_shown(bad)}"
+        raise EdgeclsError(what, where=where, fix="remove or repair them, or raise the limit")
 
-    splits = {purpose: split for purpose, (split, _) in checked.items()}
     fractions = {"test": cfg.test_fraction, "val": cfg.val_fraction}
     to_make = {purpose: f for purpose, f in fractions.items() if purpose not in splits}
     _check_classes(splits["train"], classes, 2 if any(to_make.values()) else 1, where)
@@ -157,29 +163,62 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     return Dataset(classes, splits["train"], splits["val"], splits["test"], bad, duplicates)
 
 
-def _check(
-    part: Part, cfg: recipe.Data, progress: Callable[[int, int], None] | None
-) -> tuple[Split, list[tuple[str, str]]]:
-    """The usable images of a part, and the bad files with the reason."""
+def load_for_scoring(
+    path: Path,
+    classes: list[str],
+    split: str = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> Split:
+    """Read labelled photos to score a model on.
+
+    Args:
+        path: A folder of class folders; a folder with ``train``, ``val`` and ``test`` inside, which have class folders;
+            or a list file, one ``path label`` a line. Labels are names of ``classes``, or numbers in a list file.
+        classes: The model's class names, in the order of its outputs. Photos of some classes may be missing.
+        split: The folder to read of ``train``, ``val`` and ``test``.
+        progress: Called with (done, all) while files are checked for the first time.
+
+    Returns:
+        The photos that can be read, some of them perhaps unlabelled (in a list file). ``bad`` names the others.
+
+    Raises:
+        MissingError: There is no such file or folder, or it has no photos.
+        UsageError: A label is no class of the model, no photo has a label, or the folder has no such split.
+        EdgeclsError: No photo can be read.
+    """
+    part = readers.read_to_score(path, classes, split)
+    if not part.names:
+        raise MissingError(
+            "no images found", where=str(path), fix="expected are folders of images, one a class"
+        )
+    found = _check(part, str(path.absolute()), progress)
+    if not (found.labels != UNLABELLED).any():
+        what = f"no labelled photo can be used, {len(found.bad)} files are bad: {_shown(found.bad)}"
+        raise EdgeclsError(what, where=str(path), fix="repair them")
+    return replace(found, in_memory=False)  # every photo is read once
+
+
+def _check(part: Part, source: str, progress: Callable[[int, int], None] | None) -> Split:
+    """The images of a part that can be decoded; ``source`` names the cache of what was found earlier."""
     if part.images is not None:
         shapes = np.tile(np.array(part.images.shape[1:], np.int32), (len(part.names), 1))
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
-        return Split(part.names, part.labels, digests, shapes, images=part.images), []
+        return Split(part.names, part.labels, digests, shapes, images=part.images)
     assert part.files is not None
-    source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
     results = images.scan(part.files, images.cache_file(source), progress)
-    bad = [(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)]
-    good = [i for i, r in enumerate(results) if not isinstance(r, str)]
-    infos = [r for r in results if not isinstance(r, str)]
-    split = Split(
+    good = [i for i, result in enumerate(results) if not isinstance(result, str)]
+    infos = [result for result in results if not isinstance(result, str)]
+    return Split(
         names=[part.names[i] for i in good],
         labels=part.labels[good],
-        digests=[i.digest for i in infos],
-        shapes=np.array([(i.height, i.width, i.channels) for i in infos], np.int32).reshape(-1, 3),
+        digests=[info.digest for info in infos],
+        shapes=np.array([(info.height, info.width, info.channels) for info in infos], np.int32).reshape(
+            -1, 3
+        ),
         files=[str(Path(part.files[i]).absolute()) for i in good],
-        jpeg=np.array([i.jpeg for i in infos], bool),
+        jpeg=np.array([info.jpeg for info in infos], bool),
+        bad=[(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)],
     )
-    return split, bad
 
 
 def _groups(names: list[str], digests: list[str]) -> list[str]:
@@ -190,14 +229,10 @@ def _groups(names: list[str], digests: list[str]) -> list[str]:
     return [first[digest] for digest in digests]
 
 
-def _judge(bad: list[tuple[str, str]], count: int, limit: float, where: str) -> None:
-    if len(bad) > limit * count:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:3]) + ("; ..." if len(bad) > 3 else "")
-        raise EdgeclsError(
-            f"{len(bad)} of {count} images cannot be used, more than data.max_bad_fraction {limit:g}: {shown}",
-            where=where,
-            fix="remove or repair them, or raise the limit",
-        )
+def _shown(bad: list[tuple[str, str]], most: int = 3) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in bad[:most]) + (
+        "; ..." if len(bad) > most else ""
+    )
 
 
 def _check_classes(train: Split, classes: list[str], least: int, where: str) -> None:
