@@ -58,12 +58,14 @@ class Key(NamedTuple):
 
     Attributes:
         path: Names from the top, for example ``("train", "optimizer", "lr")``.
+        owner: The section class that has the key.
         info: Pydantic's description of the field.
         default: Value when the key is not written, in this place; ``REQUIRED`` if it must be written.
         sections: Classes of the section or sections that the key holds; empty for a plain value.
     """
 
     path: tuple[str, ...]
+    owner: type[BaseModel]
     info: FieldInfo
     default: Any
     sections: tuple[type[BaseModel], ...]
@@ -109,7 +111,7 @@ def keys(
     for name, info in section.model_fields.items():
         default = getattr(defaults, name) if defaults is not None else info.get_default()
         inner = sections_of(info.annotation)
-        yield Key((*at, name), info, default, inner)
+        yield Key((*at, name), section, info, default, inner)
         for one in inner:
             yield from keys(one, default if isinstance(default, one) else None, (*at, name))
 
