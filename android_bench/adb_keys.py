@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from android_bench.errors import DeviceMissing
+from android_bench.home import home
 from android_bench.output import atomic
 
 
@@ -16,7 +17,7 @@ def config_folder() -> Path:
     if own := os.environ.get("EDGECLS_CONFIG"):
         return Path(own)
     base = os.environ.get("XDG_CONFIG_HOME") or os.environ.get("APPDATA")
-    return (Path(base) if base else Path.home() / ".config") / "edgecls"
+    return (Path(base) if base else home() / ".config") / "edgecls"
 
 
 def signer(folder: Path | None = None) -> Any:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from android_bench.errors import DeviceMissing
+from android_bench.home import home
 
 VARIABLE = "EDGECLS_BENCHMARK_MODEL"
 RUNNER, LIBRARY = "edgecls_runner", "libLiteRt.so"
@@ -30,7 +31,7 @@ def cache_folder() -> Path:
     For the ABI ``aarch64-linux``, our own ``edgecls_runner`` there will do as well.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "edgecls" / "benchmark_model"
+    return (Path(base) if base else home() / ".cache") / "edgecls" / "benchmark_model"
 
 
 def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:

@@ -1,43 +1,80 @@
 """What a person sees while a command works: results on stdout, remarks and progress on stderr.
 
-With ``--json`` stdout belongs to the one JSON object, so everything else goes to stderr. Bars are drawn only when
-stderr is a terminal; elsewhere a line an epoch says how far the work is. rich is imported only to draw a bar.
+With ``--json`` stdout has one JSON object, and everything else goes to stderr. Progress bars are drawn only when stderr
+is a terminal; elsewhere a line after each epoch says how far the work is. rich is imported only to draw a bar.
+
+File names and class names may hold anything. Control characters in them are escaped here, so no other module needs to
+think of it; characters that the terminal's encoding lacks are escaped by the streams (``prepare_streams``).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+from edgecls.text import escape
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr safe to print to, however this process was started.
+
+    A closed stream (``>&-``) is replaced by the null device. Otherwise the next file that is opened would get its
+    number, and what a library prints would be written into that file. A character that the terminal's encoding lacks is
+    printed as an escape, e.g. ``\\u72d7``, and raises nothing.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            lowest = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(lowest, True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Progress(Protocol):
-    """What a block of ``Console.progress`` gets: ``Bars`` or ``Lines``."""
+    """What a block of ``Console.progress`` gets: ``bars.Bars`` on a terminal, else ``Lines``."""
 
     def add_task(self, description: str, *, total: float | None = None, text: str = "") -> int:
-        """Begin a task; ``text`` is shown after the bar. Returns the task's number."""
+        """Begin a task.
+
+        Args:
+            description: What is done, e.g. "student: MobileNetV3_small_x1_0".
+            total: Number of steps; None or 0 while it is not known, then neither a count nor a time is shown.
+            text: What to show behind the bar, e.g. "building the graph".
+
+        Returns:
+            The task's number.
+        """
 
     def update(self, task: int, **fields: Any) -> None:
-        """Set ``completed``, ``total``, ``description`` or ``text``."""
+        """Set ``completed``, ``total``, ``description`` or ``text`` of a task."""
 
     def advance(self, task: int, advance: float = 1) -> None:
-        """Move a task on."""
+        """Add to the completed steps of a task."""
 
 
 class Console:
-    """Where a command's words go.
+    """Prints results, remarks and progress of a command.
 
     Args:
         json: Keep stdout for one JSON object.
-        quiet: Print nothing but results of ``emit``.
+        quiet: Print only results of ``emit``.
 
     Attributes:
-        out: Where results go; stdout unless the command line set another stream.
+        out: Where ``emit`` prints; stdout unless the command line sets another stream.
         emitted: Whether ``emit`` has printed the result.
     """
 
@@ -45,93 +82,78 @@ class Console:
         self.json, self.quiet = json, quiet
         self.out: TextIO | None = None
         self.emitted = False
-        self._bars: Any = None  # rich's display while it is drawn: other text must go above it
+        self._bars: Any = None  # rich's display while it is drawn: other text goes above it
 
     def say(self, text: str = "") -> None:
-        """A result for people: stdout, or stderr with ``--json``."""
+        """Print a result for people: on stdout, with ``--json`` on stderr."""
         self._print(text, sys.stderr if self.json else sys.stdout)
 
     def log(self, text: str) -> None:
-        """A remark on the way: stderr."""
-        self._print(text, sys.stderr)
+        """Print a remark on stderr. A remark that cannot be written does not stop the work."""
+        with suppress(OSError):
+            self._print(text, sys.stderr)
 
     def _print(self, text: str, stream: TextIO) -> None:
         if self.quiet:
             return
+        text = escape(text, keep="\n\t")
         if self._bars is not None and stream.isatty():
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=stream, flush=True)
 
     def emit(self, result: Mapping[str, Any], text: Callable[[Any], str]) -> None:
-        """Print a command's result: the JSON object with ``--json``, else ``text(result)``."""
-        print(to_json(result) if self.json else text(result), file=self.out or sys.stdout, flush=True)
+        """Print a command's result, once.
+
+        Args:
+            result: What ``--json`` prints.
+            text: Makes the text for people. It gets ``result`` with control characters in names escaped.
+        """
+        line = to_json(result) if self.json else escape(text(_printable(result)), keep="\n\t")
+        print(line, file=self.out or sys.stdout, flush=True)
         self.emitted = True
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Bars with steps and time left on a terminal; elsewhere a line whenever ``text`` is updated."""
+        """Show progress: as bars on a terminal, elsewhere as a line whenever ``text`` is updated.
+
+        Example:
+            >>> with Console(quiet=True).progress() as progress:
+            ...     task = progress.add_task("student", text="building the graph")
+            ...     for step in range(1, 4):
+            ...         progress.update(task, completed=step, total=3, text=f"loss {1 / step:.2f}")
+        """
         if self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield Lines(self)
             return
-        from rich import progress
-        from rich.console import Console as RichConsole
+        from edgecls.bars import Bars, draw
 
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=24),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(compact=True),
-            progress.TextColumn("{task.fields[text]}", markup=False),
-        )
-        with progress.Progress(
-            *columns, console=RichConsole(stderr=True), redirect_stdout=False
-        ) as self._bars:
-            try:
+        try:
+            with draw() as self._bars:
                 yield Bars(self._bars)
-            finally:
-                self._bars = None
-
-
-class Bars:
-    """Progress on a terminal, drawn by rich."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-
-    def add_task(self, description: str, *, total: float | None = None, text: str = "") -> int:
-        """Begin a task; ``text`` is shown after the bar. Returns the task's number."""
-        return self._progress.add_task(description, total=total, text=text)
-
-    def update(self, task: int, **fields: Any) -> None:
-        """Set ``completed``, ``total``, ``description`` or ``text``."""
-        self._progress.update(task, **fields)
-
-    def advance(self, task: int, advance: float = 1) -> None:
-        """Move a task on."""
-        self._progress.advance(task, advance)
+        finally:
+            self._bars = None
 
 
 class Lines:
-    """Progress where there is no terminal: one line each time a task's ``text`` is updated."""
+    """Progress where there is no terminal: one line each time a task's ``text`` is set."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._tasks: list[dict[str, Any]] = []
 
     def add_task(self, description: str, *, total: float | None = None, text: str = "") -> int:
-        """See ``Bars``."""
-        task = {"description": description, "total": total, "completed": 0.0, "text": text, "base": None}
-        self._tasks.append(task)
+        """See ``Progress``."""
+        self._tasks.append({"description": description, "total": total, "completed": 0.0, "base": None})
+        self._update(self._tasks[-1], {"text": text})
         return len(self._tasks) - 1
 
     def update(self, task: int, **fields: Any) -> None:
-        """See ``Bars``."""
+        """See ``Progress``."""
         self._update(self._tasks[task], fields)
 
     def advance(self, task: int, advance: float = 1) -> None:
-        """See ``Bars``."""
+        """See ``Progress``."""
         self.update(task, completed=self._tasks[task]["completed"] + advance)
 
     def _update(self, task: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -155,8 +177,11 @@ class Lines:
 
 
 def to_json(value: Any) -> str:
-    """One line of strict JSON: numpy figures as numbers, paths as text, NaN and infinities as null."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    """One line of strict JSON in ASCII, so that every terminal and every program can read it.
+
+    Numpy values become numbers, paths become text, NaN and infinities become null.
+    """
+    return json.dumps(_plain(value), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -171,3 +196,14 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return _plain(value.tolist())
     return str(value)
+
+
+def _printable(value: Any) -> Any:
+    """A copy of a result in which names are safe to print."""
+    if isinstance(value, (str, Path)):
+        return escape(str(value))
+    if isinstance(value, Mapping):
+        return {_printable(k): _printable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(v) for v in value]
+    return value

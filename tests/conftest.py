@@ -4,13 +4,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from adbd import Adbd
+from commands import RECIPE
 from phone import BENCHMARK, furnish
 
+import edgecls
 from android_bench import attached as seen
 from edgecls.cli.main import main
 
@@ -92,3 +95,22 @@ def pixel(tmp_path: Path) -> Iterator[Adbd]:
     furnish((daemon := Adbd(tmp_path / "phone")).phone.root)
     yield daemon.start()
     daemon.stop()
+
+
+@pytest.fixture
+def recipe_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with the recipe r.yaml, to stand in; signals and the environment stay as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def workflow(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stand-in for edgecls.workflow: the tests say what its functions return or raise."""
+    fake = SimpleNamespace()
+    monkeypatch.setattr(edgecls, "workflow", fake, raising=False)
+    return fake

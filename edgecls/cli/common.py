@@ -52,7 +52,7 @@ def cli_command(*examples: str) -> Callable[[Callable[..., None]], click.Command
                     function(console, **options)
                 except BaseException as error:
                     if as_json and not console.emitted:
-                        _emit_error(console, error, name)
+                        _emit_error(console, error)
                     raise
 
         with_options: Any = run
@@ -66,10 +66,10 @@ def cli_command(*examples: str) -> Callable[[Callable[..., None]], click.Command
     return decorate
 
 
-def _emit_error(console: Console, error: BaseException, name: str) -> None:
+def _emit_error(console: Console, error: BaseException) -> None:
     from edgecls.cli.main import explain
 
-    code, line = explain(error, name)
+    code, line = explain(error)
     if line:
         result = {"schema": "edgecls.error/1", "exit_code": code, "error": line.removeprefix("error: ")}
         console.emit(result, to_json)

@@ -23,4 +23,4 @@ def command(console: Console, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None  # click knows these three
     script = found(cli, {}, "edgecls", "_EDGECLS_COMPLETE").source()
-    console.emit({"schema": "edgecls.completion/1", "shell": shell, "script": script}, lambda r: r["script"])
+    console.emit({"schema": "edgecls.completion/1", "shell": shell, "script": script}, lambda _: script)

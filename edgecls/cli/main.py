@@ -1,6 +1,6 @@
 """The ``edgecls`` command: the list of commands, exit codes and error texts in one place.
 
-Command modules are imported only when they run, so ``edgecls --help`` costs nothing.
+A command's module is imported when the command is called, so ``edgecls --help`` is fast.
 
 Exit codes: 0 done; 1 the work failed; 2 usage or recipe error; 3 the environment lacks something; 4 a gate that was
 asked for failed; 130 interrupted.
@@ -16,15 +16,19 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
+
+from edgecls.console import prepare_streams
+from edgecls.text import escape
 
 # section -> command -> its line in the help; the module edgecls.cli.<command> has a click command `command`
 COMMANDS = {
     "From photos to a phone": {
         "train": "Train the network of a recipe, with or without a teacher.",
-        "quantize": "Make a run int8: quantisation-aware training and export.",
+        "quantize": "Make a run int8: quantization-aware training and export.",
         "bench": "Measure latency and memory, on a phone or on this computer.",
     },
     "Single steps of a run": {
@@ -37,7 +41,7 @@ COMMANDS = {
     "Looking around": {
         "models": "List the networks, or show one.",
         "convert": "Turn published weights into a .keras model.",
-        "devices": "List the phones that are attached, and whether one can measure on them.",
+        "devices": "List the attached phones, and whether they are fit to measure.",
         "doctor": "Check what works on this computer.",
         "completion": "Print the completion script of a shell.",
     },
@@ -45,7 +49,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is called."""
+    """A group that lists its commands from ``COMMANDS`` and imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for section in COMMANDS.values() for name in section]
@@ -74,70 +78,103 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start with: edgecls train recipes/mv3_ssld.yaml",
 )
-@click.version_option(package_name="edgecls", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda *given: _version(*given),
+    help="Print the version.",
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Image classification for phones: train, distil, quantise, verify and benchmark."""
+    """Image classification for phones: train, distill, quantize, verify and benchmark."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
+def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from edgecls.environment import version
+
+        click.echo(f"edgecls {version('edgecls') or '(not installed; runs from its source)'}")
+        ctx.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code.
+
+    Args:
+        argv: The words after ``edgecls``; those of this process by default.
+    """
+    prepare_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _terminated)  # a batch system's polite stop is the user's Ctrl-C
+    signal.signal(signal.SIGTERM, _interrupt)  # a batch system stops a job with SIGTERM: treat it as Ctrl-C
     try:
         code = cli.main(args, prog_name="edgecls", standalone_mode=False) or 0
         sys.stdout.flush()
     except BaseException as error:  # every way out of a command ends in one line and a code
-        code = report_error(error, debug=debug, command=next((a for a in args if a[:1] != "-"), ""))
+        code = report_error(error, debug=debug)
     _leave(code)
 
 
-def report_error(error: BaseException, *, debug: bool = False, command: str = "") -> int:
-    """Print an error as one line on stderr, its traceback before it with ``debug``; returns the exit code."""
-    code, line = explain(error, command)
+def report_error(error: BaseException, *, debug: bool = False) -> int:
+    """Print an error as one line on stderr, with ``debug`` after its traceback. Returns the exit code."""
+    code, line = explain(error)
     if line:
-        if debug:
-            traceback.print_exception(error)
-        print(f"edgecls: {line}", file=sys.stderr)
+        with suppress(OSError):  # nobody can read stderr: the exit code still tells
+            if debug:
+                print(escape("".join(traceback.format_exception(error)), keep="\n"), file=sys.stderr)
+            print(f"edgecls: {line}", file=sys.stderr)
     return code
 
 
-def explain(error: BaseException, command: str = "") -> tuple[int, str]:
-    """The exit code of an exception and its line, "" for nothing to say."""
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an exception, and its line; the line is "" where there is nothing to say."""
     if isinstance(error, SystemExit):
         return (error.code if isinstance(error.code, int) else int(error.code is not None)), ""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, ""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        kept = (
-            "; checkpoint saved; run the same command to continue" if command in ("train", "quantize") else ""
-        )
-        return 130, f"interrupted{kept}"
+        return 130, "interrupted"
     if isinstance(error, click.ClickException):
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "edgecls"
         text = _one_line(error.format_message()).rstrip(".")
         return 2, f"error: {text}" + ("" if "; " in text else f"; see {where} --help")
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
-        return code, f"error: {_one_line(str(error))}"
+        text = _one_line(str(error))
+        return code, text if code == 130 else f"error: {text}"
     if isinstance(error, BrokenPipeError):
         return 1, ""
     if _disk_is_full(error):
         name = getattr(error, "filename", None)
-        return 3, f"error: no disk space left{f' ({name})' if name else ''}; free some space and run again"
+        return 3, f"error: no disk space left{_place(name)}; free some space and run again"
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return 1, "error: not enough memory; lower the batch size, e.g. -o train.batch_size=16"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("edgecls"):
         return 3, f"error: package {error.name!r} is not installed; edgecls doctor says what is missing"
     if isinstance(error, OSError) and error.strerror:
-        return 1, f"error: {error.strerror}" + (f" ({error.filename})" if error.filename else "")
+        return 1, f"error: {error.strerror}{_place(error.filename)}"
+    if isinstance(error, UnicodeEncodeError):
+        return 2, _not_encodable(error)
     text = _one_line(str(error))[:500]
     return 1, f"internal error: {type(error).__name__}{f': {text}' if text else ''}; run again with --debug"
+
+
+def _place(name: object) -> str:
+    return f" ({_one_line(os.fsdecode(name) if isinstance(name, bytes) else str(name))})" if name else ""
+
+
+def _not_encodable(error: UnicodeEncodeError) -> str:
+    """A name with a character that the system's encoding lacks, or with bytes that are not UTF-8."""
+    name = _one_line(error.object[max(0, error.start - 40) : error.end + 40])
+    if error.reason == "surrogates not allowed":
+        return f"error: a name is not UTF-8 ({name}); rename it"
+    return f"error: a name does not fit the encoding {error.encoding} ({name}); set LC_ALL=C.UTF-8"
 
 
 def _disk_is_full(error: BaseException) -> bool:
@@ -146,18 +183,18 @@ def _disk_is_full(error: BaseException) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return escape(" ".join(text.split()))
 
 
-def _terminated(signum: int, frame: Any) -> NoReturn:
+def _interrupt(signum: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit without a word about a reader of our output that has gone away."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Exit without a message about a reader of our output that has gone away."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:  # Python flushes again at its end: let that succeed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     sys.exit(code)
