@@ -3,6 +3,7 @@
     float.keras = model_fp32.tflite     the converter and the runtime's float kernels
     qat.keras   = model_int8.tflite     training has seen the arithmetic of the file
     float.keras ~ model_int8.tflite     what quantization costs
+    float.keras ~ model_fp16.tflite     what rounding the weights to 16 bits costs
     model.tflite = model.tflite on a phone      the kernels of its processor
 
 Every .tflite runs in one runtime (ai_edge_litert with XNNPACK): kernels of different runtimes differ by a few steps.
@@ -34,8 +35,9 @@ def ladder(
     fp32: str | Path | None = None,
     qat_model: keras.Model | None = None,
     int8: str | Path | None = None,
+    fp16: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Compare whatever of the four is given.
+    """Compare whatever is given.
 
     Args:
         images: uint8 [N, size, size, 3], resized and cropped as the metadata says.
@@ -43,29 +45,27 @@ def ladder(
         fp32: model_fp32.tflite.
         qat_model: qat.keras.
         int8: model_int8.tflite.
+        fp16: model_fp16.tflite.
 
     Returns:
         verify.json: schema, images, rungs (each with its limit and whether it holds), files, size_ratio.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise UsageError(f"images must be uint8 [N, size, size, 3], got {images.dtype} {images.shape}")
-    files = {Path(path).name: inspect.describe(path) for path in (fp32, int8) if path}
-    logits: dict[str, Any] = {
-        "float": _keras(float_model, images) if float_model else None,
-        "qat": _keras(qat_model, images) if qat_model else None,
-        "fp32": inspect.runner(fp32)(images) if fp32 else None,
-    }
+    files = {Path(path).name: inspect.describe(path) for path in (fp32, fp16, int8) if path}
+    float_logits = _keras(float_model, images) if float_model else None
     rungs = []
-    if float_model and fp32:
-        rungs.append(_float_rung(logits["float"], logits["fp32"], f"float.keras = {Path(fp32).name}"))
+    if float_logits is not None and fp32:
+        fp32_logits = inspect.runner(fp32)(images)
+        rungs.append(_float_rung(float_logits, fp32_logits, f"float.keras = {Path(fp32).name}"))
+    if float_logits is not None and fp16:
+        rungs.append(_cost_rung(float_logits, inspect.runner(fp16)(images), Path(fp16).name))
     if int8:
-        run = inspect.runner(int8)
-        small, step, name = run(images), output_step(int8), Path(int8).name
+        int8_logits, step, name = inspect.runner(int8)(images), output_step(int8), Path(int8).name
         if qat_model:
-            rungs.append(_step_rung(logits["qat"], small, step, f"qat.keras = {name}"))
-        if float_model:
-            agreement = _agreement(logits["float"], small)
-            rungs.append({"name": f"float.keras ~ {name}", "top1_agreement": agreement})
+            rungs.append(_step_rung(_keras(qat_model, images), int8_logits, step, f"qat.keras = {name}"))
+        if float_logits is not None:
+            rungs.append(_cost_rung(float_logits, int8_logits, name))
     result: dict[str, Any] = {
         "schema": "edgecls.verify/1",
         "images": len(images),
@@ -105,6 +105,11 @@ def _keras(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:
     return round(float(np.mean(a.argmax(1) == b.argmax(1))), 4)
+
+
+def _cost_rung(float_logits: np.ndarray, file_logits: np.ndarray, file: str) -> dict[str, Any]:
+    """How often a file with rounded weights answers as the float network; it has no limit to hold."""
+    return {"name": f"float.keras ~ {file}", "top1_agreement": _agreement(float_logits, file_logits)}
 
 
 def _float_rung(keras_logits: Any, file_logits: Any, name: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ Logits = NDArray[np.float32]
 KINDS = {
     "int8": ("export/model_int8.tflite", "edgecls export"),
     "fp32": ("export/model_fp32.tflite", "edgecls export"),
+    "fp16": ("export/model_fp16.tflite", "edgecls export"),
     "float": ("float.keras", "edgecls train"),
     "qat": ("qat.keras", "edgecls quantize"),
     "teacher": ("teacher.keras", "edgecls train"),
@@ -55,7 +56,7 @@ class Classifier:
         Args:
             path: A run folder, a ``.keras`` file (labels and preprocessing come from the run folder it lies in) or
                 a ``.tflite`` file (they come from its metadata; without any, class indices serve as names).
-            kind: Which model of a run folder: "int8", "fp32" (TFLite), "float", "qat", "teacher" (Keras). By
+            kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
                 default the int8 file where there is one, else the float model.
 
         Raises:

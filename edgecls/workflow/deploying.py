@@ -1,33 +1,36 @@
-"""The stages that leave Python behind: export, the parity ladder, the benchmark."""
+"""The stages that leave Python behind: export, and the parity ladder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgecls.console import Console
 from edgecls.errors import MissingError
-from edgecls.files import atomic, read_json, write_json
+from edgecls.files import atomic, read_json, sha256, write_json
+from edgecls.labels import read_labels
 from edgecls.recipe import Precision
-from edgecls.run import Run
+from edgecls.run import Run, Stage
 from edgecls.saving import load_model
-from edgecls.workflow.common import (
-    load_data,
-    load_deployed,
-    recipe_preprocess,
-    run_stage,
-    spread,
-)
+from edgecls.workflow.common import load_data, load_deployed, recipe_preprocess, run_stage, spread
+
+if TYPE_CHECKING:
+    from edgecls.data.sources import Dataset
 
 TFLITE = {
     "fp32": "export/model_fp32.tflite",
     "fp16": "export/model_fp16.tflite",
     "int8": "export/model_int8.tflite",
 }
+SOURCES = {"fp32": "float.keras", "fp16": "float.keras", "int8": "qat.keras"}
+MAKERS = {"float.keras": "edgecls train RECIPE", "qat.keras": "edgecls quantize"}
+OTHER_FORMATS = {"saved_model": "export/saved_model", "keras": "export/model.keras"}
 LADDER_IMAGES = 200
 
 
@@ -40,108 +43,204 @@ def export(
     """Write the run's networks for other programs under ``export/``.
 
     Args:
-        precisions: ``fp32``, ``fp16`` and ``int8`` for TFLite; None: the recipe's, int8 only after QAT.
+        precisions: ``fp32``, ``fp16`` and ``int8`` for TFLite; None: what the recipe says, without int8 if the run is
+            not quantized.
         formats: ``tflite``, ``saved_model``, ``keras``.
+
+    Returns:
+        ``{"schema", "run", "files": {precision or format: path}}``.
+
+    Raises:
+        MissingError: The run has no network for what was asked for; the line names the command that makes it.
     """
-    recipe = run.recipe
     files: dict[str, str] = {}
     if "tflite" in formats:
-        wanted = precisions or [
-            p for p in recipe.export.precisions if p != "int8" or run.file("qat.keras").exists()
-        ]
-        for precision in wanted:
-            source, maker = (
-                ("qat.keras", "quantize") if precision == "int8" else ("float.keras", "train RECIPE")
-            )
-            inputs = {
-                "model": run.require(source, fix=f"make it with: edgecls {maker}"),
-                "labels": run.file("labels.txt"),
-                "preprocess": run.file("preprocess.json"),
-                "output": recipe.export.output,
-            }
-            work = partial(_convert, run, source, precision)
+        for precision in precisions or _precisions_of_recipe(run):
+            inputs, work = _export_inputs(run, precision), partial(_write_tflite, run, precision)
             run_stage(run, console, f"export_{precision}", inputs, [TFLITE[precision]], work)
             files[precision] = str(run.file(TFLITE[precision]))
-    for form, name in (("saved_model", "export/saved_model"), ("keras", "export/model.keras")):
+    for form in OTHER_FORMATS:
         if form in formats:
-            model = load_deployed(run.require("float.keras", fix="make it with: edgecls train RECIPE"))
-            with atomic(run.file(name)) as part:
-                model.export(part, verbose=False) if form == "saved_model" else model.save(part)
-            files[form] = str(run.file(name))
+            files[form] = str(_write_other(run, form))
     return {"schema": "edgecls.export/1", "run": str(run.path), "files": files}
 
 
-def verify(run: Run, console: Console, images: Path | None = None) -> dict[str, Any]:
-    """Climb the parity ladder (keras = qat = tflite) on real images; writes ``verify.json``.
+def exported(run: Run) -> dict[str, Path]:
+    """The run's TFLite files that were made from its present networks, by precision.
 
-    Args:
-        images: A folder of photos with or without class folders; None: 200 of the training images.
-
-    Returns:
-        The content of ``verify.json``; a rung that does not hold has ``"ok": false``.
-
-    Raises:
-        MissingError: The run is not quantized yet.
+    Example:
+        >>> exported(run)  # doctest: +SKIP
+        {'fp32': PosixPath('.../export/model_fp32.tflite'), 'int8': PosixPath('.../export/model_int8.tflite')}
     """
-    paths = ladder_files(run)
-    inputs = ladder_inputs(run, paths, images)
-    run_stage(run, console, "verify", inputs, ["verify.json"], partial(_climb, run, console, paths, images))
-    return read_json(run.file("verify.json"))
+    return {
+        precision: run.file(name)
+        for precision, name in TFLITE.items()
+        if run.file(SOURCES[precision]).exists()
+        and run.stage(f"export_{precision}", _export_inputs(run, precision), [name]).done
+    }
 
 
-def _convert(run: Run, source: str, precision: Precision) -> dict[str, Any]:
+def _precisions_of_recipe(run: Run) -> list[Precision]:
+    wanted = run.recipe.export.precisions
+    ready = [precision for precision in wanted if run.file(SOURCES[precision]).exists()]
+    if not ready:
+        source = SOURCES[wanted[0]]
+        raise MissingError(
+            f"the recipe asks for {', '.join(wanted)}, and the run has no {source}",
+            where=str(run.path),
+            fix=f"make it with: {MAKERS[source]}",
+        )
+    return ready
+
+
+def _export_inputs(run: Run, precision: str) -> dict[str, Any]:
+    source = SOURCES[precision]
+    return {
+        "model": run.require(source, fix=f"make it with: {MAKERS[source]}"),
+        "labels": run.file("labels.txt"),
+        "preprocess": run.file("preprocess.json"),
+        "output": run.recipe.export.output,
+    }
+
+
+def _write_tflite(run: Run, precision: Precision) -> dict[str, Any]:
     from edgecls.data.preprocess import Preprocess
     from edgecls.export.tflite import to_tflite
 
     path = run.file(TFLITE[precision])
-    classes = run.file("labels.txt").read_text(encoding="utf-8").splitlines()
+    network = load_deployed(run.file(SOURCES[precision]))
     preprocess = Preprocess.from_dict(read_json(run.file("preprocess.json")))
-    to_tflite(load_deployed(run.file(source)), path, precision, classes, preprocess, run.recipe.export.output)
+    classes = read_labels(run.file("labels.txt"))
+    to_tflite(network, path, precision, classes, preprocess, run.recipe.export.output)
     return {"bytes": path.stat().st_size}
 
 
-def ladder_files(run: Run) -> dict[str, Path]:
-    """The networks and files that the ladder compares: ``float``, ``qat``, ``fp32``, ``int8``."""
-    names = {"float": "float.keras", "qat": "qat.keras", "fp32": TFLITE["fp32"], "int8": TFLITE["int8"]}
-    return {kind: run.require(name, fix="make it with: edgecls quantize") for kind, name in names.items()}
+def _write_other(run: Run, form: str) -> Path:
+    """Write the float network in a format of ``OTHER_FORMATS``."""
+    model = load_deployed(run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}"))
+    path = run.file(OTHER_FORMATS[form])
+    with atomic(path) as part:
+        model.export(part, verbose=False) if form == "saved_model" else model.save(part)
+    return path
 
 
-def ladder_inputs(run: Run, paths: dict[str, Path], images: Path | None) -> dict[str, Any]:
-    """What the stamp of ``verify`` is made from."""
-    return paths | {"images": str(images), "split": read_json(run.file("split.json"))}
+@dataclass(frozen=True)
+class Ladder:
+    """What the parity ladder compares, and on what.
+
+    Attributes:
+        networks: ``float.keras`` and ``qat.keras``, those that the run has, by their stems.
+        files: The TFLite files, by precision.
+        digests: A hash of each image's content.
+        read: Reads the images: uint8 [N, S, S, 3].
+    """
+
+    networks: dict[str, Path]
+    files: dict[str, Path]
+    digests: list[str]
+    read: Callable[[], np.ndarray]
+
+    def stage(self, run: Run) -> Stage:
+        """The stage ``verify``: its stamp holds the content of the networks, the files and the images."""
+        return run.stage("verify", self.inputs, ["verify.json"])
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the stamp is made from."""
+        runtime = importlib.metadata.version("ai-edge-litert")
+        return {**self.networks, **self.files, "images": self.digests, "runtime": runtime}
 
 
-def ladder_pixels(run: Run, console: Console, images: Path | None) -> np.ndarray:
-    """What the ladder is climbed on, uint8 [N, S, S, 3]: photos of a folder, or 200 of the training images."""
-    return _pixels_of_folder(run, images) if images else _pixels_of_training(run, console)
+def prepare_ladder(
+    run: Run, console: Console, images: Path | None = None, data: Dataset | None = None
+) -> Ladder:
+    """Find what the ladder compares.
+
+    Args:
+        images: A folder of photos, with or without class folders; at most 200 are taken, evenly over their names.
+            None: 200 of the run's training images.
+        data: The run's data, if it is loaded already.
+
+    Raises:
+        MissingError: The run is not trained or not exported yet, or the folder has no photos.
+    """
+    run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}")
+    files = exported(run)
+    if not files:
+        raise MissingError(
+            "nothing to compare: the run's networks are not exported",
+            where=str(run.path),
+            fix="export them first: edgecls export",
+        )
+    networks = {path.stem: path for name in MAKERS if (path := run.file(name)).exists()}
+    if images is not None:
+        return Ladder(networks, files, *_photos_of_folder(run, console, images))
+    return Ladder(networks, files, *_photos_of_training(run, data or load_data(run.recipe.data, console)))
 
 
-def _climb(run: Run, console: Console, paths: dict[str, Path], images: Path | None) -> dict[str, Any]:
-    from edgecls.export.verify import ladder
+def verify(
+    run: Run, console: Console, images: Path | None = None, data: Dataset | None = None
+) -> dict[str, Any]:
+    """Climb the parity ladder (keras = qat = tflite) on real images; writes ``verify.json``.
 
-    pixels = ladder_pixels(run, console, images)
-    networks = {kind: load_model(paths[kind]) for kind in ("float", "qat")}
-    result = ladder(pixels, networks["float"], paths["fp32"], networks["qat"], paths["int8"])
+    Args:
+        images: As for ``prepare_ladder``.
+        data: As for ``prepare_ladder``.
+
+    Returns:
+        The content of ``verify.json``; a rung that does not hold has ``"ok": false``. Rungs exist for what the run has:
+        without QAT there are only those of the float files.
+
+    Raises:
+        MissingError: The run is not trained or not exported yet, or the folder has no photos.
+    """
+    ladder = prepare_ladder(run, console, images, data)
+    run_stage(run, console, "verify", ladder.inputs, ["verify.json"], partial(_climb, run, ladder))
+    return read_json(run.file("verify.json"))
+
+
+def _climb(run: Run, ladder: Ladder) -> dict[str, Any]:
+    from edgecls.export import verify
+
+    pixels = ladder.read()
+    networks = {stem: load_model(path) for stem, path in ladder.networks.items()}
+    result = verify.ladder(
+        pixels,
+        networks["float"],
+        ladder.files.get("fp32"),
+        networks.get("qat"),
+        ladder.files.get("int8"),
+        fp16=ladder.files.get("fp16"),
+    )
     write_json(run.file("verify.json"), result)
     return {"images": len(pixels)}
 
 
-def _pixels_of_training(run: Run, console: Console) -> np.ndarray:
-    """200 of the training images as the network sees them, uint8 [N, S, S, 3]."""
+def _photos_of_training(run: Run, data: Dataset) -> tuple[list[str], Callable[[], np.ndarray]]:
+    """Digests and pixels of 200 of the training images."""
     from edgecls.data.pipeline import batches
 
-    split = spread(load_data(run.recipe.data, console).train, LADDER_IMAGES)
-    pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe), 50)]
-    return np.concatenate(pixels).astype(np.uint8)
+    split = spread(data.train, LADDER_IMAGES)
+
+    def read() -> np.ndarray:
+        pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe), 50)]
+        return np.concatenate(pixels).astype(np.uint8)
+
+    return split.digests, read
 
 
-def _pixels_of_folder(run: Run, folder: Path) -> np.ndarray:
-    """At most 200 photos from anywhere in a folder, evenly over their names; they need no classes."""
-    from edgecls.data.images import EXTENSIONS
+def _photos_of_folder(run: Run, console: Console, folder: Path) -> tuple[list[str], Callable[[], np.ndarray]]:
+    """Digests and pixels of at most 200 photos from anywhere in a folder; those that cannot be read are named."""
+    from edgecls.data.images import list_photos, read_all
 
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    if not files:
+    photos = list_photos(folder)
+    if not photos:
         raise MissingError("no photos", where=str(folder), fix="name a folder of images")
-    chosen = np.unique(np.linspace(0, len(files) - 1, LADDER_IMAGES).astype(int))
-    preprocess = recipe_preprocess(run.recipe)
-    return np.stack([preprocess.load(files[i]) for i in chosen])
+    chosen = [photos[i] for i in np.unique(np.linspace(0, len(photos) - 1, LADDER_IMAGES).astype(int))]
+    paths, pixels, skipped = read_all(chosen, recipe_preprocess(run.recipe).array)
+    if skipped:
+        path, reason = skipped[0]
+        console.log(f"{len(skipped)} of {len(chosen)} photos left out; the first: {path}: {reason}")
+    if not paths:
+        raise MissingError("no photo can be read", where=str(folder), fix="name a folder of images")
+    return [sha256(path) for path in paths], lambda: np.stack(pixels)

@@ -1,4 +1,4 @@
-"""The ladder's last rungs: a run's files on a phone, compared with the same files here."""
+"""The ladder's last rungs: a run's files on a phone, compared with the same files on this computer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from edgecls.console import Console
 from edgecls.files import read_json, write_json
 from edgecls.quiet import import_tensorflow
 from edgecls.run import Run
-from edgecls.workflow.deploying import TFLITE, ladder_files, ladder_inputs, ladder_pixels
+from edgecls.workflow.deploying import prepare_ladder
 
 
 def verify_on_device(
     run: Run, console: Console, device: str, images: Path | None = None, binary: Path | None = None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
     """Compare what the run's files compute on a phone with what they compute here, on the images of the ladder.
 
     The rungs are added to ``verify.json``, in place of those that were measured on this device before.
@@ -25,7 +25,7 @@ def verify_on_device(
         binary: ``edgecls_runner`` for the device; None: where ``bench`` finds it.
 
     Returns:
-        The content of ``verify.json``; the rungs of a phone have a ``device``.
+        The content of ``verify.json``, and the device's name; the rungs of a phone have it as ``device``.
 
     Raises:
         android_bench.BenchError: The device or its program cannot be used; see ``android_bench.accuracy.outputs``.
@@ -36,27 +36,27 @@ def verify_on_device(
     from edgecls.export import inspect
     from edgecls.export.verify import device_rung
 
-    paths = ladder_files(run)
-    files = [path for kind, path in paths.items() if kind in TFLITE]
-    here = [inspect.runner(path) for path in files]
-    pixels = ladder_pixels(run, console, images)
+    ladder = prepare_ladder(run, console, images)
+    files = list(ladder.files.values())
+    runners = [inspect.runner(path) for path in files]
+    pixels = ladder.read()
     cases = [
         (path, pixels.astype(runner.input["dtype"]).tobytes(), len(pixels))
-        for path, runner in zip(files, here, strict=True)
+        for path, runner in zip(files, runners, strict=True)
     ]
-    answers = outputs(cases, device, binary=binary, on_event=lambda event: _tell(console, event))
+    answers = outputs(cases, device, binary=binary, on_event=lambda event: _show_event(console, event))
     rungs = [
         device_rung(path, runner, pixels, answer, answers.device)
-        for path, runner, answer in zip(files, here, answers.outputs, strict=True)
+        for path, runner, answer in zip(files, runners, answers.outputs, strict=True)
     ]
     result = read_json(run.file("verify.json"))
     result["rungs"] = [r for r in result["rungs"] if r.get("device") != answers.device] + rungs
-    stage = run.stage("verify", ladder_inputs(run, paths, images), ["verify.json"])
+    stage = ladder.stage(run)
     write_json(run.file("verify.json"), result)
-    stage.finish(**stage.figures)  # the rungs below are as they were
-    return result
+    stage.finish(**stage.figures)  # the other rungs are as they were
+    return result, answers.device
 
 
-def _tell(console: Console, event: dict[str, Any]) -> None:
+def _show_event(console: Console, event: dict[str, Any]) -> None:
     if event["event"] == "authorize":
         console.log("accept the USB debugging prompt on the phone")

@@ -1,0 +1,161 @@
+"""Export and the parity ladder of a run: what the recipe asks for, what the run has, nothing stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from quantization import BLOCKS, EQUAL, SIZE, network
+from quantization import photos as blobs
+
+from edgecls import quantize, workflow
+from edgecls.console import Console
+from edgecls.data.preprocess import Preprocess
+from edgecls.errors import MissingError
+from edgecls.files import read_json, write_json
+from edgecls.labels import write_labels
+from edgecls.recipe import load_recipe
+from edgecls.run import Run
+from edgecls.workflow.deploying import exported
+
+CLASSES = ["blue", "red"]
+IMAGES = blobs(SIZE, 12)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve photos of two classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "cache"))
+    for i, pixels in enumerate(IMAGES):
+        path = tmp_path / "photos" / CLASSES[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def make_run(folder: Path, precisions: str = "[fp32, int8]", qat: bool = True, seed: int = 0) -> Run:
+    """A run as training leaves it, without training."""
+    (folder / "recipe.yaml").write_text(
+        f"name: tiny\nseed: {seed}\n"
+        f"model: {{name: MobileNetV3_small_x0_35, input_size: {SIZE}, resize_short: {SIZE}}}\n"
+        "data: {source: folder, path: photos, test_fraction: 0.5}\n"
+        f"export: {{precisions: {precisions}}}\n"
+    )
+    run = Run.start(load_recipe(folder / "recipe.yaml"), directory=folder / "run", fresh=True)
+    run.unlock()
+    write_labels(run.file("labels.txt"), CLASSES)
+    write_json(run.file("preprocess.json"), Preprocess(SIZE, SIZE).to_dict())
+    model = network(BLOCKS["conv"], **EQUAL, classes=2)
+    model.get_layer("fc").bias.assign([0.0, float(seed)])
+    model.save(run.file("float.keras"))
+    if qat:
+        save_qat(run, model)
+    return run
+
+
+def save_qat(run: Run, model: keras.Model) -> None:
+    twin = quantize.quantize_model(model)
+    quantize.calibrate(twin, [IMAGES.astype(np.float32)])
+    quantize.finalize(twin)
+    twin.save(run.file("qat.keras"))
+
+
+def rungs(run: Run, **options: Any) -> dict[str, Any]:
+    return {r["name"]: r.get("ok") for r in workflow.verify(run, Console(), **options)["rungs"]}
+
+
+def test_the_recipe_says_what_is_exported_and_the_ladder_has_those_rungs(folder: Path) -> None:
+    run = make_run(folder, "[int8]")
+    assert list(workflow.export(run, Console())["files"]) == list(exported(run)) == ["int8"]
+    assert rungs(run) == {"qat.keras = model_int8.tflite": True, "float.keras ~ model_int8.tflite": None}
+    assert list(workflow.export(run, Console(), ["fp16"])["files"]) == ["fp16"]
+    assert "float.keras ~ model_fp16.tflite" in rungs(run)
+    assert list(exported(run)) == ["fp16", "int8"]
+
+
+def test_a_run_that_is_not_quantized(folder: Path) -> None:
+    run = make_run(folder, "[int8, fp32]", qat=False)
+    with pytest.raises(MissingError, match=r"not exported.*edgecls export"):
+        workflow.verify(run, Console())
+    with pytest.raises(MissingError, match=r"no qat\.keras.*edgecls quantize"):
+        workflow.export(run, Console(), ["int8"])
+    assert list(workflow.export(run, Console())["files"]) == ["fp32"]
+    assert rungs(run) == {"float.keras = model_fp32.tflite": True}
+    run = make_run(folder, "[int8]", qat=False, seed=1)
+    with pytest.raises(MissingError, match=r"asks for int8, and the run has no qat\.keras.*edgecls quantize"):
+        workflow.export(run, Console())
+
+
+def test_files_of_another_network_are_not_the_runs(folder: Path) -> None:
+    run = make_run(folder)
+    workflow.export(run, Console())
+    save_qat(run, network(BLOCKS["relu6_depthwise"], **EQUAL, classes=2))
+    assert list(exported(run)) == ["fp32"]
+    assert rungs(run) == {"float.keras = model_fp32.tflite": True}
+
+
+def test_the_ladder_is_climbed_again_when_a_photo_changes(folder: Path, capsys) -> None:
+    run = make_run(folder, "[fp32]")
+    workflow.export(run, Console())
+
+    def climbed() -> bool:
+        capsys.readouterr()
+        rungs(run, images=folder / "photos")
+        return "done before" not in capsys.readouterr().err
+
+    assert [climbed(), climbed()] == [True, False]
+    path = folder / "photos/blue/00.png"
+    Image.fromarray(255 - IMAGES[0]).save(path)
+    assert [climbed(), climbed()] == [True, False]
+
+
+def test_photos_that_cannot_be_read_are_left_out_and_counted(folder: Path, capsys) -> None:
+    run = make_run(folder, "[fp32]")
+    workflow.export(run, Console())
+    (folder / "photos/._x.jpg").write_bytes(b"resource fork")
+    (folder / "photos/a.jpg").write_bytes(b"torn")
+    (folder / "photos/b.jpg").mkdir()
+    result = workflow.verify(run, Console(), images=folder / "photos")
+    assert result["images"] == 12
+    assert "1 of 13 photos left out" in (text := capsys.readouterr().err) and "a.jpg: not an image" in text
+    for path in (folder / "photos").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(MissingError, match="no photo can be read"):
+        workflow.verify(run, Console(), images=folder / "photos")
+    (folder / "photos/a.jpg").unlink()
+    with pytest.raises(MissingError, match="no photos"):
+        workflow.verify(run, Console(), images=folder / "photos")
+
+
+def test_each_device_is_judged_by_its_own_rungs(folder: Path, monkeypatch, call) -> None:
+    """A phone computes something else: its rung fails, and another phone's verification is not failed by it."""
+    run = make_run(folder)
+    workflow.export(run, Console())
+    faults = {"broken": 99.0, "sound": 0.0}
+
+    def outputs(cases: Any, device: str, **_: Any) -> SimpleNamespace:
+        from edgecls.export import inspect
+
+        answers = []
+        for path, data, count in cases:
+            runner = inspect.runner(path)
+            images = np.frombuffer(data, runner.input["dtype"]).reshape(count, SIZE, SIZE, 3)
+            answers.append((runner(images) + faults[device]).astype(runner.output["dtype"]).tobytes())
+        return SimpleNamespace(outputs=answers, device=device)
+
+    monkeypatch.setattr("android_bench.accuracy.outputs", outputs)
+    assert [call("verify", str(run.path), "--device", name)[0] for name in ("broken", "sound")] == [4, 0]
+    devices = [r.get("device") for r in read_json(run.file("verify.json"))["rungs"]]
+    assert devices == [None] * 3 + ["broken"] * 2 + ["sound"] * 2
+    assert call("verify", str(run.path))[0] == 0
+    # What was measured on other files is gone with them.
+    save_qat(run, network(BLOCKS["relu6_depthwise"], **EQUAL, classes=2))
+    workflow.export(run, Console())
+    assert call("verify", str(run.path), "--device", "sound", "--json")[0] == 0
+    assert {r.get("device") for r in read_json(run.file("verify.json"))["rungs"]} == {None, "sound"}
