@@ -1,4 +1,4 @@
-"""What a run was made with: versions and the computer. Imports none of the heavy packages it asks about."""
+"""What a run was made with: versions and the computer. The packages themselves are not imported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions, Python, platform, processor, cores, memory in GiB and the git commit of edgecls, if any."""
+    """What goes into a run's env.json.
+
+    Returns:
+        Versions of the packages, Python, platform, processor, cores, memory in GiB, the git commit of edgecls (or None)
+        and the command's arguments.
+    """
     return {
         "schema": "edgecls.env/1",
         "python": platform.python_version(),
@@ -55,14 +60,24 @@ def cores() -> int:
 
 def cpu_model() -> str:
     """The processor's name."""
+    return _cpuinfo("model name", "Hardware") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets as Linux names them, e.g. ``avx512_vnni``; empty if the system has no list."""
+    return set(_cpuinfo("flags", "Features").split())
+
+
+def _cpuinfo(*names: str) -> str:
+    """The first value in Linux' list of processors that has one of these names."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
-            if name.strip() in ("model name", "Hardware"):
+            if name.strip() in names:
                 return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def memory_gib() -> float | None:
