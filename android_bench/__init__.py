@@ -81,7 +81,7 @@ def bench(
             ``authorize`` (its user is asked whether to trust this computer) and ``cool`` (it is waited for).
 
     Returns:
-        The document of bench.json (schema ``android_bench/1``, described in ``android_bench.output``). A model
+        The document of bench.json (schema ``android_bench/2``, described in ``android_bench.output``). A model
         that cannot be measured has the status ``failed`` and the others go on: see ``exit_code``.
 
     Raises:

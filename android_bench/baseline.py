@@ -7,6 +7,7 @@ from typing import Any
 
 from android_bench import stats
 from android_bench.errors import BenchError, BenchUsageError
+from android_bench.words import case_name
 
 
 class Regression(BenchError):
@@ -28,7 +29,7 @@ def compare(document: dict[str, Any], baseline: dict[str, Any]) -> list[dict[str
 
     Returns:
         ``model threads baseline_ms median_ms change`` (0.1: 10 % slower) and ``sure``, whether the two intervals of
-        the median are apart.
+        the median are apart; None where one of them has no interval because it comes from a single round.
 
     Raises:
         BenchUsageError: The documents are of different devices, or have nothing in common.
@@ -42,7 +43,6 @@ def compare(document: dict[str, Any], baseline: dict[str, Any]) -> list[dict[str
         before = old.get((new["model"], new["threads"]))
         if before is None or new["median_ms"] is None:
             continue
-        low, high = new["ci95_ms"]
         rows.append(
             {
                 "model": new["model"],
@@ -50,7 +50,7 @@ def compare(document: dict[str, Any], baseline: dict[str, Any]) -> list[dict[str
                 "baseline_ms": before["median_ms"],
                 "median_ms": new["median_ms"],
                 "change": round(new["median_ms"] / before["median_ms"] - 1, 6),
-                "sure": low > before["ci95_ms"][1] or high < before["ci95_ms"][0],
+                "sure": _apart(new["ci95_ms"], before["ci95_ms"]),
             }
         )
     if not rows:
@@ -58,16 +58,25 @@ def compare(document: dict[str, Any], baseline: dict[str, Any]) -> list[dict[str
     return rows
 
 
+def _apart(a: list[float] | None, b: list[float] | None) -> bool | None:
+    """Whether two intervals have no value in common; None when one is not known."""
+    return None if a is None or b is None else a[0] > b[1] or a[1] < b[0]
+
+
 def check(document: dict[str, Any], baseline: dict[str, Any], allowed: float) -> list[dict[str, Any]]:
     """``compare``, and raises Regression for the worst median that is longer by more than ``allowed``."""
     rows = compare(document, baseline)
     worst = max(rows, key=lambda row: row["change"])
     if worst["change"] > allowed:
-        sure = "" if worst["sure"] else " (the intervals overlap: measure again)"
+        doubts = {
+            True: "",
+            False: " (the intervals overlap: measure again)",
+            None: " (one round has no interval: measure at least two)",
+        }
         raise Regression(
             f"{worst['median_ms']:.4g} ms is {worst['change']:.1%} longer than the baseline's "
-            f"{worst['baseline_ms']:.4g} ms, more than {allowed:.1%}{sure}",
-            where=f"{worst['model']}, {worst['threads']} thread{'s' * (worst['threads'] != 1)}",
+            f"{worst['baseline_ms']:.4g} ms, more than {allowed:.1%}{doubts[worst['sure']]}",
+            where=case_name(worst["model"], worst["threads"]),
         )
     return rows
 
@@ -84,19 +93,20 @@ def duel(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         ``schema``, ``a`` and ``b`` (device and start of each), ``notes`` (what makes them hard to compare) and
         ``pairs``: ``model threads a_ms b_ms`` and what ``stats.compare`` tells: ``ratio`` (B / A: 0.8 means that B
         needs 20 % less time), its ``ci95``, ``sure`` (share of resamples in which B is faster) and ``verdict``.
+        ``ci95`` and ``sure`` are None for a single round.
 
     Raises:
         BenchUsageError: The documents have nothing in common.
     """
     measured = [[r for r in d["results"] if r["status"] != "failed"] for d in (a, b)]
     names = [{r["model"] for r in rows} for rows in measured]
-    alone = names[0] != names[1] and len(names[0]) == len(names[1]) == 1
-    found = {("" if alone else r["model"], r["threads"]): r for r in measured[0]}
+    renamed = names[0] != names[1] and len(names[0]) == len(names[1]) == 1
+    found = {("" if renamed else r["model"], r["threads"]): r for r in measured[0]}
     pairs = []
     for new in measured[1]:
-        old = found.get(("" if alone else new["model"], new["threads"]))
+        old = found.get(("" if renamed else new["model"], new["threads"]))
         if old is not None:
-            model = f"{old['model']} / {new['model']}" if alone else new["model"]
+            model = f"{old['model']} / {new['model']}" if renamed else new["model"]
             figures = {"a_ms": old["median_ms"], "b_ms": new["median_ms"]}
             result = stats.compare(_rounds(old), _rounds(new))
             pairs.append({"model": model, "threads": new["threads"], **figures, **result})
@@ -107,6 +117,8 @@ def duel(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         notes.append(f"the devices differ: {a['device'].get('cpu')}, {b['device'].get('cpu')}")
     if doubtful := [r["model"] for rows in measured for r in rows if r["status"] == "unsure"]:
         notes.append(f"marked unsure when they were measured: {', '.join(dict.fromkeys(doubtful))}")
+    if alone := [p["model"] for p in pairs if p["ci95"] is None]:
+        notes.append(f"measured in one round only, which has no interval: {', '.join(dict.fromkeys(alone))}")
     about = [
         {"device": d["device"].get("name"), "cpu": d["device"].get("cpu"), "started": d["started"]}
         for d in (a, b)

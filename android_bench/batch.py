@@ -21,7 +21,7 @@ from android_bench.output import SCHEMA, atomic, to_json
 from android_bench.protocol import Backend, Listener, Protocol
 from android_bench.session import GROUP, Session
 
-_GROUP_BYTES = 600 * 2**20  # of files that are loaded together
+_GROUP_BYTES = 600 * 2**20  # memory of files that are loaded together
 _VOLATILE = ("notes", "program")  # what a device only tells once something ran on it
 
 

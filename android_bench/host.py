@@ -52,7 +52,7 @@ class HostBackend:
             "cpu": _cpu_name(),
             "cores": os.cpu_count() or 1,
             "usable_cores": self.cores,
-            "memory_mb": _memory_mb(),
+            "memory_mib": _memory_mib(),
             "machine": platform.machine(),
             "os": f"{platform.system()} {platform.release()}",
             "python": platform.python_version(),
@@ -229,6 +229,6 @@ def _cpu_name() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def _memory_mb() -> int | None:
+def _memory_mib() -> int | None:
     found = re.search(r"^MemTotal:\s+(\d+) kB", _read(Path("/proc/meminfo")) or "", re.MULTILINE)
     return int(found[1]) // 1024 if found else None

@@ -173,7 +173,7 @@ class Link:
 
     def _full(self, size: int) -> DeviceMissing:
         return DeviceMissing(
-            f"the phone has no space left for {size / 2**20:.1f} MB",
+            f"the phone has no space left for {size / 1e6:.1f} MB",
             where=self.where,
             fix="free some space there",
         )

@@ -17,11 +17,13 @@ from typing import Any
 
 from android_bench.errors import BenchUsageError, DeviceMissing
 
-SCHEMA = "android_bench/1"
+SCHEMA = "android_bench/2"
+_SCHEMA_1 = "android_bench/1"
+_RENAMED = {"peak_mb": "peak_mib", "peak_total_mb": "peak_total_mib", "memory_mb": "memory_mib"}
 
 COLUMNS = (
     "model", "threads", "status", "median_ms", "ci_low_ms", "ci_high_ms", "p90_ms", "p99_ms", "min_ms", "max_ms",
-    "mean_ms", "std_ms", "n", "init_ms", "first_ms", "peak_mb", "peak_total_mb", "bytes", "sha256", "p95_ms",
+    "mean_ms", "std_ms", "n", "init_ms", "first_ms", "peak_mib", "peak_total_mib", "bytes", "sha256", "p95_ms",
     "energy_mj", "network", "top1", "published_sd855_ms", "why",
 )  # fmt: skip
 
@@ -110,7 +112,7 @@ WRITERS = {".json": write_json, ".csv": write_csv, ".txt": write_text}
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Reads bench.json.
+    """Reads bench.json; one of ``android_bench/1`` is given as today's schema would have it.
 
     Raises:
         BenchUsageError: The file is missing, is not JSON, or has another schema.
@@ -122,9 +124,22 @@ def read_json(path: str | Path) -> dict[str, Any]:
     except ValueError:
         raise BenchUsageError("not JSON", where=str(path)) from None
     found = document.get("schema") if isinstance(document, dict) else None
-    if found != SCHEMA:
+    if found not in (SCHEMA, _SCHEMA_1):
         raise BenchUsageError(f"schema is {found!r}, not {SCHEMA!r}", where=str(path))
-    return dict(document)
+    return document if found == SCHEMA else _upgraded(document)
+
+
+def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of the first schema, which called MiB "MB" and gave an interval to a single round."""
+
+    def renamed(row: dict[str, Any]) -> dict[str, Any]:
+        return {_RENAMED.get(key, key): value for key, value in row.items()}
+
+    results = [renamed(result) for result in document.get("results", [])]
+    for result in results:
+        if sum(r["used"] for r in result.get("rounds", [])) < 2:
+            result["ci95_ms"] = None
+    return {**document, "schema": SCHEMA, "device": renamed(document.get("device", {})), "results": results}
 
 
 def _inline(value: Any) -> Any:

@@ -72,7 +72,8 @@ class Operator:
 
 @dataclass(frozen=True)
 class Output:
-    """A complete, successful run. Memory in MB of 2**20 bytes; ``*_delta_mb`` are growths of ``ru_maxrss``.
+    """A complete, successful run. Memory in MiB (the programs print it as "MB"); ``*_delta_mib`` are growths of
+    ``ru_maxrss``.
 
     ``kind`` is ``"tflite"``, ``"litert"`` or ``"edgecls"``; only the last tells single runs: ``samples_ms``.
     """
@@ -82,9 +83,9 @@ class Output:
     runs: Stat
     init_ms: float
     first_ms: float
-    init_delta_mb: float | None = None
-    overall_delta_mb: float | None = None
-    peak_mb: float | None = None
+    init_delta_mib: float | None = None
+    overall_delta_mib: float | None = None
+    peak_mib: float | None = None
     delegates: tuple[str, ...] = ()
     partly: tuple[str, ...] = ()
     layers: tuple[Operator, ...] = ()
@@ -135,9 +136,9 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
         first_ms=first_ms,
         delegates=_delegates(lines),
         partly=_delegates(lines, partly=True),
-        init_delta_mb=memory["init_delta_mb"],
-        overall_delta_mb=memory["overall_delta_mb"],
-        peak_mb=memory["peak_mb"],
+        init_delta_mib=memory["init_delta_mib"],
+        overall_delta_mib=memory["overall_delta_mib"],
+        peak_mib=memory["peak_mib"],
         layers=layers,
         notes=notes,
     )
@@ -199,9 +200,9 @@ def _runner(lines: list[str], delegates: tuple[str, ...]) -> Output:
             runs=_statistics(runs),
             init_ms=_positive(*values["init_us"]),
             first_ms=_positive(*values["first_us"]),
-            init_delta_mb=memory["init"],
-            overall_delta_mb=memory["overall"],
-            peak_mb=memory["peak"],
+            init_delta_mib=memory["init"],
+            overall_delta_mib=memory["overall"],
+            peak_mib=memory["peak"],
             delegates=delegates,
             samples_ms=tuple(runs),
         )
@@ -296,12 +297,12 @@ def _agree(summary: float, statistics: float, tolerance: float, line: str) -> No
 
 def _memory(lines: list[str]) -> dict[str, float | None]:
     patterns = {
-        "init_delta_mb": (rf"Memory footprint delta .*init={_NUMBER} ", rf"Init footprint: +{_NUMBER} MB"),
-        "overall_delta_mb": (
+        "init_delta_mib": (rf"Memory footprint delta .*init={_NUMBER} ", rf"Init footprint: +{_NUMBER} MB"),
+        "overall_delta_mib": (
             rf"Memory footprint delta .*overall={_NUMBER}",
             rf"Overall footprint: +{_NUMBER} MB",
         ),
-        "peak_mb": (rf"[Pp]eak memory (?:footprint|usage)[^:]*: +{_NUMBER}",),
+        "peak_mib": (rf"[Pp]eak memory (?:footprint|usage)[^:]*: +{_NUMBER}",),
     }
     found: dict[str, float | None] = dict.fromkeys(patterns)
     for line in lines:

@@ -22,7 +22,7 @@ from android_bench.transport import Done, TimedOut
 _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0
 _COOLING_STEP_S = 5.0
-_MB = 2**20
+_MIB = 2**20
 _LEAST_S = 0.5  # over less, the ticks are too coarse to tell a load
 _TICKS = 100  # USER_HZ, the same on every Android
 # Flags that only one of the programs knows; each warns of the others', which counts as a failure.
@@ -105,7 +105,7 @@ class PhoneBackend:
             "platform": self.facts.platform,
             "cores": self.cores,
             "clusters": [{"mask": f"{c.mask:02x}", "max_khz": c.max_khz} for c in self.clusters],
-            "memory_mb": self.facts.memory_mb,
+            "memory_mib": self.facts.memory_mib,
             "abis": list(self.facts.abis),
             "machine": self.facts.abis[0] if self.facts.abis else "",
             "os": "Linux" if _is_linux(self.facts.abis) else f"Android {self.facts.android}".strip(),
@@ -204,7 +204,7 @@ class PhoneRunner:
             )
         off, peak = _PROFILE_OFF.get(kind, ()), _PEAK_ON.get(kind, ())
         memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind)[0]
-        self._peak = None if memory.peak_mb is None else round(memory.peak_mb * _MB)
+        self._peak = None if memory.peak_mib is None else round(memory.peak_mib * _MIB)
         self._note_delegates(memory)
         details: dict[str, Any] = {
             "runtime": _RUNTIMES.get(kind, f"benchmark_model ({kind})"),
@@ -245,14 +245,14 @@ class PhoneRunner:
         self._phone.last = after = state(self._link)
         every = self._mask or (1 << self._phone.cores) - 1
         throttled = after.thermal_status and f"the phone throttles (thermal status {after.thermal_status})"
-        growth = out.overall_delta_mb
+        growth = out.overall_delta_mib
         return Round(
             samples_ms=list(out.samples_ms),
             stat=None if out.samples_ms else out.runs,
             warmup_runs=out.warmup.count,
             foreign_cores=foreign,
             seconds=round(out.runs.mean_ms * out.runs.count / 1e3, 4),
-            peak_bytes=None if growth is None else round(growth * _MB),
+            peak_bytes=None if growth is None else round(growth * _MIB),
             peak_total_bytes=self._peak,
             power_mw=power,
             why=hot or before.capped(every) or after.capped(every) or throttled or "",

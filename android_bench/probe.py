@@ -95,7 +95,7 @@ class Facts:
     android: str
     abis: tuple[str, ...]
     cores: int
-    memory_mb: int | None
+    memory_mib: int | None
     hardware: str = ""
 
     def profile(self, clusters: tuple[Cluster, ...]) -> Profile | None:
@@ -143,7 +143,7 @@ def facts(link: Link) -> Facts:
         android=props.get("ro.build.version.release", ""),
         abis=tuple(filter(None, abis.split(","))),
         cores=int(highest[1]) + 1 if highest else max(processors, 1),
-        memory_mb=int(memory[1]) // 1024 if memory else None,
+        memory_mib=int(memory[1]) // 1024 if memory else None,
         hardware=hardware[1].strip() if hardware else "",
     )
 

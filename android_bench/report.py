@@ -2,70 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TextIO
+
+from android_bench.words import case_name, count
 
 _COLOURS = {"ok": "green", "unsure": "yellow", "failed": "red"}
 
 
+# Columns that a narrow terminal leaves out, the first one first.
+_DISPENSABLE = ("first", "init", "p90", "min", "runs", "file MB", "peak MiB", "SD855*", "P(B faster)")
+_LEFT = ("model", "status", "B is", "operator", "layer")  # columns of text; the others are numbers
+_GAP = 2  # spaces between columns, and at the table's sides
+_MODEL_WIDTH = 24  # a longer name goes on in the next line
+
+
 def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
-    """Prints the results of a bench.json document, one line per model and thread count, then every ``why``."""
-    from rich import box
+    """Prints the results of a bench.json document, one line per model and thread count, then every ``why``.
+
+    On a narrow terminal columns are left out; it is said which.
+    """
     from rich.markup import escape
-    from rich.table import Table
 
     console = _console(file)
-    device, protocol = document["device"], document["protocol"]
-    table = Table(
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        title=f"{device['name']}: {device.get('cpu', '')}",
-        caption=f"ms; {protocol['rounds']} rounds, each >= {protocol['runs']} runs and {protocol['run_s']:g} s "
-        f"after >= {protocol['warmup']} warm-up runs and {protocol['warmup_s']:g} s",
+    device, protocol, results = document["device"], document["protocol"], document["results"]
+    columns = _columns(results)
+    missing = _drop(columns, console.width)
+    title = escape(f"{device['name']}: {device.get('cpu') or ''}".removesuffix(": "))
+    caption = (
+        f"ms; {count(protocol['rounds'], 'round')}, each of {protocol['runs']} runs and "
+        f"{protocol['run_s']:g} s or more, after {protocol['warmup']} warm-up runs and {protocol['warmup_s']:g} s"
     )
-    table.add_column("model", overflow="fold")
-    for name in (
-        "threads",
-        "median",
-        "95 % interval",
-        "p90",
-        "min",
-        "runs",
-        "init",
-        "first",
-        "peak MB",
-        "file MB",
-    ):
-        table.add_column(name, justify="right")
-    published = any(r.get("published_sd855_ms") for r in document["results"])
-    if published:
-        table.add_column("SD855*", justify="right")
-    table.add_column("status")
-    for r in document["results"]:
-        interval = " - ".join(_ms(end) for end in r["ci95_ms"]) if r["ci95_ms"] else "-"
-        figures = [_ms(r[f"{name}_ms"]) for name in ("p90", "min")]
-        setup = [_ms(r[f"{name}_ms"]) for name in ("init", "first")]
-        peak = "-" if r["peak_mb"] is None else f"{r['peak_mb']:.1f}"
-        beside = [_ms(r.get("published_sd855_ms"))] if published else []
-        status = f"[{_COLOURS[r['status']]}]{r['status']}[/]"
-        table.add_row(
-            escape(r["model"]), str(r["threads"]), _ms(r["median_ms"]), interval, *figures, str(r["n"]), *setup,
-            peak, f"{r['bytes'] / 2**20:.2f}" if r["bytes"] else "-", *beside, status,
-        )  # fmt: skip
-    console.print(table)
-    if published:
-        console.print("* published for Paddle-Lite on a Snapdragon 855, fp32, same number of threads")
-    for r in document["results"]:
+    console.print(_table(columns, title, caption))
+    if "SD855*" in columns:
+        _print(console, "* published for Paddle-Lite on a Snapdragon 855, fp32, same number of threads")
+    if missing:
+        _print(
+            console, f"left out because the terminal is narrow: {', '.join(missing)} (all are in the JSON)"
+        )
+    for note in device.get("notes") or []:
+        _print(console, note)
+    for r in results:
         if r["why"]:
-            line = f"{r['model']}, {r['threads']} threads, {r['status']}: {r['why']}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _print(console, f"{case_name(r['model'], r['threads'])}, {r['status']}: {r['why']}")
+
+
+def _columns(results: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The cells of the table by the names of its columns."""
+    from rich.markup import escape
+
+    columns = {
+        "model": [escape(r["model"]) for r in results],
+        "threads": [str(r["threads"]) for r in results],
+        "median": [_ms(r["median_ms"]) for r in results],
+        "95 % interval": [_interval(r["ci95_ms"], _ms) for r in results],
+        "p90": [_ms(r["p90_ms"]) for r in results],
+        "min": [_ms(r["min_ms"]) for r in results],
+        "runs": [str(r["n"]) for r in results],
+        "init": [_ms(r["init_ms"]) for r in results],
+        "first": [_ms(r["first_ms"]) for r in results],
+        "peak MiB": ["-" if r["peak_mib"] is None else f"{r['peak_mib']:.1f}" for r in results],
+        "file MB": [f"{r['bytes'] / 1e6:.2f}" if r["bytes"] else "-" for r in results],
+    }
+    if any(r.get("published_sd855_ms") for r in results):
+        columns["SD855*"] = [_ms(r.get("published_sd855_ms")) for r in results]
+    return columns | {"status": [f"[{_COLOURS[r['status']]}]{r['status']}[/]" for r in results]}
+
+
+def _drop(columns: dict[str, list[str]], width: int) -> list[str]:
+    """Removes columns until the table fits in ``width`` characters. Returns the names of those removed."""
+    from rich.text import Text
+
+    def needed(name: str) -> int:
+        widest = max(Text.from_markup(cell).cell_len for cell in [name, *columns[name]])
+        return _GAP + (min(widest, _MODEL_WIDTH) if name == "model" else widest)
+
+    removed = []
+    for name in _DISPENSABLE:
+        if sum(map(needed, columns)) + _GAP <= width:
+            break
+        if columns.pop(name, None) is not None:
+            removed.append(name)
+    return removed
+
+
+def _table(columns: dict[str, list[str]], title: str, caption: str | None = None) -> Any:
+    """A table of rich. Only names of models, operators and layers may go on in the next line."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=title, caption=caption)
+    for name in columns:
+        wraps = name in ("model", "operator", "layer")
+        justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
 
 
 def _console(file: TextIO | None) -> Any:
-    """A wide page where nobody's terminal says how wide it is."""
+    """A page as wide as the terminal, of 80 columns where there is none."""
     from rich.console import Console
 
-    console = Console(file=file)
-    return console if console.is_terminal else Console(file=file, width=140)
+    return Console(file=file, width=shutil.get_terminal_size((80, 24)).columns)
+
+
+def _print(console: Any, line: str) -> None:
+    """Prints a line as it is; the terminal may wrap it, a file keeps it whole."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _interval(ends: Sequence[float] | None, text: Callable[[float], str]) -> str:
+    """``"4.95 - 5.05"``, or a dash where there is none: a single round has no interval."""
+    return " - ".join(map(text, ends)) if ends else "-"
 
 
 def _ms(value: float | None) -> str:
@@ -77,32 +128,28 @@ def _ms(value: float | None) -> str:
 
 def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
     """Prints what ``baseline.duel`` found."""
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    console = _console(file)
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title="Is B faster than A?", caption="medians in ms")
-    table.add_column("model", overflow="fold")
-    for name in ("threads", "A", "B", "B / A", "95 % interval", "P(B faster)"):
-        table.add_column(name, justify="right")
-    table.add_column("B is")
-    for p in result["pairs"]:
-        interval = " - ".join(f"{end:.3f}" for end in p["ci95"])
-        sure = f"{p['sure']:.1%}"
-        table.add_row(
-            escape(p["model"]), str(p["threads"]), _ms(p["a_ms"]), _ms(p["b_ms"]), f"{p['ratio']:.3f}", interval,
-            sure, p["verdict"],
-        )  # fmt: skip
-    console.print(table)
+    console, pairs = _console(file), result["pairs"]
+    columns = {
+        "model": [escape(p["model"]) for p in pairs],
+        "threads": [str(p["threads"]) for p in pairs],
+        "A": [_ms(p["a_ms"]) for p in pairs],
+        "B": [_ms(p["b_ms"]) for p in pairs],
+        "B / A": [f"{p['ratio']:.3f}" for p in pairs],
+        "95 % interval": [_interval(p["ci95"], "{:.3f}".format) for p in pairs],
+        "P(B faster)": ["-" if p["sure"] is None else f"{p['sure']:.1%}" for p in pairs],
+        "B is": [p["verdict"] for p in pairs],
+    }
+    _drop(columns, console.width)
+    console.print(_table(columns, title="Is B faster than A?", caption="medians in ms"))
     for note in result["notes"]:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _print(console, note)
 
 
 def print_profile(document: dict[str, Any], file: TextIO | None = None, most: int = 20) -> None:
     """Prints where the time goes, for every result that has an operator profile: by type, then the slowest layers."""
-    from rich import box
-    from rich.table import Table
+    from rich.markup import escape
 
     console = _console(file)
     for r in document["results"]:
@@ -111,30 +158,19 @@ def print_profile(document: dict[str, Any], file: TextIO | None = None, most: in
         if not layers:
             continue
         total = sum(types.values())
-        by_type = Table(
-            box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"{r['model']}, {r['threads']} threads: by type"
-        )
-        for name in ("operator", "ms", "%", "layers"):
-            by_type.add_column(name, justify="left" if name == "operator" else "right", overflow="fold")
-        for kind, ms in types.items():
-            count = sum(layer["type"] == kind for layer in layers)
-            by_type.add_row(_plain(kind), f"{ms:.3f}", f"{100 * ms / total:.1f}", str(count))
-        console.print(by_type)
-        slowest = sorted(enumerate(layers), key=lambda item: -item[1]["avg_ms"])[:most]
-        title = f"the {len(slowest)} slowest of {len(layers)} layers"
-        by_layer = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=title)
-        for name in ("#", "ms", "%", "operator", "layer"):
-            by_layer.add_column(
-                name, justify="right" if name in ("#", "ms", "%") else "left", overflow="fold"
-            )
-        for index, layer in sorted(slowest):
-            share = f"{100 * layer['avg_ms'] / total:.1f}"
-            row = (str(index), f"{layer['avg_ms']:.3f}", share, _plain(layer["type"]), _plain(layer["name"]))
-            by_layer.add_row(*row)
-        console.print(by_layer)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return str(escape(text))
+        by_type = {
+            "operator": [escape(kind) for kind in types],
+            "ms": [f"{ms:.3f}" for ms in types.values()],
+            "%": [f"{100 * ms / total:.1f}" for ms in types.values()],
+            "layers": [str(sum(layer["type"] == kind for layer in layers)) for kind in types],
+        }
+        console.print(_table(by_type, f"{escape(case_name(r['model'], r['threads']))}: by type"))
+        slowest = sorted(sorted(range(len(layers)), key=lambda index: -layers[index]["avg_ms"])[:most])
+        by_layer = {
+            "#": [str(index) for index in slowest],
+            "ms": [f"{layers[index]['avg_ms']:.3f}" for index in slowest],
+            "%": [f"{100 * layers[index]['avg_ms'] / total:.1f}" for index in slowest],
+            "operator": [escape(layers[index]["type"]) for index in slowest],
+            "layer": [escape(layers[index]["name"]) for index in slowest],
+        }
+        console.print(_table(by_layer, f"the {len(slowest)} slowest of {count(len(layers), 'layer')}"))

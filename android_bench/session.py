@@ -14,11 +14,12 @@ from android_bench.models import ModelFile
 from android_bench.output import SCHEMA
 from android_bench.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
 from android_bench.stats import summarise, summarise_stats
+from android_bench.words import count
 
 # Loaded models wait for their turn in memory; beyond this many, the plan is cut into groups.
 GROUP = 8
 _KEPT_SAMPLES = 1024
-_MB = 2**20
+_MIB = 2**20
 _OFF = "its median is"
 
 
@@ -57,7 +58,7 @@ class Session:
     ) -> None:
         self._backend, self._protocol = backend, protocol
         self._tell: Listener = on_event or (lambda event: None)
-        self._cases = [Case(model, count) for model in models for count in threads]
+        self._cases = [Case(model, threads_now) for model in models for threads_now in threads]
 
     def run(self) -> dict[str, Any]:
         """Measures all.
@@ -170,20 +171,23 @@ class Session:
             }
         reasons, notes = self._judge(case), case.loaded.notes if case.loaded else ()
         used = [index for index, why in enumerate(reasons) if not why]
+        # With no clean round the figures come from all of them: shown, and marked.
+        used = used or list(range(len(case.rounds)))
+        if len(used) == 1:
+            notes = ("one round has no interval", *notes)
         repeated = len(case.rounds) - self._protocol.rounds
         if not self._lacking(case):
-            why = f"{repeated} disturbed round(s) measured again" if repeated > 0 else ""
+            why = f"{count(repeated, 'disturbed round')} measured again" if repeated > 0 else ""
             if all(r.foreign_cores is None and r.wait is None for r in case.rounds):
                 why = _sentence(why, "the load of other programs is not known here")
             return {"status": "ok", "why": _sentence(why, *notes), "used": used}
         if len(case.rounds) < self._protocol.rounds:
             # The session ended early: by Ctrl-C, or because the device is gone.
-            why = f"interrupted after {len(case.rounds)} of {self._protocol.rounds} rounds"
+            why = f"interrupted after {len(case.rounds)} of {count(self._protocol.rounds, 'round')}"
         else:
-            why = f"{len(reasons) - len(used)} of {len(reasons)} rounds disturbed: {next(filter(None, reasons))}"
-        # With no clean round the figures come from all of them: shown, and marked.
-        why = _sentence(why, *notes)
-        return {"status": "unsure", "why": why, "used": used or list(range(len(case.rounds)))}
+            disturbed = sum(map(bool, reasons))
+            why = f"{disturbed} of {count(len(reasons), 'round')} disturbed: {next(filter(None, reasons))}"
+        return {"status": "unsure", "why": _sentence(why, *notes), "used": used}
 
     def _result(self, case: Case) -> dict[str, Any]:
         outcome = self._outcome(case)
@@ -204,8 +208,8 @@ class Session:
             **figures,
             "init_ms": round(case.loaded.init_ms, 6),
             "first_ms": round(case.loaded.first_ms, 6),
-            "peak_mb": _peak([r.peak_bytes for r in case.rounds]),
-            "peak_total_mb": _peak([r.peak_total_bytes for r in case.rounds]),
+            "peak_mib": _peak([r.peak_bytes for r in case.rounds]),
+            "peak_total_mib": _peak([r.peak_total_bytes for r in case.rounds]),
             "energy_mj": _median([r.energy_mj for r in chosen]),
             **case.loaded.details,
             **outcome,
@@ -219,7 +223,7 @@ class Session:
 def failed_row(model: dict[str, Any], threads: int, why: str) -> dict[str, Any]:
     """The result of a model that gave no figures; ``model`` has its name, hash and size."""
     names = ("median", "p90", "p99", "min", "max", "mean", "std", "init", "first")
-    others = ("ci95_ms", "peak_mb", "peak_total_mb", "energy_mj")
+    others = ("ci95_ms", "peak_mib", "peak_total_mib", "energy_mj")
     empty = dict.fromkeys([*(f"{name}_ms" for name in names), *others])
     return {**model, "threads": threads, **empty, "n": 0, "status": "failed", "why": why, "rounds": []}
 
@@ -232,7 +236,7 @@ def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Ba
         others = [m for i, m in clean.items() if i != index]
         off = median / statistics.median(others) - 1 if others else 0.0
         if abs(off) > protocol.off_limit:
-            reasons[index] = f"{_OFF} {off:+.0%} off the others'"
+            reasons[index] = f"{_OFF} {abs(off):.0%} {'above' if off > 0 else 'below'} the others'"
     return reasons
 
 
@@ -277,7 +281,7 @@ def _median(values: list[float | None]) -> float | None:
 
 def _peak(peaks: list[int | None]) -> float | None:
     known = [p for p in peaks if p is not None]
-    return round(max(known) / _MB, 3) if known else None
+    return round(max(known) / _MIB, 3) if known else None
 
 
 def _utc() -> str:

@@ -35,7 +35,8 @@ def summarise(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, 
 
     Returns:
         ``median_ms p90_ms p99_ms min_ms max_ms mean_ms std_ms`` (std with n - 1), ``n`` and ``ci95_ms``, the
-        95 % interval ``[low, high]`` for the median of this measurement made again.
+        95 % interval ``[low, high]`` for the median of this measurement made again. One round tells nothing about
+        the difference between rounds, so it has no interval: None.
 
     Raises:
         ValueError: There is no run at all, or a latency is not a finite number.
@@ -43,7 +44,6 @@ def summarise(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, 
     kept = _arrays(rounds)
     runs = np.concatenate(kept)
     median, p90, p99 = np.percentile(runs, [50, 90, 99])
-    low, high = np.percentile(bootstrap_medians(kept, seed=seed), [2.5, 97.5])
     figures = {
         "median_ms": median,
         "p90_ms": p90,
@@ -53,13 +53,17 @@ def summarise(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, 
         "mean_ms": runs.mean(),
         "std_ms": runs.std(ddof=1) if len(runs) > 1 else 0.0,
     }
-    # A latency is positive, and the observed median always lies in its own interval.
-    interval = [max(0.0, min(low, median)), max(high, median)]
     return {
         **{name: round(float(value), 6) for name, value in figures.items()},
         "n": len(runs),
-        "ci95_ms": [round(float(end), 6) for end in interval],
+        "ci95_ms": _interval(kept, float(median), seed) if len(kept) > 1 else None,
     }
+
+
+def _interval(rounds: list[Array], median: float, seed: int) -> list[float]:
+    """The 95 % interval of a median. A latency is positive, and the observed median lies in its own interval."""
+    low, high = np.percentile(bootstrap_medians(rounds, seed=seed), [2.5, 97.5])
+    return [round(max(0.0, min(float(low), median)), 6), round(max(float(high), median), 6)]
 
 
 def summarise_stats(rounds: Sequence[Stat], *, seed: int = 0) -> dict[str, Any]:
@@ -125,11 +129,15 @@ def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], *, seed:
     Returns:
         ``ratio`` (median of B over median of A: 0.8 means B needs 20 % less time), ``ci95`` of the ratio,
         ``sure`` (share of resamples in which B is faster) and ``verdict``: ``"faster"``, ``"slower"``, or
-        ``"no difference shown"`` when the interval contains 1.
+        ``"no difference shown"`` when the interval contains 1. Where A or B has one round only, ``ci95`` and ``sure``
+        are None and no difference is shown.
     """
-    ratio = float(np.median(np.concatenate(_arrays(b))) / np.median(np.concatenate(_arrays(a))))
-    draws_a = np.maximum(bootstrap_medians(a, seed=seed), np.finfo(float).tiny)
-    draws_b = np.maximum(bootstrap_medians(b, seed=seed + 1), 0.0)
+    rounds_a, rounds_b = _arrays(a), _arrays(b)
+    ratio = float(np.median(np.concatenate(rounds_b)) / np.median(np.concatenate(rounds_a)))
+    if min(len(rounds_a), len(rounds_b)) < 2:
+        return {"ratio": round(ratio, 6), "ci95": None, "sure": None, "verdict": "no difference shown"}
+    draws_a = np.maximum(bootstrap_medians(rounds_a, seed=seed), np.finfo(float).tiny)
+    draws_b = np.maximum(bootstrap_medians(rounds_b, seed=seed + 1), 0.0)
     low, high = (float(end) for end in np.percentile(draws_b / draws_a, [2.5, 97.5]))
     low, high = min(low, ratio), max(high, ratio)
     verdict = "faster" if high < 1 else "slower" if low > 1 else "no difference shown"

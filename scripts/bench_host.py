@@ -46,8 +46,8 @@ def measure(model: str, threads: str) -> dict[str, Any]:
 
 
 def show(name: str, r: dict[str, Any]) -> None:
-    low, high = r["ci95_ms"]
-    line = f"{name:<9} {r['median_ms']:9.4f} ms  [{low:.4f}, {high:.4f}]  n={r['n']:<6} {r['status']}"
+    interval = "[{:.4f}, {:.4f}]".format(*r["ci95_ms"]) if r["ci95_ms"] else "no interval"
+    line = f"{name:<9} {r['median_ms']:9.4f} ms  {interval}  n={r['n']:<6} {r['status']}"
     print(line + (f": {r['why']}" if r["why"] else ""), flush=True)
 
 
@@ -64,7 +64,7 @@ def main() -> int:
         show(f"run {number + 1}", runs[-1])
     medians = [r["median_ms"] for r in runs]
     centre = statistics.median(medians)
-    covering = sum(r["ci95_ms"][0] <= centre <= r["ci95_ms"][1] for r in runs)
+    covering = sum(bool(r["ci95_ms"]) and r["ci95_ms"][0] <= centre <= r["ci95_ms"][1] for r in runs)
     sure = sum(r["status"] == "ok" for r in runs)
     print(
         f"medians   {min(medians):.4f} to {max(medians):.4f} ms, spread {(max(medians) - min(medians)) / centre:.2%}"

@@ -41,13 +41,13 @@ def figures(run: Run) -> str:
             lines.append(
                 f"| {label} | {s['balanced_accuracy']:.3f} | {low:.3f} - {high:.3f} | {s['top1']:.3f} |"
             )
-    lines += ["", "| file | threads | median ms | 95 % interval | size MB | peak memory MB | status |"]
+    lines += ["", "| file | threads | median ms | 95 % interval | size MB | peak memory MiB | status |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for r in bench["results"]:
-        low, high = r["ci95_ms"]
+        interval = "{:.2f} - {:.2f}".format(*r["ci95_ms"]) if r["ci95_ms"] else "-"
         lines.append(
-            f"| {r['model']} | {r['threads']} | {r['median_ms']:.2f} | {low:.2f} - {high:.2f} "
-            f"| {r['bytes'] / 2**20:.2f} | {r['peak_mb']:.1f} | {r['status']} |"
+            f"| {r['model']} | {r['threads']} | {r['median_ms']:.2f} | {interval} "
+            f"| {r['bytes'] / 1e6:.2f} | {r['peak_mib']:.1f} | {r['status']} |"
         )
     steps = next(rung["max_steps"] for rung in ladder["rungs"] if "max_steps" in rung)
     stages = [json.loads(p.read_text()) for p in run.file("stamps").glob("*.json")]

@@ -1,6 +1,7 @@
 """The gate against an earlier measurement."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ def test_as_fast_or_faster_passes() -> None:
 def test_overlapping_intervals_are_said() -> None:
     with pytest.raises(Regression, match="intervals overlap"):
         check(document(a=10.1), document(a=10.0), 0.0)
+
+
+def test_one_round_is_compared_without_an_interval() -> None:
+    new, old = document(a=12.0), document(a=10.0)
+    old["results"][0]["ci95_ms"] = None
+    (row,) = compare(new, old)
+    assert row["sure"] is None and row["change"] == pytest.approx(0.2)
+    with pytest.raises(Regression, match="one round has no interval"):
+        check(new, old, 0.05)
 
 
 def test_what_cannot_be_compared() -> None:
@@ -101,6 +111,16 @@ def test_a_duel_of_two_files_and_its_doubts() -> None:
     failed["results"][0]["status"] = "failed"
     with pytest.raises(BenchUsageError, match="in common"):
         duel(failed, measured("m", *SLOW))
+
+
+def test_a_duel_with_a_single_round() -> None:
+    result = duel(measured("m", SLOW[0]), measured("m", *FAST))
+    (pair,) = result["pairs"]
+    assert (pair["ci95"], pair["sure"], pair["verdict"]) == (None, None, "no difference shown")
+    assert result["notes"] == ["measured in one round only, which has no interval: m"]
+    text = io.StringIO()
+    print_duel(result, text)
+    assert re.search(r"0\.80\d +- +(- +)?no difference shown", text.getvalue())
 
 
 def test_the_duel_as_text() -> None:

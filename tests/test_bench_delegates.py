@@ -118,7 +118,7 @@ def test_operators_by_type_and_by_layer(pixel: Adbd) -> None:
     text = io.StringIO()
     print_profile({"results": [result]}, text, most=2)
     assert (
-        "a.tflite, 1 threads: by type" in text.getvalue() and "the 2 slowest of 6 layers" in text.getvalue()
+        "a.tflite, 1 thread: by type" in text.getvalue() and "the 2 slowest of 6 layers" in text.getvalue()
     )
     assert "Delegate/Convolution (NHWC, F32) IGEMM:0" in text.getvalue() and "43.2" in text.getvalue()
     pixel.phone.path(f"{FOLDER}/profile").unlink()

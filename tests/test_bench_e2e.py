@@ -120,7 +120,7 @@ def test_bench(run: Path, board: Adbd) -> None:
         assert r["runtime"] == "edgecls runner (litert)" and r["delegates"] == ["XNNPACK"]
         assert 0 < r["min_ms"] <= r["median_ms"] <= r["p90_ms"] <= r["p99_ms"] <= r["max_ms"] and r["n"] >= 5
         assert r["ci95_ms"][0] <= r["median_ms"] <= r["ci95_ms"][1] and r["init_ms"] > 0 and r["first_ms"] > 0
-        assert r["peak_total_mb"] > r["peak_mb"] > 0
+        assert r["peak_total_mib"] > r["peak_mib"] > 0
         (row,) = r["rounds"]
         assert len(row["samples_ms"]) == row["n"] == r["n"] and np.median(row["samples_ms"]) == pytest.approx(
             r["median_ms"], abs=1e-4

@@ -29,8 +29,8 @@ EXPECTED = {
 @pytest.mark.parametrize("number", EXPECTED)
 def test_sample(number: str) -> None:
     o = parse(sample(number))
-    found = (o.kind, o.runs.count, o.runs.mean_ms, o.runs.median_ms, o.init_ms, o.first_ms, o.init_delta_mb)
-    assert (*found, o.overall_delta_mb, o.peak_mb, len(o.layers)) == EXPECTED[number]
+    found = (o.kind, o.runs.count, o.runs.mean_ms, o.runs.median_ms, o.init_ms, o.first_ms, o.init_delta_mib)
+    assert (*found, o.overall_delta_mib, o.peak_mib, len(o.layers)) == EXPECTED[number]
     assert o.runs.min_ms <= o.runs.mean_ms <= o.runs.max_ms
     assert o.notes == ()
 

@@ -79,7 +79,9 @@ def test_figures(runner: Path, model: Path) -> None:
     assert (said.kind, said.warmup.count, said.runs.count) == ("edgecls", 3, 7)
     assert len(said.samples_ms) == 7 and said.delegates == ("XNNPACK",)
     assert said.runs.median_ms == np.median(said.samples_ms) and said.init_ms > 0 and said.first_ms > 0
-    assert said.peak_mb and said.overall_delta_mb is not None and said.peak_mb > said.overall_delta_mb >= 0
+    assert (
+        said.peak_mib and said.overall_delta_mib is not None and said.peak_mib > said.overall_delta_mib >= 0
+    )
 
 
 @needs_compiler
@@ -148,7 +150,7 @@ def test_output_is_read() -> None:
     assert said.samples_ms == (0.7, 0.75, 0.8, 0.72, 0.76) and said.delegates == ("XNNPACK",)
     assert (said.runs.median_ms, said.runs.min_ms, said.runs.max_ms) == (0.75, 0.7, 0.8)
     assert said.runs.mean_ms == pytest.approx(0.746) and said.warmup.count == 2
-    assert (said.init_delta_mb, said.overall_delta_mb, said.peak_mb) == (2, 3, 10)
+    assert (said.init_delta_mib, said.overall_delta_mib, said.peak_mib) == (2, 3, 10)
 
 
 def test_torn_output_is_refused() -> None:

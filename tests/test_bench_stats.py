@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from android_bench.stats import bootstrap_medians, compare, summarise
+from android_bench.parse import Stat
+from android_bench.stats import bootstrap_medians, compare, summarise, summarise_stats
 
 
 def rounds(seed: int, count: int = 3, runs: int = 60, between: float = 0.02, centre: float = 5.0):
@@ -65,12 +66,32 @@ def test_same_seed_same_interval() -> None:
 
 def test_edges() -> None:
     alone = summarise([[2.0]])
-    assert (alone["median_ms"], alone["std_ms"], alone["n"], alone["ci95_ms"]) == (2.0, 0.0, 1, [2.0, 2.0])
+    assert (alone["median_ms"], alone["std_ms"], alone["n"], alone["ci95_ms"]) == (2.0, 0.0, 1, None)
     assert summarise([[1.0] * 5, [1.0] * 5])["ci95_ms"] == [1.0, 1.0]
     assert summarise([[0.1, 0.1], [9.0, 9.0]])["ci95_ms"][0] >= 0
     for bad in ([], [[]], [[1.0, float("nan")]]):
         with pytest.raises(ValueError):
             summarise(bad)
+
+
+def test_one_round_has_no_interval() -> None:
+    """Within a round the runs are nearly alike: five rounds of this device differ by 28 %, one looks sure to 0.02 %."""
+    rng = np.random.default_rng(0)
+    five = [centre + 0.001 * rng.random(1000) for centre in (4.0, 4.4, 5.0, 5.2, 5.6)]
+    assert summarise(five[:1])["ci95_ms"] is None
+    low, high = summarise(five)["ci95_ms"]
+    assert high - low > 0.2 * 5.0
+    (stat,) = [Stat(30, *[5.0] * 4, 0.1)]
+    assert summarise_stats([stat])["ci95_ms"] is None
+    assert summarise_stats([stat, stat])["ci95_ms"] == [5.0, 5.0]
+
+
+def test_one_round_shows_no_difference() -> None:
+    slow, fast = rounds(0, between=0.002), [0.5 * r for r in rounds(1, between=0.002)]
+    for a, b in ((slow[:1], fast), (slow, fast[:1]), (slow[:1], fast[:1])):
+        result = compare(a, b)
+        assert (result["ci95"], result["sure"], result["verdict"]) == (None, None, "no difference shown")
+        assert result["ratio"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_compare() -> None:

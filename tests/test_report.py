@@ -55,7 +55,7 @@ def timing(precision: str, threads: int, median: float, **other) -> dict:
         "ci95_ms": [median * 0.98, median * 1.03],
         "n": 90,
     }
-    return row | {"init_ms": 12.0, "peak_mb": 40.0, "status": "ok", "why": ""} | other
+    return row | {"init_ms": 12.0, "peak_mib": 40.0, "status": "ok", "why": ""} | other
 
 
 @pytest.fixture

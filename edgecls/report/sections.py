@@ -264,7 +264,7 @@ def bench_row(row: Mapping[str, Any]) -> dict[str, str]:
     """A result of bench.json, as texts."""
     status = str(row.get("status", ""))
     ends = pair(row.get("ci95_ms"))
-    peak = number(row.get("peak_mb"))
+    peak = number(row.get("peak_mib"))
     return {
         "model": str(row.get("model", "")),
         "threads": str(row.get("threads", "–")),
@@ -274,7 +274,7 @@ def bench_row(row: Mapping[str, Any]) -> dict[str, str]:
         "min": milliseconds(row.get("min_ms")),
         "n": str(row.get("n", "–")),
         "init": milliseconds(row.get("init_ms")),
-        "peak": "–" if peak is None else f"{peak:.1f} MB",
+        "peak": "–" if peak is None else f"{peak:.1f} MiB",
         "bytes": megabytes(row.get("bytes")),
         "status": status,
         "tone": {"ok": "good", "unsure": "warn"}.get(status, "bad"),
