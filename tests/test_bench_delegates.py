@@ -105,7 +105,8 @@ def test_other_words_for_a_delegate(line: str, all_: tuple[str, ...], partly: tu
     assert (whole.delegates, whole.partly) == (all_, partly)
 
 
-def test_operators_by_type_and_by_layer(pixel: Adbd) -> None:
+def test_operators_by_type_and_by_layer(pixel: Adbd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     sample = next(DATA.glob("04_*.txt")).read_text()
     put(pixel, "profile", sample[sample.index("INFO: Profiling Info for Benchmark Initialization") :])
     result = measure(pixel, profile=True)
@@ -117,9 +118,7 @@ def test_operators_by_type_and_by_layer(pixel: Adbd) -> None:
     assert [layer["type"] for layer in profile["layers"]][-1] == "SOFTMAX" and len(profile["layers"]) == 6
     text = io.StringIO()
     print_profile({"results": [result]}, text, most=2)
-    assert (
-        "a.tflite, 1 thread: by type" in text.getvalue() and "the 2 slowest of 6 layers" in text.getvalue()
-    )
+    assert "a.tflite, 1 thread: by type" in text.getvalue() and "the 2 slowest of 6 layers" in text.getvalue()
     assert "Delegate/Convolution (NHWC, F32) IGEMM:0" in text.getvalue() and "43.2" in text.getvalue()
     pixel.phone.path(f"{FOLDER}/profile").unlink()
     assert "gave no operator profile" in measure(pixel, profile=True)["why"]

@@ -126,12 +126,12 @@ def test_verify_fails_when_a_rung_does(call, workflow, run):
 def bench_result(*medians: float | None) -> dict:
     rows = [
         {"model": f"m{i}.tflite", "threads": 1, "bytes": 1000, "n": 90, "status": "ok" if ms else "failed",
-         "why": "" if ms else "torn", "peak_mb": 5.0, "ci95_ms": [ms, ms] if ms else None,
+         "why": "" if ms else "torn", "peak_mib": 5.0, "ci95_ms": [ms, ms] if ms else None,
          **{f"{k}_ms": ms for k in ("median", "p90", "min", "init", "first")}}
         for i, ms in enumerate(medians)
     ]  # fmt: skip
     protocol = {"warmup": 10, "warmup_s": 0.5, "runs": 30, "run_s": 0.5, "rounds": 5}
-    return {"schema": "android_bench/1", "device": {"name": "host"}, "protocol": protocol, "results": rows}
+    return {"schema": "android_bench/2", "device": {"name": "host"}, "protocol": protocol, "results": rows}
 
 
 @pytest.mark.parametrize(
