@@ -8,6 +8,7 @@ UTF-8 pass, as Python keeps them in a text (``surrogateescape``).
 from __future__ import annotations
 
 import bisect
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,3 +201,9 @@ class _Reader:
 def dump(values: dict[str, Any]) -> str:
     """YAML text that ``parse`` reads back to the same values."""
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def line(name: str, value: Any) -> str:
+    """One line ``name: value`` that ``parse`` reads back; text is quoted where it must be."""
+    flow = yaml.dump([value], Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return f"{name}: {flow.strip()[1:-1]}"

@@ -27,6 +27,7 @@ from edgecls.text import escape
 # section -> command -> its line in the help; the module edgecls.cli.<command> has a click command `command`
 COMMANDS = {
     "From photos to a phone": {
+        "init": "Look at a folder of photos and write a recipe for them.",
         "train": "Train the network of a recipe, with or without a teacher.",
         "quantize": "Make a run int8: quantization-aware training and export.",
         "bench": "Measure latency and memory, on a phone or on this computer.",
