@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecls.errors import MissingError, UsageError
 from edgecls.quiet import import_tensorflow
+from edgecls.text import first_line
 
 if TYPE_CHECKING:
     import keras
@@ -38,10 +39,11 @@ def load_model(path: str | Path) -> keras.Model:
 
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    except Exception as error:  # damaged zip, JSON and HDF5 parts raise a dozen types
         raise UsageError(
-            f"cannot load the network: {reason}", where=str(path), fix="give a .keras that edgecls saved"
+            f"cannot load the network: {first_line(error)}",
+            where=str(path),
+            fix="give a .keras that edgecls saved",
         ) from error
 
 

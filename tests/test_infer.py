@@ -1,6 +1,8 @@
 """Scores against independent numbers; the classifier over a tiny model of each kind."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from edgecls.errors import MissingError, UsageError
 from edgecls.infer.classifier import Classifier
+from edgecls.labels import write_labels
 
 CLASSES = ["ant", "bee", "cat"]
 SIZE = 32
@@ -108,6 +111,52 @@ def test_unreadable_images_are_named(run, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_unreadable_images_are_skipped_named_and_counted(run, photos, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "folder.jpg").mkdir()
+    foreign = Path(os.fsdecode(bytes(tmp_path) + "/猫狗.png".encode("gbk")))
+    foreign.write_bytes(Path(photos[2]).read_bytes())
+    skipped = []
+    files = [tmp_path / "text.jpg", photos[0], tmp_path / "folder.jpg", foreign, tmp_path / "absent.jpg"]
+    answers = Classifier.load(run).predict(files, 1, skipped)
+    assert [a["predictions"][0]["class"] for a in answers] == ["ant", "cat"]
+    assert [a["image"] for a in answers] == [photos[0], f"{tmp_path}/è\\udcb9\\udcb7.png"]
+    assert [(Path(s["image"]).name, s["why"]) for s in skipped] == [
+        ("text.jpg", "not an image"),
+        ("folder.jpg", "not a file"),
+        ("absent.jpg", "no such file"),
+    ]
+    assert Classifier.load(run).predict(files[:1], 1, skipped) == [] and len(skipped) == 4
+
+
+def test_runs_are_found_by_name_and_link(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "demo" / "20260101-000000"
+    shutil.copytree(run, folder)
+    (folder / "recipe.yaml").write_text("name: demo\n")
+    (tmp_path / "runs" / "latest").symlink_to("demo/20260101-000000")
+    for path in ("runs/latest", "runs/demo", "demo", folder):
+        assert Classifier.load(path).path.name == "model_int8.tflite"
+    (tmp_path / "runs" / "empty" / "1").mkdir(parents=True)
+    (tmp_path / "runs" / "empty" / "1" / "recipe.yaml").write_text("name: empty\n")
+    with pytest.raises(MissingError, match=r"the run has no float\.keras.*make it with: edgecls train"):
+        Classifier.load("empty")
+
+
+def test_thousands_of_classes(tmp_path, photos):
+    import keras
+
+    names = [f"species {i:04}" for i in range(3000)]
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Dense(3000)(keras.layers.Flatten()(image))).save(tmp_path / "m.keras")
+    write_labels(tmp_path / "labels.txt", names)
+    (tmp_path / "preprocess.json").write_text('{"size": 8}')
+    classifier = Classifier.load(tmp_path / "m.keras")
+    assert classifier.classes == names
+    (answer,) = classifier.predict(photos[:1], top=3000)
+    assert sorted(p["class"] for p in answer["predictions"]) == names
+
+
 def test_wrong_pixels_and_arguments_are_refused(run):
     classifier = Classifier.load(run)
     for images in (
@@ -129,11 +178,12 @@ def test_wrong_files_are_one_line(run, tmp_path):
             Classifier.load(path, kind)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
-    refused(tmp_path / "nowhere", "no such file", MissingError)
-    refused(tmp_path, "float.keras", MissingError)
+    refused(tmp_path / "nowhere", "not a run")
+    refused(tmp_path / "nowhere.keras", "no such file", MissingError)
+    refused(tmp_path, "not a run")
     refused(run, "edgecls quantize", MissingError, "qat")
     refused(run, "unknown kind", kind="int4")
-    refused(run / "labels.txt", "no model file")
+    refused(run / "labels.txt", "not a model file")
     refused(run / "float.keras", "kind", kind="int8")
     for name in ("broken.keras", "broken.tflite", "empty.keras", "empty.tflite"):
         (tmp_path / name).write_bytes(b"x" * 100 if name.startswith("broken") else b"")

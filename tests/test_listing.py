@@ -20,7 +20,7 @@ from edgecls.data.sources import load_dataset, load_for_scoring
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.recipe import Data
 
-GBK = os.fsdecode("猫.png".encode("gbk"))
+GBK = os.fsdecode("猫狗.png".encode("gbk"))
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,8 +125,8 @@ def _decode_all(split: Split) -> np.ndarray:
 
     def decode(i: int) -> None:
         try:
-            image = images.decode(Path(files[i]).read_bytes())
-        except (OSError, ValueError) as error:
+            image = images.read_photo(files[i])
+        except ValueError as error:
             raise EdgeclsError(f"an image went bad while it was in use: {error}", where=files[i]) from None
         if image.shape != tuple(split.shapes[i]):
             raise EdgeclsError("an image was changed while it was in use", where=files[i], fix="start again")
@@ -139,7 +139,9 @@ def _decode_all(split: Split) -> np.ndarray:
 
 
 def _file_reader(split: Split, preprocess: Preprocess) -> Reader:
-    files, jpeg = tf.constant(split.files, tf.string), tf.constant(split.jpeg, tf.bool)
+    assert split.files is not None
+    files = tf.constant([os.fsencode(file) for file in split.files], tf.string)  # a name need not be UTF-8
+    jpeg = tf.constant(split.jpeg, tf.bool)
 
     def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
         data = tf.io.read_file(files[index])

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecls.data.images import read_all
 from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.labels import read_labels
 from edgecls.metrics import softmax
+from edgecls.run import Run
 from edgecls.saving import load_model
+from edgecls.text import escape, first_line
 
 if TYPE_CHECKING:
     from edgecls.data.preprocess import Preprocess
@@ -31,6 +35,7 @@ KINDS = {
     "teacher": ("teacher.keras", "edgecls train"),
 }
 PREFERRED = ("int8", "float")
+MODEL_SUFFIXES = (".keras", ".tflite")
 BATCH = 32
 
 
@@ -54,8 +59,9 @@ class Classifier:
         """Load a classifier.
 
         Args:
-            path: A run folder, a ``.keras`` file (labels and preprocessing come from the run folder it lies in) or
-                a ``.tflite`` file (they come from its metadata; without any, class indices serve as names).
+            path: A run folder or a run's name, a ``.keras`` file (labels and preprocessing come from the run folder
+                it lies in) or a ``.tflite`` file (they come from its metadata; without any, class numbers serve as
+                names).
             kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
                 default the int8 file where there is one, else the float model.
 
@@ -64,7 +70,7 @@ class Classifier:
             UsageError: The file is broken or is no image classifier that edgecls made.
         """
         path = Path(path)
-        if path.is_dir():
+        if path.suffix not in MODEL_SUFFIXES and not path.is_file():
             path = _model_of_run(path, kind)
         elif kind is not None:
             raise UsageError(
@@ -76,11 +82,7 @@ class Classifier:
             return cls(path, *_load_tflite(path))
         if path.suffix == ".keras":
             return cls(path, *_load_keras(path))
-        raise UsageError(
-            f"'{path.suffix or path.name}' is no model file",
-            where=str(path),
-            fix="give a run, a .keras or a .tflite",
-        )
+        raise UsageError("not a model file", where=str(path), fix="give a run, a .keras or a .tflite file")
 
     def logits(self, images: Pixels) -> Logits:
         """Scores ``[N, C]`` float32 of ``images``, uint8 RGB ``[N, S, S, 3]`` as ``preprocess.load`` gives them.
@@ -99,45 +101,61 @@ class Classifier:
             return np.zeros((0, len(self.classes)), np.float32)
         return self._forward(images)
 
-    def predict(self, paths: Iterable[str | os.PathLike[str]], top: int = 5) -> list[dict[str, Any]]:
-        """The likeliest classes of image files.
+    def predict(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        top: int = 5,
+        skipped: list[dict[str, str]] | None = None,
+    ) -> list[dict[str, Any]]:
+        r"""The likeliest classes of image files.
 
         Args:
             paths: JPEG, PNG or other image files.
             top: How many classes to name, likeliest first.
+            skipped: A list that gets ``{"image": path, "why": reason}`` of each file that cannot be read. None: such a
+                file is an error.
 
         Returns:
-            For each image ``{"image": path, "predictions": [{"class", "probability"}]}``.
+            For each image ``{"image": path, "predictions": [{"class", "probability"}]}``. A path that is not UTF-8 or
+            has control characters is written with escapes (``\xff``).
 
         Raises:
-            UsageError: A file is missing, torn or no image; its name is in the text.
+            UsageError: A file cannot be read, and ``skipped`` is None; its name is in the text.
+
+        Example:
+            >>> classifier = Classifier.load("runs/latest")  # doctest: +SKIP
+            >>> classifier.predict(["photo.jpg"], top=1)  # doctest: +SKIP
+            [{'image': 'photo.jpg', 'predictions': [{'class': 'cat', 'probability': 0.93}]}]
         """
         if top < 1:
             raise UsageError(f"top must be at least 1, not {top}")
-        names, results = [str(p) for p in paths], []
-        for start in range(0, len(names), BATCH):  # a folder of a million photos must not need memory for all
-            chunk = names[start : start + BATCH]
-            probabilities = softmax(self.logits(np.stack([self._pixels(name) for name in chunk])))
-            for name, row in zip(chunk, probabilities, strict=True):
-                best = np.argsort(-row, kind="stable")[:top]
-                found = [{"class": self.classes[i], "probability": float(row[i])} for i in best]
-                results.append({"image": name, "predictions": found})
+        files, results = [os.fspath(path) for path in paths], []
+        for start in range(0, len(files), BATCH):  # a folder of a million photos must not need memory for all
+            read, pixels, bad = read_all(files[start : start + BATCH], self.preprocess.array)
+            if bad and skipped is None:
+                fix = "check the path, or leave it out"
+                raise UsageError(f"cannot read the image: {bad[0][1]}", where=escape(bad[0][0]), fix=fix)
+            if skipped is not None:
+                skipped += [{"image": escape(file), "why": reason} for file, reason in bad]
+            if read:
+                probabilities = softmax(self.logits(np.stack(pixels)))
+                results += [
+                    self._answer(file, row, top) for file, row in zip(read, probabilities, strict=True)
+                ]
         return results
 
-    def _pixels(self, name: str) -> Pixels:
-        try:
-            return np.asarray(self.preprocess.load(name))
-        except EdgeclsError as error:
-            raise UsageError(
-                error.what, where=error.where or name, fix="check the path, or leave it out"
-            ) from error
-        except Exception as error:  # a decoder's own error on a hostile file
-            raise UsageError(f"cannot read the image: {_first_line(error)}", where=name) from error
+    def _answer(self, file: str, probabilities: NDArray[Any], top: int) -> dict[str, Any]:
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        predictions = [{"class": self.classes[i], "probability": float(probabilities[i])} for i in best]
+        return {"image": escape(file), "predictions": predictions}
 
 
-def _model_of_run(run: Path, kind: str | None) -> Path:
+def _model_of_run(path: Path, kind: str | None) -> Path:
+    """The model file in a run folder, in the newest run of a folder of runs, or in the newest run of a name."""
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown kind '{kind}'", fix="kinds are " + ", ".join(KINDS))
+    has_models = any((path / file).is_file() for file, _ in KINDS.values())
+    run = path if has_models else Run.find(path).path
     for name in (kind,) if kind else PREFERRED:
         if (run / KINDS[name][0]).is_file():
             return run / KINDS[name][0]
@@ -176,12 +194,13 @@ def _load_tflite(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Pre
         runner = Runner(path, threads=min(4, os.cpu_count() or 1))
     except (ValueError, RuntimeError) as error:
         raise UsageError(
-            f"not a usable TFLite file: {_first_line(error)}", where=str(path), fix="export it again"
+            f"not a usable TFLite file: {first_line(error)}", where=str(path), fix="export it again"
         ) from error
     shape, outputs = [int(d) for d in runner.input["shape"]], runner.output["shape"]
-    ends = (runner.interpreter.get_input_details(), runner.interpreter.get_output_details())
+    tensors = (runner.interpreter.get_input_details(), runner.interpreter.get_output_details())
+    one_each = all(len(details) == 1 for details in tensors)
     fits = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3 and len(outputs) == 2
-    if not fits or runner.input["dtype"] != np.uint8 or any(len(end) != 1 for end in ends):
+    if not fits or not one_each or runner.input["dtype"] != np.uint8:
         raise UsageError(
             f"not an image classifier with uint8 input: it takes {np.dtype(runner.input['dtype']).name} {shape}",
             where=str(path),
@@ -202,7 +221,7 @@ def _fitting(
         raise UsageError(
             f"the model has {outputs} outputs, but there are {len(classes)} labels",
             where=str(path),
-            fix="it does not belong to these labels",
+            fix="use the labels of the run that made the model",
         )
     if preprocess is None:  # the usual evaluation of ImageNet models; the file normalises the pixels itself
         preprocess = Preprocess(size)
@@ -210,7 +229,7 @@ def _fitting(
         raise UsageError(
             f"the model takes {size} px images, but the preprocessing beside it makes {preprocess.size} px",
             where=str(path),
-            fix="it belongs to another run",
+            fix="use the preprocess.json of the run that made the model",
         )
     return classes, preprocess
 
@@ -222,13 +241,13 @@ def _metadata(path: Path) -> tuple[list[str] | None, Preprocess | None]:
 
     try:
         found = metadata.read(path)
-        given = found.get("preprocess")
-        return found.get("classes") or None, Preprocess.from_dict(given) if given else None
+        settings = found.get("preprocess")
+        return found.get("classes") or None, Preprocess.from_dict(settings) if settings else None
     except EdgeclsError:
         raise
     except Exception as error:  # a zip, JSON or table that somebody tampered with
         raise UsageError(
-            f"its metadata is broken: {_first_line(error)}", where=str(path), fix="export it again"
+            f"its metadata is broken: {first_line(error)}", where=str(path), fix="export it again"
         ) from error
 
 
@@ -236,14 +255,14 @@ def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
     """Labels and preprocessing from the run folder a ``.keras`` file lies in."""
     from edgecls.data.preprocess import Preprocess
 
-    labels, stated, recipe = (path.parent / n for n in ("labels.txt", "preprocess.json", "recipe.yaml"))
-    classes = labels.read_text(encoding="utf-8").removesuffix("\n").split("\n") if labels.is_file() else None
-    if stated.is_file():
+    labels, settings, recipe = (path.parent / n for n in ("labels.txt", "preprocess.json", "recipe.yaml"))
+    classes = read_labels(labels) if labels.is_file() else None
+    if settings.is_file():
         try:
-            return classes, Preprocess.from_dict(json.loads(stated.read_text(encoding="utf-8")))
+            return classes, Preprocess.from_dict(json.loads(settings.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"cannot read it: {_first_line(error)}", where=str(stated), fix="export again"
+                f"cannot read it: {first_line(error)}", where=str(settings), fix="train or export again"
             ) from error
     if recipe.is_file():
         from edgecls.recipe import load_recipe
@@ -252,9 +271,3 @@ def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
         model = load_recipe(recipe).model
         return classes, Preprocess.from_recipe(catalog.get(model.name), model)
     return classes, None
-
-
-def _first_line(error: BaseException) -> str:
-    """The first sentence of a library's error, so that ours stays one line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -115,15 +115,22 @@ def evaluate(
 
 
 def predict(target: Path | None, images: Sequence[Path], top: int = 5) -> dict[str, Any]:
-    """The likeliest classes of photos, by a run's int8 file (or float network), or by a model file."""
+    """The likeliest classes of photos, by a run's int8 file (or float network), or by a model file.
+
+    Returns:
+        ``{"schema", "model", "results", "skipped"}``; see ``Classifier.predict``.
+    """
     from edgecls.infer.classifier import Classifier
 
     import_tensorflow()
     classifier = Classifier.load(target or Run.find(None).path)
+    skipped: list[dict[str, str]] = []
+    results = classifier.predict(images, top, skipped)
     return {
         "schema": "edgecls.predict/1",
         "model": str(classifier.path),
-        "results": classifier.predict(images, top),
+        "results": results,
+        "skipped": skipped,
     }
 
 
