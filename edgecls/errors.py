@@ -41,7 +41,7 @@ class GateError(EdgeclsError):
     exit_code = 4
 
 
-class InterruptedRun(EdgeclsError):
-    """Ctrl-C or SIGTERM; the checkpoint is saved (exit code 130)."""
+class Interrupted(EdgeclsError):
+    """Ctrl-C or SIGTERM (exit code 130); the text says what was kept."""
 
     exit_code = 130

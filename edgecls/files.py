@@ -16,6 +16,7 @@ from typing import Any
 from edgecls.errors import EdgeclsError, MissingError
 
 TEMPORARY = ".tmp-"  # in the name of every temporary file
+_ASIDE = ".aside-"  # in the name of a folder that is being replaced
 
 
 def cache_dir() -> Path:
@@ -37,10 +38,15 @@ def cache_dir() -> Path:
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` with the same suffix; renamed to it on success, removed on failure.
 
-    The block may write a file or make a folder. Missing parent folders are made.
+    The block may write a file or make a folder. Missing parent folders are made. What was at ``path`` stays whole
+    until its successor is whole.
 
     Raises:
         MissingError: The disk is full.
+
+    Example:
+        >>> with atomic("labels.txt") as temporary:
+        ...     temporary.write_text("cat\\ndog\\n")
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}{TEMPORARY}{os.getpid()}{path.suffix}")
@@ -48,18 +54,43 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if temporary.is_dir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+            _replace_folder(temporary, path)
         else:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except OSError as error:
         remove(temporary)
         raise _full(error, path) from error
     except BaseException:
         remove(temporary)
         raise
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename a folder to ``path``. A folder cannot be renamed onto a full one, so the old one steps aside first."""
+    aside = path.with_name(f".{path.name}{_ASIDE}{os.getpid()}")
+    if path.is_dir() and not path.is_symlink():
+        path.rename(aside)
+    try:
+        new.replace(path)
+    except OSError:
+        if aside.is_dir():
+            aside.rename(path)
+        raise
+    remove(aside)
+
+
+def sweep(folder: Path) -> None:
+    """Clear up after a killed process: remove its temporary files, put back a folder that it was replacing."""
+    for left in list(folder.rglob(f".*{_ASIDE}*")):
+        path = left.with_name(left.name.removeprefix(".").rpartition(_ASIDE)[0])
+        if path.exists():
+            remove(left)
+        else:
+            left.rename(path)
+    for left in list(folder.rglob(f".*{TEMPORARY}*")):
+        remove(left)
 
 
 def _full(error: OSError, path: Path) -> Exception:
@@ -104,7 +135,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and contents in a folder."""
+    """SHA-256 of a file's content, or of the names and contents in a folder, hexadecimal."""
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -114,16 +145,8 @@ def sha256(path: str | Path) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256 of a value as JSON; paths stand for their contents, recipe sections for their fields."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return sha256(value)
-    if hasattr(value, "model_dump"):
-        return value.model_dump()
-    raise TypeError(f"a stage's input cannot be a {type(value).__name__}")
+    """SHA-256 of a value as JSON, hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def size(path: Path) -> int:

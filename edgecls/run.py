@@ -3,18 +3,17 @@
 ::
 
     runs/<name>/<YYYYmmdd-HHMMSS>/
-        recipe.yaml  env.json  log.jsonl  metrics.jsonl  stamps/<stage>.json  checkpoints/<stage>/  ...
-    runs/latest -> the run that was started last
+        recipe.yaml  env.json  log.jsonl  metrics.jsonl  stamps/<stage>.json  checkpoints/<stage>/  old/  ...
+    runs/latest -> the run that last finished a stage of training
 
-A stage reads files and writes files. When it ends, its stamp records the SHA-256 of what it read and wrote; while
-that still holds the stage is done and is not run again. Every file is written to a temporary name and renamed, so a
-file that exists is whole.
+A stage reads files and writes files (``edgecls.stamps``). Every file is written to a temporary name and renamed, so a
+file that exists is whole. When a stage is done anew, what was made from its former files moves to ``old/<time>/``.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +26,13 @@ from edgecls.files import (
     TEMPORARY,
     append_jsonl,
     atomic,
-    hash_json,
     read_jsonl,
-    remove,
     sha256,
-    size,
+    sweep,
     write_json,
     write_text,
 )
+from edgecls.stamps import Stage, altered, read_stamp
 
 if TYPE_CHECKING:
     from edgecls.recipe import Recipe
@@ -49,10 +47,16 @@ class Run:
 
     Attributes:
         path: The folder, absolute.
+
+    Example:
+        >>> run = Run.find()                     # the newest run under runs/
+        >>> run.recipe.model.name
+        'MobileNetV3_small_x1_0'
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
         self.path = Path(path).absolute()
+        self._root = None if root is None else Path(root)  # where ``latest`` follows this run
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -67,7 +71,10 @@ class Run:
         directory: str | Path | None = None,
         fresh: bool = False,
     ) -> Run:
-        """Continue the newest run of this very recipe, or begin a new one; the run is locked to this process.
+        """Continue the newest run of this training, or begin a new one; the run is locked to this process.
+
+        A run is of this training if the recipes differ at most in how the trained network is quantized, exported and
+        measured (``Recipe.training_hash``). The run then takes over those sections.
 
         Args:
             recipe: The resolved recipe.
@@ -79,15 +86,48 @@ class Run:
             UsageError: ``directory`` holds another recipe, or something that is no run.
             EdgeclsError: Another process works in the run.
         """
-        root = Path(root)
-        if directory is not None:
-            run = cls._in_directory(recipe, Path(directory), fresh)
-        else:
-            same = [] if fresh else [r for r in _runs(root / recipe.name) if r.is_of(recipe)]
-            run = same[-1] if same else cls._create(recipe, _new_folder(root / recipe.name))
+        found = cls.matching(recipe, root, directory, fresh)
+        if found is None and directory is None:
+            found = _new_run(Path(root) / recipe.name)
+        elif found is None:
+            found = _run_in(Path(directory or ""))
+        run = cls(found.path, root)
         run.lock()
+        run.save_recipe(recipe)
+        if not run.file("env.json").exists():
+            from edgecls.environment import environment
+
+            write_json(run.file("env.json"), environment())
         run.log("start", pid=os.getpid(), recipe=recipe.hash()[:12])
-        run._make_latest(root)
+        return run
+
+    @classmethod
+    def matching(
+        cls,
+        recipe: Recipe,
+        root: str | Path = "runs",
+        directory: str | Path | None = None,
+        fresh: bool = False,
+    ) -> Run | None:
+        """The run that ``start`` would continue, or None where it would begin a new one; nothing is changed.
+
+        Raises:
+            UsageError: ``directory`` holds another recipe, or something that is no run.
+        """
+        if directory is None:
+            same = [] if fresh else [r for r in _runs(Path(root) / recipe.name) if r.is_of(recipe)]
+            return same[-1] if same else None
+        run = cls(directory)
+        if not _is_run(run.path):
+            if _occupied(run.path):
+                fix = "name a new folder"
+                raise UsageError("--run is not a run folder and not empty", where=str(directory), fix=fix)
+            return None
+        if fresh:
+            return None
+        if not run.is_of(recipe):
+            fix = "use another folder, or --fresh to move the old run aside"
+            raise UsageError("this run was made from a different recipe", where=str(directory), fix=fix)
         return run
 
     @classmethod
@@ -95,7 +135,8 @@ class Run:
         """An existing run.
 
         Args:
-            path: A run folder, a folder of runs or a run's name (then its newest), or None: the newest of all.
+            path: A run folder, a folder of runs or a run's name (then its newest), or None: the newest that has
+                finished a stage.
             root: Folder of all runs.
 
         Raises:
@@ -105,7 +146,9 @@ class Run:
         root = Path(root)
         if path is None:
             latest = root / "latest"
-            runs = [cls(latest.resolve())] if _is_run(latest) else _runs(root, "*/*")
+            runs = (
+                [cls(latest.resolve())] if _is_run(latest) else [r for r in _runs(root, "*/*") if r.stamps()]
+            )
             if not runs:
                 raise MissingError(
                     "there is no run yet", where=f"{root}/", fix="start one with: edgecls train RECIPE"
@@ -119,35 +162,11 @@ class Run:
         known = ", ".join(sorted({r.path.parent.name for r in _runs(root, "*/*")}))
         raise UsageError("not a run", where=str(path), fix=f"known: {known}" if known else "see runs/")
 
-    @classmethod
-    def _in_directory(cls, recipe: Recipe, folder: Path, fresh: bool) -> Run:
-        run = cls(folder)
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        if occupied and not _is_run(folder):
-            raise UsageError(
-                "--run is not a run folder and not empty", where=str(folder), fix="name a new folder"
-            )
-        if occupied and not fresh:
-            if run.is_of(recipe):
-                return run
-            fix = "use another folder, or --fresh to move the old run aside"
-            raise UsageError("this run was made from a different recipe", where=str(folder), fix=fix)
-        if occupied:
-            with run.lock():  # not under the feet of a process that works there
-                folder.rename(f"{run.path}.old-{_now()}")
-        return cls._create(recipe, run.path)
-
-    @classmethod
-    def _create(cls, recipe: Recipe, folder: Path) -> Run:
-        """Make the folder whole under another name, then rename it, so that no half-made run is ever found."""
-        from edgecls.environment import environment
-
-        with atomic(folder) as temporary:
-            write_text(temporary / "recipe.yaml", "# Resolved by edgecls; runs as it is.\n" + recipe.dump())
-            write_json(temporary / "env.json", environment())
-        return cls(folder)
-
-    def _make_latest(self, root: Path) -> None:
+    def make_latest(self) -> None:
+        """Let ``latest`` point to this run, if ``Run.start`` gave it."""
+        if self._root is None:
+            return
+        root = self._root
         root.mkdir(parents=True, exist_ok=True)
         inside = self.path.is_relative_to(root.absolute())
         target = self.path.relative_to(root.absolute()) if inside else self.path
@@ -166,10 +185,17 @@ class Run:
 
         return load_recipe(self.path / "recipe.yaml")
 
+    def save_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe: what the run's files are made by from now on."""
+        text = "# Resolved by edgecls; runs as it is.\n" + recipe.dump()
+        path = self.file("recipe.yaml")
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
     def is_of(self, recipe: Recipe) -> bool:
-        """Whether the run was made from an equal resolved recipe."""
+        """Whether the run's training was made from an equal recipe."""
         try:
-            return self.recipe.hash() == recipe.hash()
+            return self.recipe.training_hash() == recipe.training_hash()
         except UsageError:  # written by a version with other keys
             return False
 
@@ -196,7 +222,7 @@ class Run:
     def lock(self) -> Any:
         """Lock the run to this process until it ends, or until the end of ``with run.lock():``.
 
-        Temporary files which a killed process left behind are removed.
+        What a killed process left half done is cleared up.
 
         Raises:
             EdgeclsError: Another process has it; the line says its PID.
@@ -218,8 +244,7 @@ class Run:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             _locks[path] = descriptor
-            for left in path.rglob(f".*{TEMPORARY}*"):
-                remove(left)
+            sweep(path)
         return self._unlocking()
 
     def unlock(self) -> None:
@@ -237,6 +262,43 @@ class Run:
             outputs: Files or folders it writes, relative to the run.
         """
         return Stage(self, name, inputs, outputs)
+
+    def stamps(self) -> dict[str, dict[str, Any]]:
+        """The stamps of finished stages by name, in the order in which they finished."""
+        stamps = [read_stamp(path) for path in self.file("stamps").glob("*.json")]
+        return {s["stage"]: s for s in sorted(filter(None, stamps), key=lambda s: s["finished"])}
+
+    def current(self, stage: str) -> bool:
+        """Whether a stage is finished, and what it read and wrote in this run is still the same."""
+        stamp = self.stamps().get(stage)
+        return stamp is not None and not altered(self, stamp["outputs"]) and not self._read_others(stamp)
+
+    def _read_others(self, stamp: Mapping[str, Any]) -> bool:
+        """Whether a stage read files that are others now; a file that is gone tells nothing."""
+        return any(
+            self.file(name).exists() and sha256(self.file(name)) != digest
+            for name, digest in stamp["reads"].items()
+        )
+
+    def retire_stale(self) -> tuple[list[str], str]:
+        """Move what was made from files that have changed since to ``old/<time>/``, and what was made from that.
+
+        Returns:
+            Names of the files that were moved, relative to the run, and the folder they are in now.
+        """
+        moved: list[str] = []
+        folder = f"old/{_now()}"
+        stamps = self.stamps()
+        while stale := [s for s in stamps.values() if self._read_others(s) or set(s["reads"]) & set(moved)]:
+            for stamp in stale:
+                files = [f"stamps/{stamp['stage']}.json", *stamp["outputs"]]
+                for name in [name for name in files if self.file(name).exists()]:
+                    target = self.file(folder, name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self.file(name).replace(target)
+                moved += stamp["outputs"]
+                del stamps[stamp["stage"]]
+        return moved, folder
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line to log.jsonl and force it to disk."""
@@ -257,76 +319,6 @@ class Run:
         return [row for epochs in rows.values() for _, row in sorted(epochs.items())]
 
 
-class Stage:
-    """One stage of a run (``Run.stage``).
-
-    Attributes:
-        stamp: What was stamped when the stage ended last, or ``{}``.
-        why: Why it is not done, for the log; "" when it is.
-    """
-
-    def __init__(self, run: Run, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> None:
-        self.run, self.name, self.outputs = run, name, list(outputs)
-        self.inputs: dict[str, str] = {}
-        for key, value in inputs.items():
-            if isinstance(value, Path) and not value.exists():
-                raise MissingError(
-                    f"stage {name} needs {key}", where=str(value), fix="run the stage that makes it"
-                )
-            self.inputs[key] = hash_json(value)
-        self._file = run.file("stamps", f"{name}.json")
-        self._began = time.monotonic()
-        self.stamp: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            self.stamp = json.loads(self._file.read_text(encoding="utf-8"))
-
-    @property
-    def done(self) -> bool:
-        """Whether the stamp's inputs are these and every output is as it was stamped."""
-        return not self.why
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """What ``finish`` was given when the stage ended last."""
-        return self.stamp.get("figures", {})
-
-    @property
-    def why(self) -> str:
-        if not self.stamp:
-            return "not run yet"
-        stamped = self.stamp["inputs"]
-        if changed := sorted(k for k in {*stamped, *self.inputs} if stamped.get(k) != self.inputs.get(k)):
-            return f"changed: {', '.join(changed)}"
-        for name in self.outputs:
-            was, path = self.stamp["outputs"].get(name), self.run.file(name)
-            if was is None or not path.exists():
-                return f"missing: {name}"
-            if size(path) != was["bytes"] or sha256(path) != was["sha256"]:
-                return f"altered: {name}"
-        return ""
-
-    def finish(self, **figures: Any) -> None:
-        """Stamp the stage as done; ``figures`` are kept in the stamp.
-
-        Raises:
-            EdgeclsError: A promised output was not written.
-        """
-        paths = {name: self.run.file(name) for name in self.outputs}
-        for name, path in paths.items():
-            if not path.exists():
-                raise EdgeclsError(f"stage {self.name} did not write {name}", where=str(self.run.path))
-        self.stamp = {
-            "schema": "edgecls.stamp/1",
-            "stage": self.name,
-            "inputs": self.inputs,
-            "outputs": {n: {"bytes": size(p), "sha256": sha256(p)} for n, p in paths.items()},
-            "seconds": round(time.monotonic() - self._began, 2),
-            "finished": _iso(),
-            "figures": figures,
-        }
-        write_json(self._file, self.stamp)
-
-
 def _is_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file()
 
@@ -337,10 +329,40 @@ def _runs(folder: Path, pattern: str = "*") -> list[Run]:
     return [Run(p) for p in sorted(found, key=lambda p: (p.name, (p / "recipe.yaml").stat().st_mtime))]
 
 
-def _new_folder(parent: Path) -> Path:
+def _occupied(folder: Path) -> bool:
+    """Whether something stands in the way of a new run: hidden files, such as a lock, do not."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(not p.name.startswith(".") for p in folder.iterdir())
+
+
+def _new_run(parent: Path) -> Run:
+    """A folder that this process alone has made, however many begin a run in the same second."""
     stamp = _now()
-    names = [stamp, *(f"{stamp}-{i:02d}" for i in range(2, 100))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    for number in itertools.count(1):
+        folder = parent / (stamp if number == 1 else f"{stamp}-{number:02d}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return Run(folder)
+    raise AssertionError
+
+
+def _run_in(folder: Path) -> Run:
+    """An empty, locked folder of the user's choice; a run that is in it is moved aside first."""
+    run = Run(folder)
+    if _is_run(folder):
+        with run.lock():  # not under the feet of a process that works there
+            folder.rename(f"{run.path}.old-{_now()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    run.lock()
+    if _occupied(folder):
+        run.unlock()
+        raise EdgeclsError(
+            "another process has begun a run here", where=str(folder), fix="name another folder"
+        )
+    return run
 
 
 def _now() -> str:

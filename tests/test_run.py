@@ -12,8 +12,10 @@ import sys
 import pytest
 
 from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.files import sweep
 from edgecls.recipe import load_recipe
 from edgecls.run import Run, atomic, read_jsonl, sha256
+from edgecls.stamps import changes, fingerprint
 
 
 @pytest.fixture
@@ -65,6 +67,35 @@ def test_atomic_folder_replaces_a_folder(tmp_path):
     assert [p.name for p in (tmp_path / "saved_model").iterdir()] == ["two"]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    old = tmp_path / "saved_model"
+    old.mkdir()
+    (old / "whole").write_text("old")
+    replace = type(old).replace
+
+    def refuse(self, target):
+        if self.name.startswith(".saved_model.tmp-"):
+            raise OSError(errno.EIO, "no")
+        return replace(self, target)
+
+    monkeypatch.setattr(type(old), "replace", refuse)
+    with pytest.raises(OSError, match="no"), atomic(old) as part:
+        part.mkdir()
+    assert (old / "whole").read_text() == "old" and not hidden(tmp_path)
+
+
+def test_a_folder_whose_replacing_was_killed_comes_back(tmp_path):
+    aside = tmp_path / "export" / ".saved_model.aside-1"
+    aside.mkdir(parents=True)
+    (aside / "whole").write_text("old")
+    (tmp_path / "export" / ".saved_model.tmp-1").mkdir()
+    sweep(tmp_path)
+    assert [p.name for p in (tmp_path / "export").iterdir()] == ["saved_model"]
+    aside.mkdir()
+    sweep(tmp_path)
+    assert (tmp_path / "export/saved_model/whole").exists() and not aside.exists()
+
+
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     with pytest.raises(MissingError, match="no disk space left") as error, atomic(tmp_path / "a.npz") as part:
         part.write_text("half")
@@ -92,24 +123,74 @@ def test_start_makes_the_folder(run, recipe):
     assert run.recipe == recipe
     assert {p.name for p in run.path.iterdir()} >= {"recipe.yaml", "env.json", "log.jsonl"}
     assert json.loads(run.file("env.json").read_text())["versions"]["keras"]
-    assert run.path.parent.parent.joinpath("latest").resolve() == run.path
+
+
+def finished(run: Run) -> Run:
+    run.file("a").write_text("a")
+    run.stage("student", {}, ["a"]).finish()
+    run.make_latest()
+    return run
+
+
+def test_latest_is_the_run_that_finished_a_stage(run, recipe):
+    latest = run.path.parent.parent / "latest"
+    assert not latest.exists()
+    finished(run)
+    other = Run.start(recipe.override(["seed=1"]))
+    assert latest.resolve() == Run.find().path == run.path, "the newer run has nothing yet"
+    finished(other)
+    assert latest.resolve() == Run.find().path == other.path
+    finished(Run.find(run.path))
+    assert Run.find().path == other.path, "a command on an older run leaves latest alone"
 
 
 def test_the_same_recipe_goes_on_another_begins_anew(run, recipe):
     assert Run.start(recipe).path == run.path
     other = Run.start(recipe.override(["seed=1"]))
-    assert other.path != run.path and Run.find().path == other.path
+    assert other.path != run.path
     assert Run.start(recipe).path == run.path, "the newest of this very recipe, though another is newer"
-    assert Run.find().path == run.path, "latest is the one started last"
     fresh = Run.start(recipe, fresh=True)
     assert fresh.path not in (run.path, other.path)
     assert Run.start(recipe).path == fresh.path
 
 
+def test_a_run_takes_over_how_its_network_is_quantized_and_measured(run, recipe):
+    changed = recipe.override(["quantize.train.epochs=7", "bench.threads=[4]"])
+    assert Run.start(changed).path == run.path
+    assert run.recipe == changed
+
+
+def test_runs_begun_in_the_same_second_have_folders_of_their_own(recipe, tmp_path):
+    code = (
+        "import os, sys, time\nfrom edgecls import run\nfrom edgecls.recipe import load_recipe\n"
+        "run._now = lambda: '20260101-000000'\n"
+        "recipe = load_recipe('r.yaml', [f'seed={sys.argv[1]}'])\n"
+        "print('ready', flush=True)\nsys.stdin.readline()\n"
+        "started = run.Run.start(recipe)\nprint(started.path, flush=True)\nsys.stdin.readline()"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for seed in range(4)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:  # all at once
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    paths = [process.stdout.readline().strip() for process in processes]
+    seeds = [Run(path).recipe.seed for path in paths]
+    for process in processes:
+        process.communicate("end\n", timeout=60)
+    assert len(set(paths)) == 4 and seeds == [0, 1, 2, 3]
+
+
 def test_directory(recipe, tmp_path):
     folder = tmp_path / "mine"
     run = Run.start(recipe, directory=folder)
-    assert run.path == folder and Run.find().path == folder
+    assert run.path == folder
+    assert finished(run) and Run.find().path == folder
     assert Run.start(recipe, directory=folder).path == folder
     other = recipe.override(["seed=1"])
     with pytest.raises(UsageError, match=r"different recipe .*--fresh"):
@@ -127,8 +208,8 @@ def test_directory(recipe, tmp_path):
 def test_find(recipe, tmp_path):
     with pytest.raises(MissingError, match="there is no run yet"):
         Run.find()
-    first = Run.start(recipe)
-    second = Run.start(recipe, fresh=True)
+    first = finished(Run.start(recipe))
+    second = finished(Run.start(recipe, fresh=True))
     assert Run.find(first.path).path == first.path
     assert Run.find("demo").path == Run.find("runs/demo").path == second.path
     (tmp_path / "runs" / "latest").unlink()
@@ -232,8 +313,31 @@ def test_a_change_undoes_it(done, change, why):
 
 
 def test_other_inputs_undo_it(done):
-    assert stamped(done, seed=1).why == "changed: seed"
-    assert stamped(done, new=[1, {"a": None}]).why == "changed: new"
+    assert stamped(done, seed=1).why == "changed: seed 0 -> 1"
+    assert stamped(done, new=[1, {"a": None}]).why == 'changed: new null -> [1, {"a": null}]'
+    other = done.recipe.override(["train.optimizer.lr=0.5"])
+    assert stamped(done, train=other.train).why == "changed: train.optimizer.lr 0.05 -> 0.5"
+
+
+def test_changes_names_a_few_and_counts_the_rest():
+    before, now = fingerprint({"a": {"b": 1, "c": {}}, "d": [1], "e": "x" * 50}), fingerprint({"a": {"b": 2}})
+    assert before == {"a.b": 1, "a.c": {}, "d": [1], "e": "x" * 50}
+    assert changes(before, now) == "a.b 1 -> 2, a.c {} -> null, d [1] -> null and 1 more"
+    assert changes(before, before) == ""
+
+
+def test_what_was_made_from_changed_files_steps_aside(done):
+    done.file("qat").write_text("int8 weights")
+    done.stage("qat", {"float": done.file("a")}, ["qat"]).finish()
+    done.file("file").write_text("tflite")
+    done.stage("export", {"model": done.file("qat")}, ["file"]).finish()
+    done.stage("other", {"seed": 0}, []).finish()
+    assert done.retire_stale()[0] == [] and done.current("export")
+    done.file("a").write_text("others")
+    assert not done.current("qat") and not done.current("float")
+    moved, folder = done.retire_stale()
+    assert moved == ["qat", "file"] and set(done.stamps()) == {"float", "other"}
+    assert done.file(folder, "file").read_text() == "tflite" and not done.file("file").exists()
 
 
 def test_promises_are_kept(run):
