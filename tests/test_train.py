@@ -12,6 +12,7 @@ import tensorflow as tf
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.recipe import Optimizer, Schedule, Train
 from edgecls.train import checkpoint
+from edgecls.train.callbacks import Callback
 from edgecls.train.loop import Trainer, fit
 from edgecls.train.losses import cross_entropy, js_divergence, soft_labels
 from edgecls.train.objective import Objective, as_teacher
@@ -112,24 +113,81 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
-    whole, resumed = trainer(), trainer()
-    fit(whole, epoch_batches, scores, tmp_path / "whole")
+class Kill(Callback):
+    """Ends a training in the middle of an epoch."""
 
-    def kill(epoch: int, step: int) -> None:
-        if (epoch, step) == (2, 2):
+    def __init__(self, epoch: int, step: int) -> None:
+        self.at = (epoch, step)
+
+    def on_step(self, epoch: int, step: int) -> None:
+        if (epoch, step) == self.at:
             raise Killed
 
+
+class Heard(Callback):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.restarts: list[str] = []
+        self.epochs: list[int] = []
+
+    def on_start(self, epoch: int) -> None:
+        self.starts.append(epoch)
+
+    def on_restart(self, changes: str) -> None:
+        self.restarts.append(changes)
+
+    def on_epoch(self, epoch: int, values: dict[str, float]) -> None:
+        self.epochs.append(epoch)
+
+
+def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, resumed = trainer(), trainer()
+    fit(whole, epoch_batches, scores, tmp_path / "whole", inputs={"seed": 0})
     with pytest.raises(Killed):
-        fit(resumed, epoch_batches, scores, tmp_path / "killed", on_step=kill)
-    starts: list[int] = []
-    fresh = trainer()
-    fit(fresh, epoch_batches, scores, tmp_path / "killed", on_start=starts.append)
-    assert starts == [2]
+        fit(resumed, epoch_batches, scores, tmp_path / "killed", inputs={"seed": 0}, callbacks=[Kill(2, 2)])
+    watcher, fresh = Heard(), trainer()
+    fit(fresh, epoch_batches, scores, tmp_path / "killed", inputs={"seed": 0}, callbacks=[watcher])
+    assert (watcher.starts, watcher.restarts, watcher.epochs) == ([2], [], [2, 3])
     for a, b in zip(whole.model.variables, fresh.model.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
     with np.load(tmp_path / "whole/last.npz") as a, np.load(tmp_path / "killed/last.npz") as b:
         assert all(np.array_equal(a[key], b[key]) for key in a.files if key != "meta")
+
+
+def test_a_checkpoint_of_other_inputs_is_not_continued(tmp_path: Path) -> None:
+    fit(trainer(), epoch_batches, scores, tmp_path / "reused", inputs={"lr": 0.01})
+    watcher, subject, fresh = Heard(), trainer(), trainer()
+    fit(subject, epoch_batches, scores, tmp_path / "reused", inputs={"lr": 0.02}, callbacks=[watcher])
+    assert (watcher.restarts, watcher.starts) == (["lr 0.01 -> 0.02"], [0])
+    fit(fresh, epoch_batches, scores, tmp_path / "fresh", inputs={"lr": 0.02})
+    for a, b in zip(subject.model.variables, fresh.model.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
+
+
+def test_without_validation_best_is_the_last_epoch(tmp_path: Path) -> None:
+    subject = trainer(select="best", ema_decay=None)
+    state = fit(subject, epoch_batches, dict, tmp_path)
+    assert state == {"epochs": 4, "best_epoch": -1, "best_value": -1.0, "selected": "last"}
+    with np.load(tmp_path / "last.npz") as file:
+        np.testing.assert_array_equal(file["00000"], np.asarray(subject.model.variables[0]))
+    assert not (tmp_path / "best.npz").exists()
+
+
+def test_unlabelled_images_count_for_no_class_in_the_accuracy() -> None:
+    def accuracy(labels: np.ndarray) -> float | None:
+        model = keras.Sequential(
+            [keras.Input((2,)), keras.layers.Dense(CLASSES, kernel_initializer="zeros", use_bias=True)]
+        )
+        model.weights[1].assign([1.0, 0.0, 0.0])  # says class 0 to everything
+        config = Train(epochs=1, batch_size=4, optimizer=Optimizer(lr=1e-9))
+        subject = Trainer(model, Objective(), config, CLASSES, 1, seed=0)
+        batch = tf.data.Dataset.from_tensors((np.ones((4, 2), np.float32), labels.astype(np.int32)))
+        return subject.run_epoch(batch, lambda step: None).get("accuracy")
+
+    assert accuracy(np.array([0, 1, -1, -1])) == pytest.approx(0.5)
+    assert accuracy(np.full(4, -1)) is None
 
 
 def test_select_best_leaves_the_best_epochs_weights(tmp_path: Path) -> None:
@@ -142,7 +200,7 @@ def test_select_best_leaves_the_best_epochs_weights(tmp_path: Path) -> None:
         return {"balanced_accuracy": score}
 
     state = fit(subject, epoch_batches, evaluate, tmp_path)
-    assert (state["best_epoch"], state["best_value"]) == (1, 0.9)
+    assert state == {"epochs": 4, "best_epoch": 1, "best_value": 0.9, "selected": "best"}
     for variable, best in zip(subject.model.weights, kept[0.9], strict=True):
         np.testing.assert_array_equal(np.asarray(variable), best)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgecls.errors import UsageError
-from edgecls.run import atomic
+from edgecls.files import atomic
 
 
 def save(path: Path, variables: Sequence[Any], state: dict[str, Any]) -> None:
@@ -38,14 +38,7 @@ def restore(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
     Raises:
         UsageError: The file is torn, or belongs to another architecture.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            arrays = [file[f"{i:05d}"] for i in range(len(meta["names"]))]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            "checkpoint cannot be read", where=f"{path}: {error}", fix="delete it to train anew"
-        ) from error
+    meta, arrays = _read(path, with_arrays=True)
     odd = _first_difference(arrays, meta["names"], variables)
     if odd:
         raise UsageError(
@@ -54,6 +47,27 @@ def restore(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return meta["state"]
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The JSON state in a checkpoint, without its variables.
+
+    Raises:
+        UsageError: The file is missing or torn.
+    """
+    return _read(path, with_arrays=False)[0]["state"]
+
+
+def _read(path: Path, with_arrays: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            count = len(meta["names"]) if with_arrays else 0
+            return meta, [file[f"{i:05d}"] for i in range(count)]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            "checkpoint cannot be read", where=f"{path}: {error}", fix="delete it to train anew"
+        ) from error
 
 
 def _first_difference(arrays: Sequence[np.ndarray], names: Sequence[str], variables: Sequence[Any]) -> str:

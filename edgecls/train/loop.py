@@ -7,7 +7,7 @@ distillation wants teacher and student in one step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,9 @@ import tensorflow as tf
 from edgecls.augment import mixup
 from edgecls.errors import EdgeclsError
 from edgecls.recipe import Optimizer, Train
+from edgecls.stamps import changes
 from edgecls.train import checkpoint
+from edgecls.train.callbacks import Callback
 from edgecls.train.losses import soft_labels
 from edgecls.train.objective import Objective
 from edgecls.train.schedules import make_schedule
@@ -50,6 +52,7 @@ class Trainer:
         steps_per_epoch: Optimizer steps of one epoch.
         seed: Seeds mixup (data order and augmentation are seeded where they are made).
         mixup_alpha: Beta distribution of mixup; 0 turns it off.
+        section: Where ``config`` stands in the recipe, for error texts.
     """
 
     model: keras.Model
@@ -59,6 +62,7 @@ class Trainer:
     steps_per_epoch: int
     seed: int
     mixup_alpha: float = 0.0
+    section: str = "train"
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
 
     def __post_init__(self) -> None:
@@ -92,7 +96,7 @@ class Trainer:
             on_step: Called with the number of steps done in this epoch.
 
         Returns:
-            ``loss``, ``accuracy`` (on augmented images with labels), ``lr`` and ``images_per_s``.
+            ``loss``, ``lr``, ``images_per_s`` and, where images have labels, ``accuracy`` (on augmented images).
 
         Raises:
             EdgeclsError: The loss is no longer finite, or memory ran out.
@@ -106,15 +110,17 @@ class Trainer:
                 self._step(*batch)
                 on_step(step)
         except tf.errors.ResourceExhaustedError as error:
-            raise EdgeclsError("out of memory in a training step", fix="lower train.batch_size") from error
+            raise EdgeclsError(
+                "out of memory in a training step", fix=f"lower {self.section}.batch_size"
+            ) from error
         loss = float(self._loss.result())
         if not np.isfinite(loss):
-            raise EdgeclsError(
-                "the loss is no longer finite", fix="lower train.optimizer.lr or set clip_norm"
-            )
-        return {
-            "loss": loss,
-            "accuracy": float(self._hits.result()),
+            fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
+            raise EdgeclsError("the loss is no longer finite", fix=fix)
+        values = {"loss": loss}
+        if float(self._hits.count):  # no labels, no accuracy
+            values["accuracy"] = float(self._hits.result())
+        return values | {
             "lr": float(self.optimizer.learning_rate),
             "images_per_s": images / (time.perf_counter() - started),
         }
@@ -155,7 +161,8 @@ class Trainer:
         for average, variable in zip(self._averages, _averaged(self.model), strict=False):
             average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
         self._loss.update_state(losses)
-        self._hits.update_state(tf.equal(tf.argmax(logits[0], -1), tf.argmax(targets, -1)))
+        hits = tf.equal(tf.argmax(logits[0], -1), tf.argmax(targets, -1))
+        self._hits.update_state(hits, sample_weight=tf.cast(labels >= 0, tf.float32))
 
 
 def fit(
@@ -164,51 +171,75 @@ def fit(
     evaluate: Callable[[], dict[str, float]],
     directory: Path,
     *,
+    inputs: Mapping[str, Any] | None = None,
     before_epoch: Callable[[int], bool] = lambda epoch: False,
-    on_start: Callable[[int], None] = lambda epoch: None,
-    on_step: Callable[[int, int], None] = lambda epoch, step: None,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """Train to the last epoch, from ``directory/last.npz`` if that exists, and leave the chosen weights in the model.
+    """Train to the last epoch and leave the chosen weights in the model.
+
+    The training goes on from ``directory/last.npz`` if that was made from the same ``inputs``; a checkpoint of other
+    inputs is removed.
 
     Args:
         trainer: Model and optimizer.
         epoch_batches: Training batches of an epoch; the same epoch must give the same batches.
-        evaluate: Measures the model on the validation split; selects by ``balanced_accuracy``.
+        evaluate: Measures the model on the validation split; epochs are compared by ``balanced_accuracy``. It
+            returns ``{}`` where nothing can be measured.
         directory: Where ``last.npz`` and ``best.npz`` are kept.
+        inputs: Fingerprint of all that the training depends on (``edgecls.stamps``).
         before_epoch: Called before each epoch; True says that it changed how the model trains (froze something),
             so that the step is traced again.
-        on_start: Called once with the first epoch to be trained.
-        on_step: Called after each step with epoch and steps done.
-        on_epoch: Called after each epoch, before its checkpoint, with the epoch's figures.
+        callbacks: Are told of every step and epoch.
 
     Returns:
-        ``{"epochs", "best_epoch", "best_value"}``.
+        ``{"epochs", "best_epoch", "best_value", "selected"}``: ``selected`` is ``best`` or ``last``, the epoch whose
+        weights the model has; without validation figures it is ``last``, whatever the recipe says.
     """
     last, best = directory / "last.npz", directory / "best.npz"
-    state: dict[str, Any] = {"epochs": 0, "best_epoch": -1, "best_value": -1.0}
-    if last.exists():
-        state = checkpoint.restore(last, trainer.variables)
-    on_start(state["epochs"])
+    state = _resume(trainer, directory, dict(inputs or {}), callbacks)
+    for each in callbacks:
+        each.on_start(state["epochs"])
+
+    def on_step(epoch: int, step: int) -> None:
+        for each in callbacks:
+            each.on_step(epoch, step)
+
     for epoch in range(state["epochs"], trainer.config.epochs):
         if before_epoch(epoch):
             trainer.retrace()
         values = trainer.run_epoch(epoch_batches(epoch), partial(on_step, epoch))
         trainer.swap_averages()
         values |= {f"val_{key}": value for key, value in evaluate().items()}
-        score = values.get("val_balanced_accuracy", 0.0)
-        better = score > state["best_value"]
-        if better:
+        score = values.get("val_balanced_accuracy")
+        if score is not None and score > state["best_value"]:
             state |= {"best_epoch": epoch, "best_value": score}
             checkpoint.save(best, trainer.model.variables, state)
         trainer.swap_averages()
-        on_epoch(epoch, values)
+        for each in callbacks:
+            each.on_epoch(epoch, values)
         state["epochs"] = epoch + 1
         checkpoint.save(last, trainer.variables, state)
     trainer.swap_averages()
-    if trainer.config.select == "best" and best.exists():
+    selected = "best" if trainer.config.select == "best" and state["best_epoch"] >= 0 else "last"
+    if selected == "best":
         checkpoint.restore(best, trainer.model.variables)
-    return state
+    return {key: state[key] for key in ("epochs", "best_epoch", "best_value")} | {"selected": selected}
+
+
+def _resume(
+    trainer: Trainer, directory: Path, inputs: dict[str, Any], callbacks: Sequence[Callback]
+) -> dict[str, Any]:
+    """The state of a training that was begun from the same inputs, its variables restored; else a new state."""
+    last = directory / "last.npz"
+    if last.exists():
+        changed = changes(checkpoint.read_state(last).get("inputs", {}), inputs)
+        if not changed:
+            return checkpoint.restore(last, trainer.variables)
+        for each in callbacks:
+            each.on_restart(changed)
+    for name in ("last.npz", "best.npz"):
+        (directory / name).unlink(missing_ok=True)
+    return {"epochs": 0, "best_epoch": -1, "best_value": -1.0, "inputs": inputs}
 
 
 def _averaged(model: keras.Model) -> list[Any]:
