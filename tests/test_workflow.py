@@ -223,6 +223,7 @@ def test_ctrl_c_keeps_the_checkpoint(folder: Path) -> None:
         "stopped",
     ]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
     last = folder / "stopped/checkpoints/student/last.npz"
     deadline = time.monotonic() + 200
     while not last.exists() and time.monotonic() < deadline:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from edgecls.cli.common import cli_command, run_or_file
@@ -13,10 +15,12 @@ from edgecls.console import Console
 @cli_command("edgecls eval", "edgecls eval model_int8.tflite --data photos/")
 @click.argument("target", metavar="[RUN|FILE]", required=False, shell_complete=complete_run)
 @click.option(
-    "--data", type=click.Path(exists=True), help="A folder a class, or a list file; default: the run's."
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder with a folder a class, or with train, val and test, or a list file; default: the run's photos.",
 )
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-def command(console: Console, target: str | None, data: str | None, split: str) -> None:
+def command(console: Console, target: str | None, data: Path | None, split: str) -> None:
     """Accuracy, confusion and per-class figures of a run or of one .keras or .tflite file.
 
     RUN is a run folder or a run's name; without it the newest run is taken.

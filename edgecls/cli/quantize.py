@@ -20,7 +20,7 @@ from edgecls.errors import GateError
     help="Fail (exit code 4) if int8 loses more points of balanced accuracy against float.",
 )
 def command(console: Console, run: str | None, overrides: tuple[str, ...], max_drop: float | None) -> None:
-    """Quantisation-aware training from the float network of RUN, then export, verification and report.
+    """Quantization-aware training from the float network of RUN, then export, verification and report.
 
     RUN is a run folder or a run's name; without it the newest run is taken.
     """
@@ -32,12 +32,11 @@ def command(console: Console, run: str | None, overrides: tuple[str, ...], max_d
     with found.lock():
         from edgecls import workflow
 
-        result = workflow.quantize(found, console, list(overrides))
+        result = workflow.quantize(found, console, list(overrides), gated=max_drop is not None)
         console.emit(result, show_quantize)
     judge_ladder(result["verify"], found)
-    drop = 100 * result["drop"]
-    if max_drop is not None and drop > max_drop:
+    if max_drop is not None and 100 * result["drop"] > max_drop:
         raise GateError(
-            f"int8 loses {drop:.2f} points of balanced accuracy, --max-drop {max_drop:g}",
+            f"int8 loses {100 * result['drop']:.2f} points of balanced accuracy, --max-drop {max_drop:g}",
             where=str(found.path),
         )

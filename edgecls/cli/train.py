@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,21 +38,15 @@ def command(
     from edgecls.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides)
-    if dry_run:
-        from edgecls import workflow
+    from edgecls import workflow
 
-        plan = workflow.plan(resolved)
+    if dry_run:
+        plan = workflow.plan(resolved, directory, fresh=not resume)
         console.emit(
             {**plan, "resolved": resolved.model_dump()}, lambda p: f"{resolved.dump()}---\n{_plan(p)}"
         )
         return
-    from edgecls.run import Run
-
-    run = Run.start(resolved, directory=Path(directory) if directory else None, fresh=not resume)
-    console.log(f"run: {run.path}")
-    from edgecls import workflow
-
-    console.emit(workflow.train(resolved, run, console), show_scores)
+    console.emit(workflow.train(resolved, console, directory, fresh=not resume), show_scores)
 
 
 def _plan(plan: dict[str, Any]) -> str:

@@ -60,6 +60,8 @@ def bench(
         resolve(device)  # nothing is converted for a device that is not there
         files, failed = zoo_files(zoo, precisions, threads, console)
         models += files
+    if own:
+        own.lock()  # until the process ends: nothing else may change the files while they are measured
     batch = bool(zoo) or any(isinstance(target, Path) and target.is_dir() for target in found)
     started = time.perf_counter()
     try:

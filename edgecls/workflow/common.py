@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgecls.console import Console
+from edgecls.errors import Interrupted, UsageError
 from edgecls.files import atomic
 from edgecls.quiet import import_tensorflow
 from edgecls.recipe import Data, Recipe
 from edgecls.run import Run
 from edgecls.saving import load_model
+from edgecls.stamps import Stage
 from edgecls.zoo import catalog
 
 if TYPE_CHECKING:
@@ -34,16 +37,26 @@ def load_data(settings: Data, console: Console) -> Dataset:
     with console.progress() as progress:
         task = progress.add_task("checking images", total=None, text="")
         data = load_dataset(settings, lambda done, total: progress.update(task, completed=done, total=total))
-    if data.bad:
-        first = "; ".join(f"{name}: {reason}" for name, reason in data.bad[:BAD_NAMED])
-        console.log(f"{len(data.bad)} bad images left out, all named in split.json: {first}")
+    name_bad(data.bad, console)
     return data
 
 
+def name_bad(bad: Sequence[tuple[str, str]], console: Console) -> None:
+    """Say how many images cannot be read, and the first few of them with the reason."""
+    if bad:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:BAD_NAMED])
+        console.log(f"{len(bad)} bad images left out: {shown}" + ("; ..." if len(bad) > BAD_NAMED else ""))
+
+
+def evenly(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at most ``count`` images, evenly over the classes and always the same."""
+    order = np.argsort(labels, kind="stable")
+    return order[np.unique(np.linspace(0, len(labels) - 1, min(count, len(labels))).astype(int))]
+
+
 def spread(split: Split, count: int) -> Split:
-    """At most ``count`` images, evenly over the classes and always the same."""
-    order = np.argsort(split.labels, kind="stable")
-    return split.subset(order[np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))])
+    """At most ``count`` images of a split, chosen by ``evenly``."""
+    return split.subset(evenly(split.labels, count))
 
 
 def recipe_preprocess(recipe: Recipe) -> Preprocess:
@@ -86,8 +99,18 @@ def run_stage(
 ) -> None:
     """Do the work of a stage unless its stamp says that it was done from the same inputs.
 
+    What was made from the files that it replaces is moved aside (``Run.retire_stale``).
+
     Args:
+        run: Gets the stamp.
+        console: Is told what is done, and why.
+        name: Of the stage.
+        inputs: What the stage depends on, see ``Run.stage``.
+        outputs: Files that the work writes, relative to the run.
         work: Writes ``outputs`` and returns figures for the stamp.
+
+    Raises:
+        Interrupted: Ctrl-C; the text says what was kept.
     """
     stage = run.stage(name, inputs, outputs)
     if stage.done:
@@ -101,5 +124,27 @@ def run_stage(
     keras.utils.set_random_seed(run.recipe.seed)
     run.log("stage", stage=name)
     started = time.perf_counter()
-    stage.finish(**work())
+    try:
+        stage.finish(**work())
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {_kept(stage)}") from None
+    run.make_latest()
+    stale, folder = run.retire_stale()
+    if stale:
+        console.log(f"{name}: what was made from its former files is in {folder} now: {', '.join(stale)}")
     console.say(f"{name}: {time.perf_counter() - started:.0f} s")
+
+
+def _kept(stage: Stage) -> str:
+    """What an interrupted stage has saved, and what the same command will do."""
+    from edgecls.train import checkpoint
+
+    path = stage.run.file("checkpoints", stage.name, "last.npz")
+    state: dict[str, Any] = {}
+    with suppress(UsageError):
+        state = checkpoint.read_state(path)
+    if state.get("inputs") == stage.inputs:
+        epochs = state["epochs"]
+        saved = f"checkpoint saved after {epochs} epoch{'s' * (epochs != 1)} of {stage.name}"
+        return f"{saved}; run the same command to continue"
+    return f"{stage.name} had saved nothing yet; run the same command to begin it again"

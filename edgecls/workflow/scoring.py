@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,58 +15,72 @@ import numpy as np
 from PIL import Image
 
 from edgecls.console import Console
-from edgecls.errors import UsageError
-from edgecls.files import read_json, sha256, write_json
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.files import atomic, read_json, sha256, write_json
 from edgecls.quiet import import_tensorflow
-from edgecls.recipe import Data
 from edgecls.run import Run
-from edgecls.workflow.common import load_data, run_stage, spread
+from edgecls.workflow.checking import check_trained_on
+from edgecls.workflow.common import evenly, load_data, name_bad, run_stage
+from edgecls.workflow.sanity import warnings_of_scores
 
 if TYPE_CHECKING:
+    from edgecls.data.preprocess import Preprocess
     from edgecls.data.sources import Dataset, Split
     from edgecls.infer.classifier import Classifier
 
 BATCH = 64
-PHOTOS = 8
-THUMBNAIL = 160
+PHOTOS = 8  # that the report shows
+CHANGED = 12  # photos that int8 answers otherwise, of which the report shows at most so many
+THUMBNAIL = 160  # pixels
 
 
 def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -> dict[str, Any]:
-    """Score a run's models on its test split; kept in ``eval.json``, not measured again while a model's file is the same.
+    """Score a run's models on its test split.
+
+    Scores are kept in ``eval.json``, and each model's answers in ``answers.npz``. Nothing is measured again while the
+    model's file and the test images with their labels are the same.
 
     Args:
-        kinds: ``teacher``, ``float``, ``qat``, ``fp32``, ``int8``.
+        run: Has the models.
+        console: Is told each model's accuracy, and what is wrong with it.
+        data: The run's images.
+        kinds: ``teacher``, ``float``, ``qat``, ``fp32``, ``fp16``, ``int8``.
 
     Returns:
-        ``{kind: metrics}`` of these kinds; without test images, empty.
+        ``{kind: metrics}`` of these kinds; without labelled test images, empty.
     """
     from edgecls.infer.classifier import KINDS, Classifier
     from edgecls.metrics import evaluate as score
+    from edgecls.metrics import softmax
 
     test = data.test.subset(data.test.labels >= 0)
     if not len(test):
         console.log("no labelled test images: nothing to score")
+        run.file("eval.json").unlink(missing_ok=True)
         return {}
-    file = run.file("eval.json")
-    old = read_json(file) if file.exists() else {}
-    split = data.describe()["splits"]["test"]
-    kept = old.get("models", {}) if old.get("split_sha256") == split["sha256"] else {}
-    digests = {k: sha256(path) for k, (name, _) in KINDS.items() if (path := run.file(name)).exists()}
-    models = {kind: scores for kind, scores in kept.items() if scores["sha256"] == digests.get(kind)}
-    for kind in kinds:
-        if kind not in models:
-            import_tensorflow()
-            logits = _logits(Classifier.load(run.path, kind), test)
-            models[kind] = score(logits, test.labels, data.classes) | {"sha256": digests[kind]}
-            console.say(
-                f"{kind}: balanced accuracy {models[kind]['balanced_accuracy']:.3f} on {len(logits)} test images"
-            )
+    split = data.describe()["splits"]["test"]["sha256"]
+    models, answers = _kept_scores(run, split)
+    for kind in [kind for kind in kinds if kind not in models]:
+        import_tensorflow()
+        logits = _logits(Classifier.load(run.path, kind), test)
+        scores = score(logits, test.labels, data.classes)
+        digest = sha256(run.file(KINDS[kind][0]))
+        models[kind] = scores | {"sha256": digest, "warnings": warnings_of_scores(scores)}
+        answers[f"{kind}_class"] = logits.argmax(1).astype(np.int32)
+        answers[f"{kind}_probability"] = softmax(logits).max(1)
+        console.say(
+            f"{kind}: balanced accuracy {scores['balanced_accuracy']:.3f} on {len(logits)} test images"
+        )
+        for warning in models[kind]["warnings"]:
+            console.log(f"warning: {kind} {warning}")
+    with atomic(run.file("answers.npz")) as part:
+        np.savez(part, **dict[str, Any](answers))
     write_json(
-        file,
+        run.file("eval.json"),
         {
             "schema": "edgecls.eval/1",
             "split": "test",
-            "split_sha256": split["sha256"],
+            "split_sha256": split,
             "count": len(test),
             "classes": data.classes,
             "models": models,
@@ -73,44 +89,91 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
     return {kind: models[kind] for kind in kinds}
 
 
+def drop(scores: dict[str, Any]) -> float | None:
+    """Balanced accuracy that int8 lost against float, as a fraction; None if either was not scored."""
+    accuracies = [scores.get(kind, {}).get("balanced_accuracy") for kind in ("float", "int8")]
+    return None if None in accuracies else accuracies[0] - accuracies[1]
+
+
+def _kept_scores(run: Run, split: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Entries of ``eval.json`` that still hold, and these models' answers."""
+    from edgecls.infer.classifier import KINDS
+
+    old, answers = _eval(run), _answers(run)
+    if old.get("split_sha256") != split:
+        return {}, {}
+    digests = {kind: sha256(path) for kind, (name, _) in KINDS.items() if (path := run.file(name)).exists()}
+    models = {
+        kind: scores
+        for kind, scores in old.get("models", {}).items()
+        if scores["sha256"] == digests.get(kind) and f"{kind}_class" in answers
+    }
+    return models, {key: value for key, value in answers.items() if key.rpartition("_")[0] in models}
+
+
+def _eval(run: Run) -> dict[str, Any]:
+    """The content of ``eval.json``; empty if there is none, or a damaged one."""
+    with suppress(EdgeclsError):
+        return read_json(run.file("eval.json"))
+    return {}
+
+
+def _answers(run: Run) -> dict[str, np.ndarray]:
+    """``<kind>_class`` and ``<kind>_probability`` of each test image, [N]; empty if none are kept."""
+    with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(run.file("answers.npz")) as file:
+        return dict(file.items())
+    return {}
+
+
 def evaluate(
-    target: Path | None, console: Console, data: str | None = None, split: str = "test"
+    target: Path | None, console: Console, data: Path | None = None, split: str = "test"
 ) -> dict[str, Any]:
     """Score a model on labelled images.
 
     Args:
         target: A run, a ``.keras`` or a ``.tflite`` file; None: the newest run.
-        data: A folder of class folders; None: the run's own data.
-        split: ``train``, ``val`` or ``test`` of the run's data.
+        console: Is told how far the work is.
+        data: A folder of class folders, a folder with ``train``, ``val`` and ``test`` in it, or a list file; None:
+            the run's own data.
+        split: ``train``, ``val`` or ``test``, where the data has them.
 
     Returns:
         ``{"schema", "model", "split", "classes", "metrics"}``.
+
+    Raises:
+        UsageError: No labelled images; or the run's photos have changed since its training, so that a test image
+            may have been trained on.
     """
+    from edgecls.data.sources import load_for_scoring
     from edgecls.infer.classifier import Classifier
     from edgecls.metrics import evaluate as score
 
     import_tensorflow()
     run = _run_of(target)
     classifier = Classifier.load(target or Run.find(None).path)
+    images: Split
     if data is not None:
-        settings = Data(
-            source="folder", path=data, classes=classifier.classes, test_fraction=0.0, val_fraction=0.0
-        )
-        images = load_data(settings, console).train
-        split = data
+        images, shown = load_for_scoring(data, classifier.classes, split), str(data)
+        name_bad(images.bad, console)
     elif run is not None:
-        images = {"train": (d := load_data(run.recipe.data, console)).train, "val": d.val, "test": d.test}[
-            split
-        ]
+        dataset, shown = load_data(run.recipe.data, console), split
+        if split != "train":
+            check_trained_on(run, dataset)
+        images = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
     else:
         raise UsageError("which images?", where=str(target), fix="give --data FOLDER")
     labelled = images.subset(images.labels >= 0)
+    if not len(labelled):
+        raise UsageError(
+            "there are no labelled images to score", where=shown, fix="add labels, or name others"
+        )
+    metrics = score(_logits(classifier, labelled), labelled.labels, classifier.classes)
     return {
         "schema": "edgecls.evaluate/1",
         "model": str(classifier.path),
-        "split": split,
+        "split": shown,
         "classes": classifier.classes,
-        "metrics": score(_logits(classifier, labelled), labelled.labels, classifier.classes),
+        "metrics": metrics | {"warnings": warnings_of_scores(metrics)},
     }
 
 
@@ -139,9 +202,10 @@ def report(run: Run, console: Console) -> dict[str, Any]:
     from edgecls.infer.classifier import KINDS
     from edgecls.report import write_card, write_report
 
-    if run.file("export", "model_int8.tflite").exists() and run.file("eval.json").exists():
+    if {"float_class", "int8_class"} <= set(_answers(run)):
         inputs = {kind: run.file(KINDS[kind][0]) for kind in ("float", "int8")} | {
-            "test": run.file("split.json")
+            "test": run.file("split.json"),
+            "answers": run.file("answers.npz"),
         }
         run_stage(run, console, "photos", inputs, ["predictions.json"], partial(_write_predictions, run))
     page, card = write_report(run), write_card(run)
@@ -156,39 +220,73 @@ def _run_of(target: Path | None) -> Run | None:
     return next((Run(folder) for folder in folders if (folder / "recipe.yaml").is_file()), None)
 
 
-def _pixels(split: Split, classifier: Classifier) -> Iterator[np.ndarray]:
-    """The split's images as the classifier wants them: batches of uint8 [B, S, S, 3]."""
+def _pixels(split: Split, preprocess: Preprocess) -> Iterator[np.ndarray]:
+    """The split's images as a network wants them: batches of uint8 [B, S, S, 3]."""
     from edgecls.data.pipeline import batches
 
-    for pixels, _ in batches(split, classifier.preprocess, BATCH):
+    for pixels, _ in batches(split, preprocess, BATCH):
         yield pixels.numpy().astype(np.uint8)
 
 
 def _logits(classifier: Classifier, split: Split) -> np.ndarray:
     """Logits of every image of a split, float32 [N, C]."""
-    return np.concatenate([classifier.logits(pixels) for pixels in _pixels(split, classifier)])
+    return np.concatenate([classifier.logits(pixels) for pixels in _pixels(split, classifier.preprocess)])
 
 
 def _write_predictions(run: Run) -> dict[str, Any]:
-    """A few test photos with what the float and the int8 network say, for the report."""
+    """Test photos with what the float and the int8 network answer, for the report: a few, and where they differ."""
     from edgecls.infer.classifier import Classifier
-    from edgecls.metrics import softmax
 
     data = load_data(run.recipe.data, Console())
-    some = spread(data.test, PHOTOS)
-    models = {kind: Classifier.load(run.path, kind) for kind in ("float", "int8")}
-    pixels = np.concatenate(list(_pixels(some, models["float"])))
-    scores = {kind: softmax(model.logits(pixels)) for kind, model in models.items()}
-    photos = []
-    for i, name in enumerate(some.names):
-        said = {
-            kind: {"class": data.classes[row[i].argmax()], "probability": float(row[i].max())}
-            for kind, row in scores.items()
+    test = data.test.subset(data.test.labels >= 0)
+    preprocess = Classifier.load(run.path, "float").preprocess
+    kept = _answers(run)
+    answers = {kind: (kept[f"{kind}_class"], kept[f"{kind}_probability"]) for kind in ("float", "int8")}
+    if data.describe()["splits"]["test"]["sha256"] != _eval(run).get("split_sha256"):
+        fix = "run edgecls train or edgecls quantize again"
+        raise UsageError("the test images have changed since they were scored", where=str(run.path), fix=fix)
+
+    changed = np.flatnonzero(answers["float"][0] != answers["int8"][0])
+    photos, of_changed = (
+        _photos(test, chosen, data.classes, answers, preprocess)
+        for chosen in (evenly(test.labels, PHOTOS), changed[evenly(test.labels[changed], CHANGED)])
+    )
+    result = {
+        "schema": "edgecls.predictions/1",
+        "photos": photos,
+        "changed_count": len(changed),
+        "changed": of_changed,
+    }
+    write_json(run.file("predictions.json"), result)
+    return {"photos": len(photos), "changed": len(changed)}
+
+
+def _photos(
+    split: Split,
+    chosen: np.ndarray,
+    classes: Sequence[str],
+    answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    preprocess: Preprocess,
+) -> list[dict[str, Any]]:
+    """Images of a split with their labels and each model's answer, as the report shows them.
+
+    Args:
+        split: Labelled images.
+        chosen: Their indices, [n].
+        classes: Names.
+        answers: For each kind of model the class and its probability, [N] each, of all images of the split.
+        preprocess: Makes the pixels that are shown.
+    """
+    shown = split.subset(chosen)
+    pixels = [image for batch in _pixels(shown, preprocess) for image in batch]
+    return [
+        {"file": name, "label": classes[label], "jpeg_base64": _jpeg(image)}
+        | {
+            kind: {"class": classes[indices[i]], "probability": float(probabilities[i])}
+            for kind, (indices, probabilities) in answers.items()
         }
-        label = data.classes[some.labels[i]] if some.labels[i] >= 0 else None
-        photos.append({"file": name, "label": label, "jpeg_base64": _jpeg(pixels[i]), **said})
-    write_json(run.file("predictions.json"), {"schema": "edgecls.predictions/1", "photos": photos})
-    return {"photos": len(photos)}
+        for i, name, label, image in zip(chosen, shown.names, shown.labels, pixels, strict=True)
+    ]
 
 
 def _jpeg(pixels: np.ndarray) -> str:
