@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from edgecls.files import sha256
 from edgecls.report import compare, plots, write_card, write_report
-from edgecls.report.figures import duration, megabytes, milliseconds, percent, points
+from edgecls.report.facts import Facts
+from edgecls.report.figures import headline
+from edgecls.report.units import duration, mebibytes, megabytes, milliseconds, percent, points
 from edgecls.run import Run
 
 EVIL = "<script>alert('x')</script>|*`\n\"&amp;"
@@ -25,7 +28,8 @@ data: {source: elpv}
 train: {epochs: 3, batch_size: 8, optimizer: {name: sgd, lr: 0.1}, schedule: {name: cosine}}
 distill: {loss: js, weight: 1.0, hard_weight: 0.0}
 """
-VOID = {"meta", "img", "br", "link", "input"}
+DRAWN: dict[str, list] = {}
+VOID = {"meta", "img", "br", "wbr", "link", "input"}
 
 
 def write(run: Run, name: str, value) -> None:
@@ -58,6 +62,54 @@ def timing(precision: str, threads: int, median: float, **other) -> dict:
     return row | {"init_ms": 12.0, "peak_mib": 40.0, "status": "ok", "why": ""} | other
 
 
+MODEL_FILES = {
+    "teacher": "teacher.keras",
+    "float": "float.keras",
+    "qat": "qat.keras",
+    "fp32": "export/model_fp32.tflite",
+    "int8": "export/model_int8.tflite",
+}
+
+
+def make_models(run: Run) -> None:
+    """Model files of some bytes, for what is stamped on them."""
+    for kind, name in MODEL_FILES.items():
+        run.file(name).parent.mkdir(exist_ok=True)
+        run.file(name).write_bytes(f"the {kind} model".encode())
+
+
+def stamp(run: Run, stage: str, reads=(), writes=(), **fields) -> None:
+    """A stamp of a finished stage, as ``edgecls.stamps`` writes it."""
+    outputs = {
+        name: {"bytes": run.file(name).stat().st_size, "sha256": sha256(run.file(name))} for name in writes
+    }
+    reads = {name: sha256(run.file(name)) for name in reads}
+    whole = {"schema": "edgecls.stamp/2", "stage": stage, "inputs": {}, "reads": reads, "outputs": outputs}
+    whole |= {"seconds": 1.0, "finished": "2026-01-02T03:04:05+0000", "figures": {}}
+    write(run, f"stamps/{stage}.json", whole | fields)
+
+
+def stamp_reports(run: Run) -> None:
+    """Stamps of verify.json and predictions.json as they are now."""
+    files = [MODEL_FILES[kind] for kind in ("float", "qat", "fp32", "int8")]
+    stamp(run, "verify", files, ["verify.json"], finished="2026-01-02T03:40:00+0000")
+    stamp(run, "photos", files[:1], ["predictions.json"], finished="2026-01-02T03:41:00+0000")
+
+
+@pytest.fixture(autouse=True)
+def curves_are_drawn_once(monkeypatch):
+    """Most runs of these tests have the same training curves; drawing them takes longer than all the rest."""
+
+    def remembered(metrics):
+        key = json.dumps([row | {"time": ""} for row in metrics])
+        if key not in DRAWN:
+            DRAWN[key] = draw(metrics)
+        return DRAWN[key]
+
+    draw = plots.curves
+    monkeypatch.setattr(plots, "curves", remembered)
+
+
 @pytest.fixture
 def trained(tmp_path) -> Run:
     """A run that is trained and nothing else."""
@@ -68,7 +120,22 @@ def trained(tmp_path) -> Run:
     for stage in ("teacher", "student", "qat"):
         for epoch in range(3):
             run.metric(stage, epoch, loss=1 / (epoch + 1), accuracy=0.5, val_balanced_accuracy=0.6, lr=0.1)
-    write(run, "stamps/student.json", {"stage": "student", "seconds": 95.2})
+    make_models(run)
+    images = {"images.train.sha256": "of train", "images.val.sha256": "of val"}
+    figures = {"epochs": 3, "best_epoch": 1, "best_value": 0.6, "selected": "best"}
+    stamp(run, "teacher", [], ["teacher.keras"], finished="2026-01-02T03:10:00+0000", figures=figures)
+    stamp(
+        run,
+        "student",
+        ["teacher.keras"],
+        ["float.keras"],
+        inputs=images | {"train.epochs": 3},
+        seconds=95.2,
+        finished="2026-01-02T03:20:00+0000",
+        figures=figures,
+    )
+    for name in ("export/model_fp32.tflite", "export/model_int8.tflite", "qat.keras"):
+        run.file(name).unlink()
     return run
 
 
@@ -76,11 +143,26 @@ def trained(tmp_path) -> Run:
 def finished(trained) -> Run:
     """A run with every file."""
     run, models = trained, {"teacher": 0.85, "float": 0.812, "qat": 0.81, "fp32": 0.812, "int8": 0.808}
+    make_models(run)
+    stamp(
+        run,
+        "qat",
+        ["float.keras"],
+        ["qat.keras"],
+        finished="2026-01-02T03:30:00+0000",
+        inputs={"quantize.train.epochs": 4},
+        figures={"epochs": 4, "best_epoch": 3, "selected": "last"},
+    )
     classes = ["good", "cracked"]
-    entries = {name: scores(value) for name, value in models.items()}
-    write(run, "eval.json", {"split": "test", "count": 100, "classes": classes, "models": entries})
+    entries = {
+        name: scores(value) | {"sha256": sha256(run.file(MODEL_FILES[name]))}
+        for name, value in models.items()
+    }
+    document = {"split": "test", "split_sha256": "of test", "count": 100, "classes": classes}
+    write(run, "eval.json", document | {"models": entries})
     parts = {
-        n: {"count": c, "per_class": [c - 10, 10]} for n, c in (("train", 270), ("val", 30), ("test", 100))
+        n: {"count": c, "per_class": [c - 10, 10], "sha256": f"of {n}"}
+        for n, c in (("train", 270), ("val", 30), ("test", 100))
     }
     write(run, "split.json", {"classes": classes, "splits": parts, "bad": [["torn.jpg", "truncated"]]})
     rungs = [
@@ -114,6 +196,8 @@ def finished(trained) -> Run:
     results = [timing("fp32", 1, 8.0), timing("fp32", 2, 5.0), timing("int8", 1, 3.2, bytes=1_680_000)]
     results += [timing("int8", 2, 2.5, status="unsure", why="rounds differ by 12 %")]
     results += [{"model": "model_int8.tflite", "threads": 4, "status": "failed", "why": "worker was killed"}]
+    for row in results:
+        row["sha256"] = sha256(run.file("export", row["model"]))
     device = {"kind": "host", "name": "bench-box", "cpu": "Test CPU", "cores": 2}
     write(run, "bench.json", {"device": device, "protocol": {"warmup": 10, "runs": 30}, "results": results})
     buffer = io.BytesIO()
@@ -128,6 +212,7 @@ def finished(trained) -> Run:
         "int8": {"class": "cracked", "probability": 0.55},
     }
     write(run, "predictions.json", {"photos": [photo]})
+    stamp_reports(run)
     return run
 
 
@@ -145,6 +230,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag == "wbr":
+            self.text = self.text.removesuffix(" ")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -208,7 +295,6 @@ def test_a_trained_run_names_the_commands_that_are_left(trained):
     text = read(write_report(trained)).text
     for command in ("edgecls eval", "edgecls quantize"):
         assert f"{command} {trained.path}" in text
-    trained.file("export").mkdir()
     trained.file("export", "model_int8.tflite").touch()
     text = read(write_report(trained)).text
     for command in ("edgecls verify", "edgecls bench", "edgecls report"):
@@ -229,6 +315,7 @@ def test_an_empty_run_and_broken_files_still_give_a_page(tmp_path):
         keys = ("models", "classes", "files", "rungs", "results", "device", "photos", "splits", "count")
         for junk in (None, 3, "x", [1, None], {"a": 1}, {"a": [None]}):
             write(run, name, dict.fromkeys(keys, junk))
+            stamp(run, {"verify.json": "verify"}.get(name, "photos"), [], [name])
             read(write_report(run))
             write_card(run)
 
@@ -248,6 +335,7 @@ def test_hostile_names_are_text(finished):
         ):
             text = text.replace(harmless, json.dumps(harmless + EVIL)[1:-1])
         finished.file(name).write_text(text)
+    stamp_reports(finished)
     finished.metric(EVIL, 0, **{"loss": 1.0, f"loss{EVIL}": 2.0})
     finished.file("recipe.yaml").write_text(RECIPE.replace("name: demo", f"name: {json.dumps(EVIL)}"))
     assert "alert('x')" in read(write_report(finished)).text
@@ -262,12 +350,14 @@ def test_only_jpegs_become_images(tmp_path):
     run = Run(tmp_path)
     for data in ("javascript:alert(1)", base64.b64encode(b"<svg onload=alert(1)>").decode(), None, '"><b>'):
         write(run, "predictions.json", {"photos": [{"file": "a", "label": "b", "jpeg_base64": data}]})
+        stamp(run, "photos", [], ["predictions.json"])
         assert not [tag for tag, _ in read(write_report(run)).tags if tag == "img"]
 
 
 def test_a_photo_without_a_label_is_not_judged(tmp_path):
     run = Run(tmp_path)
     write(run, "predictions.json", {"photos": [{"file": "a.jpg", "label": None, "int8": {"class": "good"}}]})
+    stamp(run, "photos", [], ["predictions.json"])
     text = read(write_report(run)).text
     assert "good" in text and "None" not in text and "✗" not in text
 
@@ -280,6 +370,7 @@ def test_many_classes_list_the_confusions(finished):
     entry["per_class"] = [
         {"class": c, "count": 9, "recall": i / 30, "precision": None} for i, c in enumerate(classes)
     ]
+    entry["sha256"] = sha256(finished.file("export/model_int8.tflite"))
     write(finished, "eval.json", {"count": 270, "classes": classes, "models": {"int8": entry}})
     text = read(write_report(finished)).text
     assert "c29 c0 30 c28 c0 29" in text
@@ -310,7 +401,7 @@ def test_card_says_what_a_reader_must_know(finished):
         "Weakest class: cracked, recall 56.0 %",
         "−0.4 points",
         "| 1.68 MB | 22 | 1 |",
-        "EfficientNetLite0, starting from imagenet; 2 epochs",
+        "EfficientNetLite0, starting from imagenet; 3 epochs",
         "js loss",
         "edgecls predict",
         "bench-box",
@@ -322,7 +413,203 @@ def test_compare_puts_runs_side_by_side(finished, tmp_path):
     page = Page(compare([finished, Run(tmp_path / "absent")]))
     assert "2 runs compared" in page.text
     assert "80.8 % – " in page.text and "0.40 – " in page.text
-    assert "3.20 ms – " in page.text
+    assert "3.20 ms, 1 thread – " in page.text
+
+
+def change(run: Run, name: str, edit) -> None:
+    """Write a JSON file of the run again after ``edit(document)``."""
+    document = json.loads(run.file(name).read_text())
+    edit(document)
+    write(run, name, document)
+
+
+def test_figures_of_a_file_that_has_changed_are_left_out(finished):
+    finished.file("export/model_int8.tflite").write_bytes(b"exported again")
+    page = read(write_report(finished)).text
+    assert "int8 TFLite was scored on another export/model_int8.tflite" in page
+    assert "3 rows of another model_int8.tflite" in page and "8.00 ms" in page and "3.20 ms" not in page
+    figures = {f.label: f.text for f in headline(Facts(finished))}
+    assert figures["Balanced accuracy, int8 TFLite"] == figures["int8 minus float"] == "–"
+    assert figures["Balanced accuracy, float student"] == "81.2 %"
+    assert "another model\\_int8.tflite" in write_card(finished).read_text()
+
+
+def test_scores_on_other_test_images_are_left_out(finished):
+    change(finished, "split.json", lambda split: split["splits"]["test"].update(sha256="of others"))
+    page = read(write_report(finished)).text
+    assert "float student was scored on other test images" in page and "81.2 %" not in page
+
+
+def test_bench_rows_without_a_digest_are_left_out(finished):
+    change(finished, "bench.json", lambda bench: [row.pop("sha256") for row in bench["results"]])
+    page = read(write_report(finished)).text
+    assert "Not benchmarked yet" in page and "2 rows of another model_fp32.tflite" in page
+
+
+@pytest.mark.skipif(not hasattr(Run, "current"), reason="needs Run.current")
+def test_parity_and_photographs_of_former_files_are_not_shown(finished):
+    finished.file("float.keras").write_bytes(b"trained again")
+    page = read(write_report(finished))
+    for name in ("verify.json", "predictions.json"):
+        assert f"{name} is of files that have changed since" in page.text
+    assert "✓ holds" not in page.text and not [tag for tag, _ in page.tags if tag == "img"]
+    assert "✓ holds" not in write_card(finished).read_text()
+
+
+def test_the_card_says_what_is_known_of_the_test_images(finished):
+    assert "read only the images of train and val" in write_card(finished).read_text()
+    change(finished, "split.json", lambda split: split["splits"]["train"].update(sha256="relabelled"))
+    assert "test images may have been among its training images" in write_card(finished).read_text()
+    assert "may have been among" in read(write_report(finished)).text
+    stamp(finished, "student", [], ["float.keras"])
+    assert "is not known: the student's stamp does not say" in write_card(finished).read_text()
+    text = RECIPE.replace("source: elpv", "source: folder, path: a, test_path: b")
+    finished.file("recipe.yaml").write_text(text)
+    images = {"images.train.sha256": "relabelled", "images.val.sha256": "of val"}
+    stamp(finished, "student", [], ["float.keras"], inputs=images)
+    assert "test images come from a folder of their own" in write_card(finished).read_text()
+
+
+def test_the_card_tells_what_was_done_not_what_the_recipe_says_now(trained, finished):
+    recipe = RECIPE + "quantize: {train: {epochs: 9, batch_size: 8}}\n"
+    finished.file("recipe.yaml").write_text(recipe)
+    card = write_card(finished).read_text()
+    assert (
+        "Quantization-aware training: MobileNetV3\\_small\\_x1\\_0, starting from the float student; 4 epochs"
+        in card
+    )
+    assert "3 epochs, batch 8, sgd at 0.1, cosine schedule, weights of epoch 2" in card
+    finished.file("stamps/qat.json").unlink()
+    assert "Quantization-aware training: not done yet" in write_card(finished).read_text()
+
+
+def test_stages_stand_in_the_order_in_which_they_finished(finished):
+    stamp(finished, "stage_of_the_future", finished="2026-01-02T03:15:00+0000")
+    write(finished, "stamps/torn.json", {"stage": "torn", "seconds": 1, "finished": None})
+    names = list(Facts(finished).stamps)
+    assert names == ["teacher", "stage_of_the_future", "student", "qat", "verify", "photos", "torn"]
+
+
+def test_warnings_are_shown(finished):
+    text = "predicts 1 of 2 classes; lower quantize.train.optimizer.lr"
+    change(finished, "eval.json", lambda e: e["models"]["int8"].update(warnings=[text]))
+    change(finished, "verify.json", lambda v: v.update(warnings=["one op is outside of the delegate"]))
+    stamp_reports(finished)
+    page = read(write_report(finished)).text
+    assert f"Warning: int8 TFLite: {text}" in page and "Warning: one op is outside" in page
+    assert "Warning: int8 TFLite: predicts 1 of 2 classes" in write_card(finished).read_text()
+    assert {f.label: f.tone for f in headline(Facts(finished))}["Balanced accuracy, int8 TFLite"] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("int8", "tone", "detail"),
+    [
+        ({"median_ms": 3.2, "ci95_ms": [3.0, 3.4]}, "good", ""),
+        ({"median_ms": 12.0, "ci95_ms": [11.0, 13.0]}, "bad", ""),
+        ({"median_ms": 3.2, "ci95_ms": [3.0, 3.4], "status": "unsure"}, "", "unsure"),
+        ({"median_ms": 7.5, "ci95_ms": [7.0, 8.1]}, "", "the intervals overlap"),
+        ({"median_ms": 3.2, "ci95_ms": None}, "", "no interval"),
+    ],
+)
+def test_a_ratio_is_judged_only_where_the_intervals_leave_no_doubt(finished, int8, tone, detail):
+    def edit(bench):
+        bench["results"][2].update(int8)
+
+    change(finished, "bench.json", edit)
+    figure = next(f for f in headline(Facts(finished)) if f.label.startswith("Latency"))
+    assert (figure.tone, figure.label) == (tone, "Latency, int8 / fp32, 1 thread")
+    assert detail in figure.detail
+
+
+def test_a_small_loss_of_accuracy_is_no_judgement(finished):
+    figure = next(f for f in headline(Facts(finished)) if f.label == "int8 minus float")
+    assert (figure.tone, figure.detail) == ("", "balanced accuracy, same images; the intervals overlap")
+    change(finished, "eval.json", lambda e: e["models"]["int8"].update(scores(0.5)))
+    assert next(f for f in headline(Facts(finished)) if f.label == "int8 minus float").tone == "bad"
+
+
+def test_images_that_int8_changed_are_shown(finished):
+    def edit(predictions):
+        photo = predictions["photos"][0]
+        predictions.update(changed=[photo | {"file": "b.jpg"}] * 12, changed_count=15, compared=100)
+
+    change(finished, "predictions.json", edit)
+    stamp_reports(finished)
+    page = read(write_report(finished))
+    assert "15 images of 100; 12 are shown." in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 13
+    change(finished, "predictions.json", lambda p: p.update(changed=[], changed_count=0, compared=100))
+    stamp_reports(finished)
+    assert "None of 100 images." in read(write_report(finished)).text
+
+
+def test_the_axis_of_accuracy_holds_intervals_and_shows_no_noise():
+    points = [plots.Point("a", 1.0, 76.5), plots.Point("b", 2.0, 76.6)]
+    low, high = plots._score_range(points)
+    assert high - low == pytest.approx(10) and low < 76.5 < 76.6 < high
+    points[0] = plots.Point("a", 1.0, 76.5, y_interval=(60.0, 88.0))
+    low, high = plots._score_range(points)
+    assert low < 60 and high > 88
+
+
+def test_a_scatter_of_one_network_names_its_points_and_has_no_legend():
+    groups = {kind: [plots.Point("model", x, 80.0)] for kind, x in (("fp32", 8.0), ("int8", 3.0))}
+    drawn = plots.scatter(groups, "accuracy, %", "ms")
+    assert drawn.count(">fp32<") == drawn.count(">int8<") == 1 and ">model<" not in drawn
+    groups = {kind: [plots.Point(name, 8.0, 80.0) for name in ("one", "two")] for kind in ("fp32", "int8")}
+    drawn = plots.scatter(groups, "accuracy, %", "ms")
+    assert drawn.count(">one<") == 1  # named once for both precisions
+    legend = drawn.index(">fp32<")
+    assert legend > drawn.index(">ms<")  # outside, below the axis, not among the points
+
+
+def test_validation_loss_is_a_curve():
+    rows = [{"stage": "student", "epoch": i, "loss": 1.0, "val_loss": 2.0 - i / 9} for i in range(3)]
+    (stage,) = plots.curves(rows)
+    assert len(stage["plots"]) == 1 and ">validation<" in stage["plots"][0]
+
+
+def test_names_break_between_words_only(finished):
+    change(finished, "eval.json", lambda e: e.update(classes=["good", "crack_closed-hairline"]))
+    page = write_report(finished).read_text()
+    assert "crack_<wbr>closed-<wbr>hairline" in page
+    assert "&#39;<wbr>" not in page and "td.name { overflow-wrap" not in page
+
+
+def test_wide_tables_scroll_in_their_own_box(finished):
+    page = write_report(finished).read_text()
+    boxes = re.findall(r'<div class="[^"]*scroll[^"]*" role="region" aria-label="[^"]+" tabindex="0">', page)
+    wide = [t for t in re.findall(r"<table.*?</table>", page, re.S) if t.split("</tr>")[0].count("<th") > 3]
+    assert len(boxes) >= len(wide) >= 5
+
+
+def test_what_a_run_may_lack_never_stops_the_page(finished):
+    change(finished, "eval.json", lambda e: e["models"].pop("fp32"))
+    change(finished, "verify.json", lambda v: [v["files"].pop("model_fp32.tflite"), v.pop("size_ratio")])
+    change(finished, "bench.json", lambda b: b.update(results=b["results"][2:]))
+    stamp_reports(finished)
+    figures = {f.label: f.detail for f in headline(Facts(finished))}
+    assert figures["Size, int8 / fp32"] == "only one of the files is there"
+    assert figures["Latency, int8 / fp32"] == "only one of the files was measured"
+    read(write_report(finished))
+    write(finished, "eval.json", {"split": "test", "count": 0, "classes": ["a", "b"], "models": {}})
+    read(write_report(finished))
+    write_card(finished)
+
+
+def test_more_classes_than_a_matrix_can_have(finished):
+    classes = [f"c{i}" for i in range(2100)]
+    entry = scores(0.7) | {"confusion": None, "sha256": sha256(finished.file("float.keras"))}
+    entry["per_class"] = [{"class": c, "count": 2, "recall": 0.5, "precision": None} for c in classes]
+    write(finished, "eval.json", {"count": 4200, "classes": classes, "models": {"float": entry}})
+    assert "4200 images of 2100 classes" in read(write_report(finished)).text
+    write_card(finished)
+
+
+def test_top5_is_left_out_where_it_says_nothing(finished):
+    page, card = read(write_report(finished)).text, write_card(finished).read_text()
+    for text in (page, card):
+        assert "Top-5 is left out: with five classes or fewer" in text and "| top-5" not in text
 
 
 def test_plots_leave_gaps_for_figures_that_are_not_finite():
@@ -338,6 +625,7 @@ def test_units():
     assert (percent(0.5), percent(None), percent(float("nan"))) == ("50.0 %", "–", "–")
     assert (points(-0.04), points(-1.26), points(2)) == ("0.0 points", "−1.3 points", "+2.0 points")
     assert (milliseconds(0.123), milliseconds(12.34), milliseconds(123.4)) == ("0.12 ms", "12.3 ms", "123 ms")
+    assert (mebibytes(40), mebibytes(None)) == ("40.0 MiB", "–")
     assert (megabytes(1_680_000), megabytes(900)) == ("1.68 MB", "0.9 kB")
     assert (duration(9.81), duration(95.2), duration(3725)) == ("9.8 s", "1 min 35 s", "1 h 02 min")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecls.report import plots, sections
-from edgecls.report.figures import at, milliseconds, number, percent, rows
 from edgecls.report.html import render, write_page
+from edgecls.report.units import milliseconds, percent
+from edgecls.report.values import at, number, rows
 
 _BARS = 40  # with more files the bars say nothing
 

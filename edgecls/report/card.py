@@ -6,22 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgecls.report.figures import (
-    MODELS,
-    Facts,
-    RunLike,
-    at,
-    bad_images,
-    mapping,
-    number,
-    percent,
-    points,
-    rows,
-    split_counts,
-    texts,
-)
+from edgecls.report.accuracy import TOP5_CLASSES, score_rows, worst_class
+from edgecls.report.facts import Facts, RunLike, bad_images, split_counts
 from edgecls.report.html import render, write_page
-from edgecls.report.sections import bench_rows, device, ladder, score_rows
+from edgecls.report.sections import bench_rows, device, ladder, set_aside
+from edgecls.report.units import points
+from edgecls.report.values import at, mapping, number, texts
+from edgecls.text import plural
 
 _LICENCES = {
     "elpv": "CC BY-NC-SA 4.0 (ELPV solar cell photographs): no commercial use, credit the authors, share alike. "
@@ -45,7 +36,8 @@ def card(run: RunLike) -> str:
     """The model card of a run as Markdown."""
     facts = Facts(run)
     source = str(at(facts.recipe, "data", "source") or "unknown")
-    checked = ladder(facts)
+    classes = texts(facts.split.get("classes")) or texts(facts.eval.get("classes"))
+    checked, drop = ladder(facts), facts.drop()
     text = render(
         "card.md",
         name=facts.name,
@@ -54,19 +46,23 @@ def card(run: RunLike) -> str:
         model=facts.model,
         teacher=facts.teacher,
         commit=str(facts.env.get("commit") or "")[:12],
-        classes=texts(facts.split.get("classes")) or texts(facts.eval.get("classes")),
+        classes=classes,
         source=source,
         licence=_LICENCES.get(source, "that of your own images; state it here."),
         counts=split_counts(facts.split),
         bad=bad_images(facts.split),
+        set_aside=set_aside(facts),
         training=_training(facts),
+        warnings=facts.warnings(),
+        outdated=[text for left_out in facts.outdated.values() for text in left_out],
         scores=score_rows(facts),
-        files=[_file(f) for f in checked["files"]],
+        top5=len(classes) >= TOP5_CLASSES,
+        files=[_file(about) for about in checked["files"]],
         rungs=checked["rungs"],
-        change=points(None if facts.drop() is None else -(facts.drop() or 0.0)),
+        change=points(None if drop is None else -drop),
         latencies=bench_rows(facts),
         device=device(facts),
-        worst=_worst(facts),
+        worst=worst_class(facts),
         commands={
             "train": "edgecls train RECIPE",
             "eval": facts.command("eval"),
@@ -77,68 +73,61 @@ def card(run: RunLike) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
+# stage -> its title in the card, where its network is in the recipe, where its settings are
+_STAGES = {
+    "teacher": ("Teacher", "teacher", "teacher.train"),
+    "student": ("Student", "model", "train"),
+    "qat": ("Quantization-aware training", "model", "quantize.train"),
+}
+
+
 def _training(facts: Facts) -> list[str]:
-    """What was trained, from the resolved recipe."""
-    recipe, lines = facts.recipe, []
-    phases = (
-        (
-            "Teacher",
-            at(recipe, "teacher", "name"),
-            at(recipe, "teacher", "weights"),
-            at(recipe, "teacher", "train"),
-        ),
-        ("Student", at(recipe, "model", "name"), at(recipe, "model", "weights"), at(recipe, "train")),
-        (
-            "Quantization-aware training",
-            at(recipe, "model", "name"),
-            "the float student",
-            at(recipe, "quantize", "train"),
-        ),
-    )
-    for title, network, weights, train in phases:
-        if not network:
-            continue
-        start = Path(str(weights)).name if weights else "random values"
-        line = f"{title}: {network}, starting from {start}"
-        if train:
-            line += (
-                f"; {at(train, 'epochs')} epochs, batch {at(train, 'batch_size')}, "
-                f"{at(train, 'optimizer', 'name')} at {at(train, 'optimizer', 'lr')}, "
-                f"{at(train, 'schedule', 'name')} schedule"
-            )
-        lines.append(line)
-    if mapping(recipe.get("distill")):
-        lines.append(
-            f"Distillation: {at(recipe, 'distill', 'loss')} loss between teacher and student, "
-            f"weight {at(recipe, 'distill', 'weight')}, labels {at(recipe, 'distill', 'hard_weight')}"
+    """What was trained and how, from the stamps of the stages; a stage that is not done is said to be."""
+    if not facts.recipe:
+        return []
+    lines = []
+    for stage, (title, section, settings) in _STAGES.items():
+        network = at(facts.recipe, section, "name")
+        if stage != "teacher" or network:
+            done = stage in facts.stamps
+            text = _phase(facts, stage, section, settings) if done else "not done yet"
+            lines.append(f"{title}: {text}")
+    if mapping(facts.recipe.get("distill")) and "student" in facts.stamps:
+        loss, weight, labels = (
+            facts.setting("student", f"distill.{key}") for key in ("loss", "weight", "hard_weight")
         )
-    if lines:
-        lines.append(f"Seed {recipe.get('seed', 0)}; the whole recipe is recipe.yaml")
+        lines.append(
+            f"Distillation: {loss} loss between teacher and student, weight {weight}, labels {labels}"
+        )
+    lines.append(f"Seed {facts.recipe.get('seed', 0)}; the whole recipe is recipe.yaml")
     return lines
 
 
+def _phase(facts: Facts, stage: str, section: str, settings: str) -> str:
+    """The network, its first weights and the training of a finished stage."""
+    weights = at(facts.recipe, section, "weights")
+    start = "the float student" if stage == "qat" else Path(str(weights)).name if weights else "random values"
+    text = f"{at(facts.recipe, section, 'name')}, starting from {start}"
+    figures = mapping(facts.stamps[stage].get("figures"))
+    epochs = number(figures.get("epochs", facts.setting(stage, f"{settings}.epochs")))
+    if not epochs:
+        return f"{text}; not trained"
+    batch, optimizer, rate, schedule = (
+        facts.setting(stage, f"{settings}.{key}")
+        for key in ("batch_size", "optimizer.name", "optimizer.lr", "schedule.name")
+    )
+    text += f"; {plural(int(epochs), 'epoch')}, batch {batch}, {optimizer} at {rate}, {schedule} schedule"
+    best = number(figures.get("best_epoch"))
+    if figures.get("selected") == "last":
+        return f"{text}, weights of the last epoch"
+    return text + (f", weights of epoch {best + 1:.0f}" if best is not None and best >= 0 else "")
+
+
 def _file(about: dict[str, Any]) -> dict[str, Any]:
-    quantized = about["quantized"]
+    """An exported file as a row of the card's table."""
     return {
         "name": about["name"],
         "size": about["size"],
         "partitions": "–" if about["partitions"] is None else about["partitions"],
-        "float_ops": (len(about["float_ops"].split(", ")) if about["float_ops"] else 0)
-        if quantized
-        else "all",
+        "float_ops": len(about["float_ops"]) if about["quantized"] else "all",
     }
-
-
-def _worst(facts: Facts) -> dict[str, Any] | None:
-    """The class with the lowest recall of the model that ships."""
-    for model in ("int8", "float"):
-        known = [c for c in rows(facts.scores(model).get("per_class")) if number(c.get("recall")) is not None]
-        if known:
-            lowest = min(known, key=lambda c: c["recall"])
-            return {
-                "name": str(lowest.get("class", "")),
-                "recall": percent(lowest["recall"]),
-                "count": lowest.get("count", "?"),
-                "model": MODELS[model],
-            }
-    return None

@@ -13,18 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecls.report import plots, sections
-from edgecls.report.figures import (
-    Facts,
-    RunLike,
-    bad_images,
-    duration,
-    headline,
-    milliseconds,
-    split_counts,
-    texts,
-)
-from edgecls.run import atomic
+from edgecls.files import atomic
+from edgecls.report import accuracy, plots, sections
+from edgecls.report.facts import Facts, RunLike, bad_images, split_counts, stage_seconds
+from edgecls.report.figures import headline, median
+from edgecls.report.units import duration, milliseconds
+from edgecls.report.values import texts
+from edgecls.text import plural
 
 _CONTENTS = (
     ("accuracy", "Accuracy"),
@@ -59,7 +54,7 @@ def page(run: RunLike) -> str:
     """The report of one run as HTML."""
     facts = Facts(run)
     classes = texts(facts.split.get("classes"))
-    longest = max((s["seconds"] for s in facts.stages), default=0)
+    stages = stage_seconds(facts)
     return render(
         "report.html",
         name=facts.name,
@@ -67,17 +62,19 @@ def page(run: RunLike) -> str:
         summary=sections.summary(facts),
         headline=headline(facts),
         contents=_CONTENTS,
-        evaluation=sections.evaluation(facts),
-        photos=sections.photos(facts),
-        predictions=sections.part(facts, "predictions.json", "report"),
+        absent=sections.absent(facts),
+        outdated=facts.outdated,
+        evaluation=accuracy.evaluation(facts),
+        set_aside=sections.set_aside(facts),
+        photos=accuracy.photos(facts),
+        changed=accuracy.changed(facts),
         curves=plots.curves(facts.metrics),
-        metrics={**sections.part(facts, "metrics.jsonl", "train"), "command": "edgecls train RECIPE"},
         ladder=sections.ladder(facts),
         bench=sections.bench(facts),
-        stages=[{**s, "text": duration(s["seconds"])} for s in facts.stages],
-        longest=longest,
+        stages=[{"name": name, "seconds": seconds, "text": duration(seconds)} for name, seconds in stages],
+        longest=max((seconds for _, seconds in stages), default=0),
         counts=split_counts(facts.split),
-        classes=classes if len(classes) <= sections.MATRIX_CLASSES else [],
+        classes=classes if len(classes) <= accuracy.MATRIX_CLASSES else [],
         bad=bad_images(facts.split),
         env=sections.flat(facts.env),
         recipe_text=facts.recipe_text,
@@ -92,18 +89,20 @@ def compare(runs: Sequence[RunLike]) -> str:
         ("teacher", [str(f.teacher or "–") for f in facts]),
     ]
     figures = [{g.label: g.text for g in headline(f)} for f in facts]
-    for label in dict.fromkeys(name for own in figures for name in own):
-        table.append((label, [own.get(label, "–") for own in figures]))
-    table += [
-        (f"Median latency, {p}, one thread", [milliseconds(f.result(p).get("median_ms")) for f in facts])
-        for p in ("fp32", "int8")
-    ]
+    for label in dict.fromkeys(label for texts_by_label in figures for label in texts_by_label):
+        table.append((label, [texts_by_label.get(label, "–") for texts_by_label in figures]))
+    table += [(f"Median latency, {p}", [_median_text(f, p) for f in facts]) for p in ("fp32", "int8")]
     table.append(("Device", [sections.device(f) for f in facts]))
     table.append(
-        ("Time of all stages", [duration(sum(s["seconds"] for s in f.stages) or None) for f in facts])
+        ("Time of all stages", [duration(sum(s for _, s in stage_seconds(f)) or None) for f in facts])
     )
     columns = [f"{f.name} {f.time}" for f in facts]
     return render("compare.html", columns=columns, rows=[{"label": k, "texts": v} for k, v in table])
+
+
+def _median_text(facts: Facts, precision: str) -> str:
+    found = median(facts, precision)
+    return "–" if found is None else f"{milliseconds(found[0])}, {plural(found[1], 'thread')}"
 
 
 def render(template: str, **context: Any) -> str:
@@ -122,7 +121,13 @@ def _templates() -> Any:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": _markdown, "code": _code, "python": lambda text: repr(str(text))}
+    environment.filters |= {
+        "md": _markdown,
+        "code": _code,
+        "python": lambda text: repr(str(text)),
+        "breakable": _breakable,
+        "plural": plural,
+    }
     return environment
 
 
@@ -135,3 +140,10 @@ def _markdown(text: Any) -> str:
 def _code(text: Any) -> str:
     """One line that may stand between backticks."""
     return " ".join(str(text).replace("`", "'").split())
+
+
+def _breakable(text: Any) -> Any:
+    """A name that a browser may break after "_", "-" and "/", and nowhere within a word."""
+    import markupsafe
+
+    return markupsafe.Markup(re.sub(r"([_/-]+)", r"\1<wbr>", str(markupsafe.escape(text))))

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from edgecls.report.figures import STAGES, number, pair
+from edgecls.report.facts import STAGES
+from edgecls.report.values import number, pair
+from edgecls.text import plural
 
 # Colours that stand for the page's CSS variables until the SVG is written.
 _INK, _LINE = "#010101", "#020202"
@@ -23,6 +25,7 @@ _VARIABLES = {
     _LINE: "var(--line)",
     **{colour: f"var(--c{i})" for i, colour in enumerate(_SERIES, 1)},
 }
+_LEAST_SPAN = 10.0  # points of accuracy that an axis shows at least
 _NAMED = 16  # with more points their names would cover each other
 _LOGARITHMIC = 8.0
 _PANELS = (
@@ -51,6 +54,17 @@ class Line:
     error: tuple[Sequence[float], Sequence[float]] | None = None
 
 
+@dataclass(frozen=True)
+class Point:
+    """One point of a scatter plot, with its 95 % intervals (low, high) where it has them."""
+
+    name: str
+    x: float
+    y: float
+    x_interval: tuple[float, float] | None = None
+    y_interval: tuple[float, float] | None = None
+
+
 def curves(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Training curves from the rows of metrics.jsonl.
 
@@ -59,14 +73,14 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     drawn = []
     for stage in dict.fromkeys(str(row.get("stage", "")) for row in metrics):
-        own = [row for row in metrics if str(row.get("stage", "")) == stage]
+        epochs = [row for row in metrics if str(row.get("stage", "")) == stage]
         plots = []
         for title, belongs in _PANELS:
-            keys = dict.fromkeys(k for row in own for k in row if belongs(k))
-            lines = [line for line in (_curve(own, key) for key in keys) if line.x]
+            keys = dict.fromkeys(k for row in epochs for k in row if belongs(k))
+            lines = [line for line in (_curve(epochs, key) for key in keys) if line.x]
             if lines:
                 plots.append(svg(lines[: len(_SERIES)], title, "epoch"))
-        drawn.append({"stage": STAGES.get(stage, stage), "epochs": len(own), "plots": plots})
+        drawn.append({"stage": STAGES.get(stage, stage), "epochs": len(epochs), "plots": plots})
     return drawn
 
 
@@ -75,21 +89,28 @@ def latency(results: Sequence[dict[str, Any]]) -> str:
 
     Of more than four models, the four whose largest median is the smallest.
     """
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for row in measured(results):
+        by_model.setdefault(str(row.get("model", "")), []).append(row)
     lines = []
-    for model in dict.fromkeys(str(row.get("model", "")) for row in results):
-        own = [r for r in measured(results) if str(r.get("model", "")) == model]
-        own.sort(key=lambda r: r["threads"])
-        if own:
-            pairs = [pair(r.get("ci95_ms")) or (r["median_ms"], r["median_ms"]) for r in own]
-            below = [max(0.0, r["median_ms"] - low) for r, (low, _) in zip(own, pairs, strict=True)]
-            above = [max(0.0, high - r["median_ms"]) for r, (_, high) in zip(own, pairs, strict=True)]
-            medians = [r["median_ms"] for r in own]
-            lines.append(
-                Line(model.removesuffix(".tflite"), [r["threads"] for r in own], medians, (below, above))
-            )
+    for model, rows in by_model.items():
+        rows.sort(key=lambda r: r["threads"])
+        medians = [r["median_ms"] for r in rows]
+        error = _error_bars(medians, [pair(r.get("ci95_ms")) for r in rows])
+        lines.append(Line(model.removesuffix(".tflite"), [r["threads"] for r in rows], medians, error))
     if len(lines) > len(_SERIES):
         lines = sorted(lines, key=lambda line: max(line.y))[: len(_SERIES)]
     return svg(lines, "median latency, ms", "threads", from_zero=True) if lines else ""
+
+
+def _error_bars(
+    values: Sequence[float], intervals: Sequence[tuple[float, float] | None]
+) -> tuple[list[float], list[float]]:
+    """How far the intervals reach below and above the values; 0 where there is no interval."""
+    ends = [interval or (value, value) for value, interval in zip(values, intervals, strict=True)]
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
+    return below, above
 
 
 def measured(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,13 +130,33 @@ def sizes(results: Sequence[dict[str, Any]]) -> str:
     return bars({name: size / 1e6 for name, size in found.items() if size}, "file size, MB")
 
 
-def against_latency(results: Sequence[dict[str, Any]], scores: Mapping[str, float | None], title: str) -> str:
-    """A plot of a score (0 to 1, shown in percent) of each file against its median, with the fewest threads."""
-    groups: dict[str, list[tuple[str, float, float]]] = {}
+def against_latency(
+    results: Sequence[dict[str, Any]],
+    scores: Mapping[str, float | None],
+    title: str,
+    intervals: Mapping[str, tuple[float, float] | None] | None = None,
+) -> str:
+    """A plot of a score of each file against its median latency, with the fewest threads.
+
+    Args:
+        results: Rows of bench.json.
+        scores: Score of each file by its name, 0 to 1; shown in percent.
+        title: What the score is, with its unit.
+        intervals: 95 % interval of each score, (low, high).
+    """
+    groups: dict[str, list[Point]] = {}
     for row in _fewest_threads(results):
-        score = scores.get(str(row["model"]))
+        file = str(row["model"])
+        score, interval = scores.get(file), (intervals or {}).get(file)
         if score is not None:
-            groups.setdefault(_precision(row), []).append((_short(row), row["median_ms"], 100 * score))
+            point = Point(
+                _short(row),
+                row["median_ms"],
+                100 * score,
+                pair(row.get("ci95_ms")),
+                interval and (100 * interval[0], 100 * interval[1]),
+            )
+            groups.setdefault(_precision(row), []).append(point)
     return scatter(groups, title, _median_label(results))
 
 
@@ -127,7 +168,7 @@ def _fewest_threads(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _median_label(results: Sequence[dict[str, Any]]) -> str:
     least = min((row["threads"] for row in measured(results)), default=0)
-    return f"median latency, ms, {least} thread{'' if least == 1 else 's'}"
+    return f"median latency, ms, {plural(int(least), 'thread')}"
 
 
 def _precision(row: Mapping[str, Any]) -> str:
@@ -173,48 +214,79 @@ def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = Fa
     return drawing.svg
 
 
-def scatter(groups: Mapping[str, Sequence[tuple[str, float, float]]], title: str, x_label: str) -> str:
+def scatter(groups: Mapping[str, Sequence[Point]], title: str, x_label: str) -> str:
     """Draw points with their names.
 
+    The y axis holds every interval and spans at least ``_LEAST_SPAN``, so that noise does not look like a difference.
+
     Args:
-        groups: At most four, each a colour: ``(name, x, y)`` of its points.
+        groups: At most four, each a colour.
         title: What the y axis shows, with its unit.
         x_label: What the x axis shows, with its unit; it starts at 0, or is logarithmic over a wide range.
 
     Returns:
         As ``svg``; "" without points.
     """
-    if not any(groups.values()):
+    groups = {group: points for group, points in groups.items() if points}
+    if not groups:
         return ""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    first = next(points for points in groups.values() if points)
-    every = [x for points in groups.values() for _, x, _ in points]
+    named_by_group = max(map(len, groups.values())) == 1  # one network in several precisions
     with _drawing(title, groups, height=3.6) as drawing:
         axes = drawing.axes
         for (group, points), colour in zip(groups.items(), _SERIES, strict=False):
-            xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
-            axes.plot(xs, ys, linestyle="", marker="o", markersize=4, color=colour, label=group)
-            # The same networks in another precision stand at the same height: named once.
-            for name, x, y in points if points is first and len(points) <= _NAMED else ():
-                axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=_INK)
+            xs, ys = [p.x for p in points], [p.y for p in points]
+            errors = {
+                "xerr": _error_bars(xs, [p.x_interval for p in points]),
+                "yerr": _error_bars(ys, [p.y_interval for p in points]),
+            }
+            style: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "elinewidth": 0.8}
+            axes.errorbar(xs, ys, **errors, **style, color=colour, label=group)
+        for name, point in _labels(groups, named_by_group):
+            axes.annotate(
+                name, (point.x, point.y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=_INK
+            )
         axes.set_xlabel(x_label)
-        if min(every) > 0 and max(every) / min(every) > _LOGARITHMIC:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.minorticks_off()
-        else:
-            axes.set_xlim(left=0)
-        axes.margins(x=0.15)
-        if len(groups) > 1:
-            axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+        axes.set_ylim(*_score_range([p for points in groups.values() for p in points]))
+        _scale_x(axes, [p for points in groups.values() for p in points])
+        if len(groups) > 1 and not named_by_group:
+            axes.figure.legend(frameon=False, fontsize=8.5, loc="outside lower left", ncols=len(groups))
     return drawing.svg
 
 
+def _labels(groups: Mapping[str, Sequence[Point]], named_by_group: bool) -> list[tuple[str, Point]]:
+    """Names to write beside points. The same networks in another precision are as accurate: they are named once."""
+    if named_by_group:
+        return [(group, points[0]) for group, points in groups.items()]
+    first = next(iter(groups.values()))
+    return [(point.name, point) for point in first] if len(first) <= _NAMED else []
+
+
+def _score_range(points: Sequence[Point]) -> tuple[float, float]:
+    """Ends of an axis of percentages that holds all points and intervals."""
+    ends = [y for p in points for y in (p.y, *(p.y_interval or ()))]
+    low, high = min(ends), max(ends)
+    room = max(0.08 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
+    return low - room, high + room
+
+
+def _scale_x(axes: Any, points: Sequence[Point]) -> None:
+    """From 0, or logarithmic if the largest value is many times the smallest."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    xs = [p.x for p in points]
+    axes.margins(x=0.15)
+    if min(xs) > 0 and max(xs) / min(xs) > _LOGARITHMIC:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(left=0)
+
+
 def bars(values: Mapping[str, float], title: str) -> str:
-    """Draw a bar for each name, the first on top; "" without values."""
+    """Draw a horizontal bar for each name, the first on top; "" without values."""
     if not values:
         return ""
     with _drawing(title, values, height=0.8 + 0.24 * len(values)) as drawing:
@@ -274,11 +346,12 @@ def _drawing(title: str, content: Any, height: float = 2.7) -> Iterator[_Drawing
     drawing.svg = _inline(out.getvalue(), title)
 
 
-def _curve(own: Sequence[dict[str, Any]], key: str) -> Line:
-    seen = [(number(row.get("epoch")), number(row.get(key))) for row in own]
-    kept = [(x + 1, y) for x, y in seen if x is not None and y is not None]  # people count epochs from 1
+def _curve(epochs: Sequence[dict[str, Any]], key: str) -> Line:
+    """A figure of each epoch; epochs without it, or whose value is not finite, are gaps."""
+    found = [(number(row.get("epoch")), number(row.get(key))) for row in epochs]
+    finite = [(x + 1, y) for x, y in found if x is not None and y is not None]  # people count epochs from 1
     name = _NAMES.get(key, key.replace("_", " "))
-    return Line(name, [x for x, _ in kept], [y for _, y in kept])
+    return Line(name, [x for x, _ in finite], [y for _, y in finite])
 
 
 def _inline(text: str, title: str) -> str:
