@@ -446,7 +446,6 @@ def test_bench_rows_without_a_digest_are_left_out(finished):
     assert "Not benchmarked yet" in page and "2 rows of another model_fp32.tflite" in page
 
 
-@pytest.mark.skipif(not hasattr(Run, "current"), reason="needs Run.current")
 def test_parity_and_photographs_of_former_files_are_not_shown(finished):
     finished.file("float.keras").write_bytes(b"trained again")
     page = read(write_report(finished))

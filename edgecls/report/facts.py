@@ -83,7 +83,7 @@ class Facts:
     def is_current(self, stage: str) -> bool:
         """Whether a stage is finished, and what it read and wrote is unchanged."""
         try:
-            return self.run.current(stage) if hasattr(self.run, "current") else True
+            return self.run.current(stage)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a stamp that somebody has edited
             return False
 
