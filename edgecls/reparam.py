@@ -17,7 +17,6 @@ from keras import layers
 
 from edgecls.errors import UsageError
 from edgecls.graph import Graph, Op, Ref, rebuild, trace
-from edgecls.zoo.pplcnet_v2 import DeployKernel
 
 NARROW = {"acver": 1, "achor": 0}  # the axis on which it is one cell wide
 
@@ -27,7 +26,9 @@ def fuse(model: keras.Model) -> keras.Model:
 
     Every ``Add`` of branches of one map becomes one convolution with a bias if the largest kernel among them covers
     the others: the blocks of RepVGG, ACNet and PP-LCNetV2, and those of ``asymmetric``. It has the name of that
-    kernel's layer. A sum is left as it is if something else takes what is inside it. Sums are made in float64.
+    kernel's layer, or of a layer behind the sum that has an attribute ``names_fused_sum = True``: the originals keep
+    the fused kernel under that layer's name. A sum is left as it is if something else takes what is inside it. Sums
+    are computed in float64.
 
     Args:
         model: Functional; stays as it is.
@@ -270,7 +271,7 @@ def _sum(graph: Graph, op: Op) -> Sum | None:
         return None
     inside, name = set(_between(graph, op, widest.source)), widest.conv.name
     for follower in graph.consumers(op.output):
-        if isinstance(follower.layer, DeployKernel):
+        if getattr(follower.layer, "names_fused_sum", False):
             inside, name = inside | {follower.layer.name}, follower.layer.name
     return Sum(tuple(b for b in branches if b), widest, frozenset(inside), name)
 

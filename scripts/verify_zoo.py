@@ -159,8 +159,8 @@ def fingerprint(model: Any) -> str:
 
 def same_structure(model: Any, arch: dict[str, Any]) -> dict[str, Any]:
     """Parameters, MACs and state against the reference."""
-    from edgecls.weights.load import state_shapes
     from edgecls.zoo import cost
+    from edgecls.zoo.state import state_shapes
 
     shapes = {key: list(shape) for key, shape in state_shapes(model).items()}
     return {
@@ -179,11 +179,12 @@ def fill_weights(model: Any, arch: dict[str, Any], reference: Path) -> None:
     import fill
 
     import edgecls
-    from edgecls.weights.load import state_shapes
+    from edgecls.weights.load import from_paddle
+    from edgecls.zoo.state import state_shapes
 
     shapes = state_shapes(model)
     arrays = {key: fill.fill(key, list(shape), arch["gain"]) for key, shape in shapes.items()}
-    edgecls.load_weights(model, arrays, strict=True)
+    edgecls.load_weights(model, from_paddle(arrays, model.name), strict=True)
 
 
 def same_logits(model: Any, arch: dict[str, Any], reference: Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from edgecls.weights.load import state, state_name
+from edgecls.weights.load import state
+from edgecls.zoo.state import state_name
 
 TYPES = {"conv": "conv2d", "add": "elementwise_add", "dense": "matmul_v2", "norm": "batch_norm"}
 

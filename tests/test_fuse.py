@@ -23,9 +23,10 @@ from edgecls.errors import UsageError
 from edgecls.export.tflite import convert
 from edgecls.reparam import asymmetric
 from edgecls.run import Run
-from edgecls.weights.load import state, state_shapes
+from edgecls.weights.load import from_paddle, state
 from edgecls.workflow import training
 from edgecls.zoo import blocks
+from edgecls.zoo.state import state_shapes
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = json.loads((DATA / "zoo_reference.json").read_text())
@@ -41,7 +42,7 @@ def filled(name: str, size: int | None = None, features: bool = False) -> keras.
     arrays = {
         key: fill.weight(key, shape, REFERENCE[name]["gain"]) for key, shape in state_shapes(model).items()
     }
-    load_weights(model, arrays, strict=True)
+    load_weights(model, from_paddle(arrays, name), strict=True)
     return model
 
 

@@ -20,7 +20,7 @@ from keras.src.backend.common import global_state
 
 import edgecls
 from edgecls.graph import without_values
-from edgecls.weights.load import state, state_shapes
+from edgecls.weights.load import from_paddle, state
 from edgecls.zoo import InputSizeError, catalog, cost
 from edgecls.zoo.blocks import (
     BatchNormalization,
@@ -33,6 +33,7 @@ from edgecls.zoo.blocks import (
     join,
 )
 from edgecls.zoo.pooling import EdgeAveragePooling2D
+from edgecls.zoo.state import state_shapes
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = json.loads((DATA / "zoo_reference.json").read_text())
@@ -86,7 +87,7 @@ def test_network_is_the_original(name):
     model = edgecls.build_model(name, auxiliary=True)
     gain, tolerance = REFERENCE[name]["gain"], REFERENCE[name]["tolerance"]
     filled = {key: fill.weight(key, shape, gain) for key, shape in state_shapes(model).items()}
-    edgecls.load_weights(model, filled, strict=True)
+    edgecls.load_weights(model, from_paddle(filled, name), strict=True)
     got = keras.tree.flatten(model(fill.image(model.input_shape[1]), training=False))
     for logits, expect in zip(got, np.atleast_2d(LOGITS[name]), strict=True):
         assert np.abs(logits.numpy()[0] - expect).max() <= tolerance * expect.std()

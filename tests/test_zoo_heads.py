@@ -19,7 +19,7 @@ from edgecls.recipe import Optimizer, Train
 from edgecls.train.loop import Trainer
 from edgecls.train.losses import cross_entropy
 from edgecls.train.objective import Objective, as_teacher
-from edgecls.weights.load import state
+from edgecls.weights.load import from_paddle, state
 from edgecls.workflow.common import save_network
 
 RNG = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def test_checkpoints_of_either_form_load_into_the_other(googlenet: keras.Model) 
     assert "unused: _conv_o1._conv.weight" in str(report)
 
     whole = edgecls.build_model("GoogLeNet", 3, 96, auxiliary=True)
-    report = edgecls.load_weights(whole, arrays, strict=True)
+    report = edgecls.load_weights(whole, from_paddle(arrays, "GoogLeNet"), strict=True)
     assert not report.unused
     got = state(whole)
     for name, kept in (

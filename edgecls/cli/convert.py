@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +11,9 @@ from edgecls.cli.common import cli_command
 from edgecls.cli.completers import complete_model
 from edgecls.console import Console
 from edgecls.quiet import import_tensorflow
+
+if TYPE_CHECKING:
+    from edgecls.weights.convert import Conversion
 
 SHOWN = 20  # names of arrays of one kind; --json has all
 
@@ -50,7 +52,7 @@ def command(
     import_tensorflow()
     from edgecls.weights.convert import convert
 
-    result = convert(
+    done = convert(
         source,
         model,
         output,
@@ -60,18 +62,19 @@ def command(
         strict=strict,
         dry_run=dry_run,
     )
-    console.emit(result, _text)
+    console.emit(done.as_json(), lambda _: _text(done))
 
 
-def _text(result: Mapping[str, Any]) -> str:
-    lines = [f"loaded: {result['loaded']} arrays"]
-    for what in ("missing", "mismatched", "unexpected", "unused"):
-        names = result.get(what, [])
-        lines += [f"{what}: {len(names)}", *(f"  {name}" for name in names[:SHOWN])] if names else []
+def _text(done: Conversion) -> str:
+    lines = [f"loaded: {len(done.report.loaded)} arrays"]
+    if done.report.new_classifier:
+        lines.append(str(done.report.new_classifier))
+    for what, names in done.report.differences().items():
+        lines += [f"{what}: {len(names)}", *(f"  {name}" for name in names[:SHOWN])]
         if len(names) > SHOWN:
             lines.append(f"  ... and {len(names) - SHOWN} more")
-    if result["missing"] or result["mismatched"]:
-        lines.append("what is missing or mismatched is left fresh: train it before use")
-    verb = "would write" if result["bytes"] is None else "wrote"
-    lines.append(f"{verb} {result['output']}: {result['model']} with {result['classes']} classes")
+    if done.report.missing or done.report.mismatched:
+        lines.append("what the source does not have keeps its random start values: train it before use")
+    verb = "would write" if done.bytes is None else "wrote"
+    lines.append(f"{verb} {done.output}: {done.model} with {done.classes} classes")
     return "\n".join(lines)

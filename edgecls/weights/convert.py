@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-import edgecls
+from edgecls import zoo
 from edgecls.errors import UsageError
 from edgecls.files import atomic
 from edgecls.weights import load
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What ``convert`` did.
+
+    Args:
+        model: The network's name.
+        classes: Number of its classes.
+        source: Where the weights came from.
+        output: The ``.keras`` file.
+        bytes: Size of the file; None where nothing was written.
+        report: What was loaded and what was not.
+    """
+
+    model: str
+    classes: int
+    source: str
+    output: str
+    bytes: int | None
+    report: load.LoadReport
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``edgecls convert --json`` prints; ``loaded`` is the number of arrays."""
+        fields = asdict(self)
+        report = fields.pop("report")
+        return {"schema": "edgecls.convert/1", **fields, **report, "loaded": len(report["loaded"])}
 
 
 def convert(
@@ -24,23 +51,23 @@ def convert(
     include_preprocessing: bool = False,
     strict: bool = False,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> Conversion:
     """Build a network, load weights into it and save it.
 
     Args:
         source: What ``load_weights`` takes.
         name: The network, a name of ``edgecls.list_models()``.
         output: The ``.keras`` file to write; by default one of the source's name in the current folder.
-        classes: Number of logits; as many as the source has by default. Of another number, the classifier is left
-            fresh and reported.
+        classes: Number of logits; as many as the source has by default. With another number, the classifier keeps its
+            fresh weights and is reported.
         input_size: Height and width in pixels; the network's own by default.
         include_preprocessing: Take pixels 0..255 and normalise them inside.
         strict: Refuse anything but a complete match.
         dry_run: Do all but write.
 
-    Returns:
-        ``{"schema": "edgecls.convert/1", "model", "classes", "source", "output", "bytes", "loaded"}`` and the lists of
-        a ``LoadReport``; ``loaded`` is how many arrays, ``bytes`` is None where nothing was written.
+    Example:
+        >>> convert("ResNet50_vd_pretrained.pdparams", "ResNet50_vd").output  # doctest: +SKIP
+        'ResNet50_vd_pretrained.keras'
 
     Raises:
         edgecls.errors.EdgeclsError: The weights cannot be had, do not fit, or the disk is full.
@@ -51,36 +78,21 @@ def convert(
         raise UsageError("the output must end in .keras", where=str(path))
 
     def build(classes: int) -> keras.Model:
-        return edgecls.build_model(name, classes, input_size, include_preprocessing=include_preprocessing)
+        return zoo.build_model(name, classes, input_size, include_preprocessing=include_preprocessing)
 
     model = build(classes or 1000)
     weights = load.read(model, source)
-    if classes is None and (own := _classes(model, weights)) != 1000:
-        model = build(own)
+    source_classes = load.classes_of(model, weights) or 1000
+    if classes is None and source_classes != 1000:
+        model = build(source_classes)
     report = load.assign(model, weights, strict)
     if not dry_run:
         with atomic(path) as temporary:
             model.save(temporary)
-    return {
-        "schema": "edgecls.convert/1",
-        "model": name,
-        "classes": model.output_shape[-1],
-        "source": source,
-        "output": str(path),
-        "bytes": None if dry_run else path.stat().st_size,
-        **vars(report),
-        "loaded": len(report.loaded),
-    }
+    size = None if dry_run else path.stat().st_size
+    return Conversion(name, model.output_shape[-1], source, str(path), size, report)
 
 
 def _stem(source: str, name: str) -> str:
     file = Path(source.partition("#")[0])
     return file.stem if file.suffix else f"{name}_{source}"  # such as "imagenet"
-
-
-def _classes(model: keras.Model, weights: load.Weights) -> int:
-    """How many classes the source's classifier has; the network's number where it does not say."""
-    own = load.state_shapes(model)
-    biases = (f"{name}.bias" for name in load.classifiers(model))
-    found = (np.size(weights.arrays[bias]) for bias in biases if bias in own and bias in weights.arrays)
-    return next(found, model.output_shape[-1])

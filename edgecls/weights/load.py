@@ -7,7 +7,7 @@ States are kept in PaddlePaddle's form, which the networks' layer names follow: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,47 +18,63 @@ from keras import layers
 from edgecls.errors import UsageError
 from edgecls.weights import formats, program, readers, sources
 from edgecls.weights.readers import State
-from edgecls.zoo import catalog
-from edgecls.zoo.pplcnet_v2 import DeployKernel
-from edgecls.zoo.vit import Tokens
+from edgecls.zoo import catalog, family_module
+from edgecls.zoo import state as states
+from edgecls.zoo.state import state_name
 
-# PyTorch's names for EfficientNet-Lite. Its norms are numbered anew inside every block.
-TORCH_TOP = {
-    "_conv_stem": "stem.conv",
-    "_bn0": "stem.bn",
-    "_blocks": "blocks",
-    "_conv_head": "head.conv",
-    "_bn1": "head.bn",
-    "_fc": "fc",
-}
-TORCH_BLOCK = {
-    "_blocks": "blocks",
-    "_expand_conv": "expand.conv",
-    "_bn0": "expand.bn",
-    "_depthwise_conv": "depthwise.conv",
-    "_bn1": "depthwise.bn",
-    "_project_conv": "project.conv",
-    "_bn2": "project.bn",
-}
-TORCH_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+
+@dataclass(frozen=True)
+class NewClassifier:
+    """A classifier that the source does not have for this class count; it keeps its fresh weights.
+
+    Args:
+        source_classes: Number of classes in the source; None where it has no classifier.
+        classes: Number of classes of the network.
+        arrays: State names of the classifier's arrays.
+    """
+
+    source_classes: int | None
+    classes: int
+    arrays: tuple[str, ...]
+
+    def __str__(self) -> str:
+        change = "" if self.source_classes is None else f"{self.source_classes} -> "
+        return f"new classifier ({change}{self.classes} classes), trained from scratch"
 
 
 @dataclass
 class LoadReport:
-    """What a load did, by state names."""
+    """What a load did, by state names.
+
+    Example:
+        >>> network = edgecls.build_model("MobileNetV3_small_x0_35", classes=2)
+        >>> print(edgecls.load_weights(network, "thousand_classes.npz"))  # doctest: +SKIP
+        212 of 214 arrays loaded; new classifier (1000 -> 2 classes), trained from scratch
+    """
 
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # the network has them, the source does not: left fresh
     unexpected: list[str] = field(default_factory=list)  # the source has them, the network does not
     unused: list[str] = field(default_factory=list)  # likewise, but only training needs them: never an error
     mismatched: list[str] = field(default_factory=list)  # "name: shape in the source, shape in the network"
+    new_classifier: NewClassifier | None = None  # its arrays are among those missing or mismatched
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} of {len(self.loaded) + len(self.missing) + len(self.mismatched)} arrays loaded"
-        for what in ("missing", "mismatched", "unexpected", "unused"):
-            if names := getattr(self, what):
-                text += f"; {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+        if self.new_classifier:
+            text += f"; {self.new_classifier}"
+        for what, names in self.differences().items():
+            text += f"; {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
         return text
+
+    def differences(self) -> dict[str, list[str]]:
+        """What differs besides a new classifier: "missing", "mismatched", "unexpected" and "unused" to names."""
+        expected = self.new_classifier.arrays if self.new_classifier else ()
+        found = {
+            what: [text for text in getattr(self, what) if text.split(":")[0] not in expected]
+            for what in ("missing", "mismatched", "unexpected", "unused")
+        }
+        return {what: names for what, names in found.items() if names}
 
 
 @dataclass(frozen=True)
@@ -69,13 +85,11 @@ class Weights:
         arrays: Those that the network has, and others by their names in the source.
         where: The source, for messages.
         native: Kernels are in Keras' layouts, not in PaddlePaddle's.
-        scale: Factors of kernels, see ``_dropout_scale``.
     """
 
     arrays: State
     where: str
     native: bool = False
-    scale: Mapping[str, float] = field(default_factory=dict)
 
 
 def load_weights(
@@ -90,7 +104,7 @@ def load_weights(
         strict: Refuse anything but a complete match.
 
     Returns:
-        What was loaded and what was not. A classifier of another class count is left fresh and reported.
+        What was loaded and what was not. A classifier of another class count keeps its fresh weights and is reported.
 
     Raises:
         edgecls.errors.UsageError: The weights are of another architecture, or ``strict`` and not a full match.
@@ -102,46 +116,79 @@ def load_weights(
 def read(model: keras.Model, source: str | Path | Mapping[str, np.ndarray]) -> Weights:
     """Read weights for ``model`` without changing it; arguments and errors are those of ``load_weights``."""
     if isinstance(source, Mapping):
-        return Weights(dict(source), "state", scale=_dropout_scale(model))
+        return Weights(dict(source), "state")
     path, where = sources.locate(str(source), model.name), str(source)
     if path.suffix in formats.PROGRAMS:
-        arrays, scale = _from_program(model, *formats.PROGRAMS[path.suffix](path))
-        return Weights(arrays, where, scale=scale)
+        return Weights(_from_program(model, *formats.PROGRAMS[path.suffix](path)), where)
     if path.suffix in formats.NATIVE:
         return Weights(_from_keras(model, formats.NATIVE[path.suffix](path)), where, native=True)
     reader = formats.READERS[path.suffix]
-    arrays = from_torch(reader(path)) if reader is readers.read_torch else reader(path)
-    return Weights(arrays, where, scale=_dropout_scale(model) if path.suffix == ".pdparams" else {})
+    arrays = reader(path)
+    if reader is readers.read_torch:
+        arrays = from_torch(arrays, model.name)
+    elif reader is readers.read_pdparams:
+        arrays = from_paddle(arrays, model.name)
+    return Weights(arrays, where)
 
 
 def state(model: keras.Model) -> State:
-    """The network's weights as ``{state name: array}``, for ``np.savez`` or for another network."""
-    return {key: _to_state(layer, variable.numpy()) for key, layer, variable in _slots(model)}
+    """The network's weights as ``{state name: array}``, for ``np.savez`` or for another network.
+
+    Example:
+        >>> a, b = (edgecls.build_model("MobileNetV3_small_x0_35", input_size=64) for _ in range(2))
+        >>> report = edgecls.load_weights(b, state(a))  # b now computes what a does, bit for bit
+    """
+    return {key: states.to_state(layer, v.numpy()) for key, layer, v in states.variables(model)}
 
 
-def state_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
-    """The shapes of ``state``, also of a network that was built without values."""
-    return {
-        key: _to_state(layer, np.broadcast_to(np.float32(0), variable.shape)).shape
-        for key, layer, variable in _slots(model)
-    }
+def from_paddle(arrays: Mapping[str, np.ndarray], network: str) -> State:
+    """A state of PaddlePaddle as a state of ours.
+
+    Some of PaddlePaddle's networks have a dropout that multiplies its input by ``1 - rate`` at inference. Keras'
+    dropout changes nothing at inference, so that factor goes into the kernel that reads the features (not its bias).
+
+    Args:
+        arrays: What PaddlePaddle keeps for the network, as ``readers.read_pdparams`` reads it.
+        network: Catalog name of the network; of any other name, nothing is changed.
+    """
+    factors = catalog.get(network).dropout_scales if network in catalog.names() else {}
+    return _multiply(dict(arrays), {f"{layer}.weight": factor for layer, factor in factors.items()})
 
 
-def from_torch(arrays: State) -> State:
-    """A PyTorch EfficientNet-Lite state with this package's names and layouts."""
+def from_torch(arrays: Mapping[str, np.ndarray], network: str) -> State:
+    """A state of PyTorch as a state of ours: its names, and dense kernels [in, out].
+
+    Args:
+        arrays: What PyTorch keeps for the network, as ``readers.read_torch`` reads it.
+        network: Catalog name of the network. Its family's module may have a function ``torch_name`` that takes the
+            name of an array in PyTorch's state and returns its name in ours.
+    """
+    family = family_module(catalog.get(network).family) if network in catalog.names() else None
+    rename = getattr(family, "torch_name", lambda name: name)
     result = {}
     for key, value in arrays.items():
-        parts = key.split(".")
-        table = (TORCH_BLOCK if parts[0] == "_blocks" else TORCH_TOP) | TORCH_STATISTICS
-        if parts[-1] != "num_batches_tracked":
-            result[".".join(table.get(part, part) for part in parts)] = value.T if value.ndim == 2 else value
+        layer, _, part = key.rpartition(".")
+        if part != "num_batches_tracked":
+            name = rename(f"{layer}.{TORCH_STATISTICS.get(part, part)}" if layer else key)
+            result[name] = value.T if value.ndim == 2 else value
     return result
+
+
+TORCH_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+
+
+def _multiply(arrays: State, factors: Mapping[str, float]) -> State:
+    return arrays | {
+        name: arrays[name] * np.float32(factor)
+        for name, factor in factors.items()
+        if factor != 1 and name in arrays
+    }
 
 
 def _from_keras(model: keras.Model, arrays: State) -> State:
     """Arrays of ``{"layer/variable": array}`` by state names."""
     names, count = {}, Counter[str]()
-    for key, layer, variable in _slots(model):
+    for key, layer, variable in states.variables(model):
         # Keras 3 numbers variables, Keras 2 names them, and some it named otherwise.
         for name in (count[layer.name], variable.name, f"depthwise_{variable.name}"):
             names[f"{layer.name}/{name}"] = key
@@ -149,28 +196,26 @@ def _from_keras(model: keras.Model, arrays: State) -> State:
     return {names.get(name, name): value for name, value in arrays.items()}
 
 
-def _from_program(
-    model: keras.Model, ops: Iterable[program.Op], arrays: State
-) -> tuple[State, dict[str, float]]:
-    """Arrays of a program by state names, and the factors that its dropouts apply to what kernels read."""
+def _from_program(model: keras.Model, ops: Iterable[program.Op], arrays: State) -> State:
+    """Arrays of a program by state names; the factors of its dropouts go into the kernels that read the features."""
     prefixes, ours = _nodes(model)
     theirs = program.nodes(ops, arrays)
     names: dict[str, str] = {}
-    scale: dict[str, float] = {}
+    factors: dict[str, float] = {}
     for i, j in program.match(ours, theirs, classifier=bool(classifiers(model))).items():
         names |= {name: f"{prefixes[i]}.{part}" for part, name in theirs[j].arrays.items()}
-        scale[f"{prefixes[i]}.weight"] = theirs[j].factor
-    return {names.get(name, name): value for name, value in arrays.items()}, scale
+        factors[f"{prefixes[i]}.weight"] = theirs[j].factor
+    return _multiply({names.get(name, name): value for name, value in arrays.items()}, factors)
 
 
 def _nodes(model: keras.Model) -> tuple[list[str], list[program.Node]]:
     """The layers with weights, in order of execution: their state names' first part, their place in the graph."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     names = {}
-    for key, layer, variable in _slots(model):
+    for key, layer, variable in states.variables(model):
         names[layer.name], _, part = key.rpartition(".")
         array = np.broadcast_to(np.float32(0), variable.shape)
-        shapes.setdefault(layer.name, {})[part] = _to_state(layer, array).shape
+        shapes.setdefault(layer.name, {})[part] = states.to_state(layer, array).shape
     prefixes: list[str] = []
     found: list[program.Node] = []
     came: dict[str, program.Origin] = {}  # operation: where its result comes from
@@ -190,24 +235,25 @@ def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadRe
     """Put what ``read`` has read into ``model``; see ``load_weights``."""
     report = LoadReport()
     values = []
-    for key, layer, variable in _slots(model):
+    for key, layer, variable in states.variables(model):
         if key not in weights.arrays:
             report.missing.append(key)
             continue
         value = np.asarray(weights.arrays[key])
         if not weights.native:
-            value = _from_state(layer, value)
+            value = states.from_state(layer, value)
         if value.shape != tuple(variable.shape):
             report.mismatched.append(
                 f"{key}: {value.shape} in the source, {tuple(variable.shape)} in the network"
             )
             continue
         report.loaded.append(key)
-        values.append((variable, value * np.float32(weights.scale.get(key, 1))))
-    for key in sorted(set(weights.arrays) - {key for key, _, _ in _slots(model)}):
+        values.append((variable, value))
+    for key in sorted(set(weights.arrays) - {key for key, _, _ in states.variables(model)}):
         spare = key.rpartition(".")[0] in _auxiliary(model)
         (report.unused if spare else report.unexpected).append(key)
     _refuse_other_architecture(model, report, weights.where, strict)
+    report.new_classifier = _new_classifier(model, weights, report)
     # Only now, so that a refused source leaves the network as it was.
     for variable, value in values:
         variable.assign(value)
@@ -216,11 +262,12 @@ def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadRe
 
 def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: str, strict: bool) -> None:
     """Only the classifier may differ: a backbone that fits in part would be wrong in silence."""
-    heads = classifiers(model)
     differ = report.missing + report.mismatched
-    if heads or differ:  # a headless feature extractor that found all its own arrays may leave others over
+    if (
+        classifiers(model) or differ
+    ):  # a feature extractor that found all its own arrays may leave others over
         differ = differ + report.unexpected
-    wrong = [text for text in differ if strict or text.split(":")[0].rpartition(".")[0] not in heads]
+    wrong = [text for text in differ if strict or not _in_head(model, text.split(":")[0])]
     if wrong:
         kinds = {what: len(getattr(report, what)) for what in ("missing", "mismatched", "unexpected")}
         counts = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
@@ -228,92 +275,40 @@ def _refuse_other_architecture(model: keras.Model, report: LoadReport, where: st
         raise UsageError(reason, where=where, fix="check the model's name")
 
 
-def classifiers(model: keras.Model) -> set[str]:
-    """State names of the layers that make logits, auxiliary ones too; none where the model makes feature maps."""
+def _new_classifier(model: keras.Model, weights: Weights, report: LoadReport) -> NewClassifier | None:
+    heads = classifiers(model)
+    arrays = [text.split(":")[0] for text in report.missing + report.mismatched]
+    fresh = tuple(name for name in arrays if name.rpartition(".")[0] in heads)
+    return NewClassifier(classes_of(model, weights), model.outputs[0].shape[-1], fresh) if fresh else None
+
+
+def classes_of(model: keras.Model, weights: Weights) -> int | None:
+    """How many classes the classifier has in ``weights``; None where they have none."""
+    biases = (weights.arrays.get(f"{layer}.bias") for layer in classifiers(model))
+    return next((int(np.size(bias)) for bias in biases if bias is not None), None)
+
+
+def classifiers(model: keras.Model) -> list[str]:
+    """State names of the layers that make the logits; none where the model makes feature maps."""
     if len(model.outputs[0].shape) > 2:
-        return set()
-    heads, tensors = {"embedding", "dist.embedding", *_auxiliary(model)}, list(model.outputs)
+        return []
+    found, tensors = [], list(model.outputs)
     while tensors:
-        layer = tensors.pop()._keras_history.operation
+        layer = tensors.pop(0)._keras_history.operation
         if layer.weights:
-            heads.add(state_name(layer))
+            found.append(state_name(layer))
         else:
             tensors += keras.tree.flatten(layer.input)
-    return heads
+    return found
+
+
+def _in_head(model: keras.Model, array: str) -> bool:
+    """Whether an array belongs to what follows the backbone: classifiers, auxiliary ones too, and embeddings."""
+    layer = array.rpartition(".")[0]
+    heads = classifiers(model)
+    return bool(heads) and (layer in (*heads, *_auxiliary(model)) or layer.rpartition(".")[2] == "embedding")
 
 
 def _auxiliary(model: keras.Model) -> tuple[str, ...]:
     """State names of the layers that only training uses, whether ``model`` has them or not."""
     return catalog.get(model.name).auxiliary if model.name in catalog.names() else ()
-
-
-def _slots(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
-    """Every variable with its state name and its layer."""
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, layers.BatchNormalization):
-            named = {
-                "weight": layer.gamma,
-                "bias": layer.beta,
-                "_mean": layer.moving_mean,
-                "_variance": layer.moving_variance,
-            }
-        elif isinstance(layer, layers.LayerNormalization):
-            named = {"weight": layer.gamma, "bias": layer.beta}
-        elif isinstance(layer, Tokens):
-            yield from ((variable.name, layer, variable) for variable in layer.weights)
-            continue
-        elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense | DeployKernel):
-            named = {"weight": layer.kernel, "bias": layer.bias}
-        else:
-            continue
-        yield from ((f"{state_name(layer)}.{part}", layer, v) for part, v in named.items() if v is not None)
-
-
-def state_name(layer: keras.layers.Layer) -> str:
-    """What the originals call the layer: TensorFlow allows no underscore in front of its name, Keras no slash in it."""
-    return str(layer.name.removeprefix(".").replace(">", "/"))
-
-
-def _from_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:
-    if value.ndim == 4:
-        # [out, in / groups, h, w] -> [h, w, in / groups, out]; a depthwise [channels, 1, h, w] -> [h, w, channels, 1].
-        return value.transpose((2, 3, 0, 1) if _depthwise(layer) else (2, 3, 1, 0))
-    if value.ndim == 2 and (shape := _flattened(layer)):
-        height, width, channels = shape
-        if len(value) == height * width * channels:
-            rows = value.reshape(channels, height, width, -1)
-            return rows.transpose(1, 2, 0, 3).reshape(value.shape)
-    return value
-
-
-def _to_state(layer: keras.layers.Layer, value: np.ndarray) -> np.ndarray:
-    if value.ndim == 4:
-        return value.transpose((2, 3, 0, 1) if _depthwise(layer) else (3, 2, 0, 1))
-    if value.ndim == 2 and (shape := _flattened(layer)):
-        return value.reshape(*shape, -1).transpose(2, 0, 1, 3).reshape(value.shape)
-    return value
-
-
-def _depthwise(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, layers.DepthwiseConv2D | DeployKernel)
-
-
-def _flattened(layer: keras.layers.Layer) -> tuple[int, int, int] | None:
-    """Height, width and channels of the map whose cells are the rows of a dense kernel; states have channels first."""
-    source = layer.input._keras_history.operation
-    if isinstance(source, layers.Dropout):
-        source = source.input._keras_history.operation
-    if not isinstance(source, layers.Flatten) or len(source.input.shape) != 4:
-        return None
-    return source.input.shape[1:]
-
-
-def _dropout_scale(model: keras.Model) -> dict[str, float]:
-    """Factors that PaddlePaddle's dropout applies to features at inference, for the kernels that read them.
-
-    Keras' dropout is the identity at inference, so the factor moves into the kernel (not into its bias).
-    """
-    if model.name not in catalog.names():
-        return {}
-    scales = catalog.get(model.name).dropout_scales
-    return {f"{layer}.weight": factor for layer, factor in scales.items()}

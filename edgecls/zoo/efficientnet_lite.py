@@ -59,3 +59,30 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             block += 1
     x = taps.add(conv_bn(x, HEAD, 1, act="relu6", style=STYLE, name="head"))
     return taps, classifier(x, head)
+
+
+# PyTorch's names for EfficientNet-Lite. Its norms are numbered anew inside every block.
+TORCH_TOP = {
+    "_conv_stem": "stem.conv",
+    "_bn0": "stem.bn",
+    "_blocks": "blocks",
+    "_conv_head": "head.conv",
+    "_bn1": "head.bn",
+    "_fc": "fc",
+}
+TORCH_BLOCK = {
+    "_blocks": "blocks",
+    "_expand_conv": "expand.conv",
+    "_bn0": "expand.bn",
+    "_depthwise_conv": "depthwise.conv",
+    "_bn1": "depthwise.bn",
+    "_project_conv": "project.conv",
+    "_bn2": "project.bn",
+}
+
+
+def torch_name(name: str) -> str:
+    """The name in our state of an array in the published PyTorch states: ``_blocks.0._bn1.bias`` and so on."""
+    parts = name.split(".")
+    table = TORCH_BLOCK if parts[0] == "_blocks" else TORCH_TOP
+    return ".".join(table.get(part, part) for part in parts)

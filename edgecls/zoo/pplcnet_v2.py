@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from edgecls.zoo.blocks import Head, Taps, Tensor, activation, conv_bn, squeeze_excite, wide_classifier
+from edgecls.zoo.state import DEPTHWISE, state_name
 
 
 @keras.saving.register_keras_serializable(package="edgecls")
@@ -20,6 +21,9 @@ class DeployKernel(layers.Layer):
 
     The originals carry these arrays untrained beside the branches, and published files have them.
     """
+
+    state_axes = DEPTHWISE
+    names_fused_sum = True  # see edgecls.reparam
 
     def __init__(self, kernel_size: int, **kwargs: Any) -> None:
         super().__init__(**{"trainable": False, **kwargs})
@@ -33,6 +37,10 @@ class DeployKernel(layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         return inputs
+
+    def state_variables(self) -> dict[str, keras.Variable]:
+        """The variables by their names in the state."""
+        return {f"{state_name(self)}.weight": self.kernel, f"{state_name(self)}.bias": self.bias}
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size}

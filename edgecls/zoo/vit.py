@@ -48,10 +48,9 @@ MODELS = {f"{name}_patch16_224": variant for name, variant in (PLAIN | DISTILLED
 
 @keras.saving.register_keras_serializable(package="edgecls")
 class Tokens(layers.Layer):
-    """Learned tokens before those of the patches [batch, patches, width], and a learned position added to each.
+    """Learned tokens before those of the patches [batch, patches, width], and a learned position added to each."""
 
-    Its variables are named as in the original's state.
-    """
+    state_axes = None
 
     def __init__(self, names: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -68,6 +67,10 @@ class Tokens(layers.Layer):
         shape = (ops.shape(inputs)[0], 1, inputs.shape[-1])
         learned = [ops.broadcast_to(token, shape) for token in self.tokens]
         return ops.concatenate([*learned, inputs], 1) + self.positions
+
+    def state_variables(self) -> dict[str, keras.Variable]:
+        """The variables by their names in the original's state: ``cls_token``, ``pos_embed`` and so on."""
+        return {variable.name: variable for variable in self.weights}
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "names": self.names}
