@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 
 CORE = [
     "tensorflow>=2.20,<2.22",
-    "keras>=3.12,<4",
+    "keras>=3.14,<4",
     "tensorflow-model-optimization>=0.8.1,<0.9",
     "ai-edge-litert>=2.1,<3",
     "tensorboard>=2.20",
