@@ -35,7 +35,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
     Raises:
         UsageError: There is neither such a file nor such a name.
     """
-    return _find(Path(name_or_path).expanduser(), str(name_or_path), where=str(name_or_path))
+    text = str(name_or_path)
+    return _find(_path(text, "recipe", where=text), text, where=text)
 
 
 def _find(path: Path, name: str, *, where: str) -> Path:
@@ -51,6 +52,26 @@ def _find(path: Path, name: str, *, where: str) -> Path:
     near = difflib.get_close_matches(stem, names, n=1)
     fix = f"did you mean {near[0]!r}?" if near else f"give a YAML file, or one of: {', '.join(names)}"
     raise UsageError("no such recipe" + ("" if where == name else f": {name}"), where=where, fix=fix)
+
+
+def _path(text: str, key: str, *, where: str, folder: Path | None = None) -> Path:
+    """``text`` as a path of this system, ``~`` expanded; relative ones start from ``folder``.
+
+    Raises:
+        UsageError: It can be no path: too long, a NUL character, ``~`` of a user without a home.
+    """
+    try:
+        if "\0" in text:
+            raise ValueError("it has a NUL character")
+        path = (folder or Path()) / Path(text).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{key}: this can be no path: {reason}", where=where[:_LONGEST]) from None
+    return path
+
+
+_LONGEST = 200  # characters of a path in an error text
 
 
 def read(path: Path, above: tuple[Path, ...] = ()) -> _yaml.Tree:
@@ -71,7 +92,7 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> _yaml.Tree:
         raise UsageError("base: expected a file name or a list of them", where=where)
     tree = _yaml.Tree()
     for base in bases:
-        file = _find(path.parent / Path(base).expanduser(), base, where=where)
+        file = _find(_path(base, "base", where=where, folder=path.parent), base, where=where)
         tree.merge(read(file, (*above, path.resolve())))
     tree.origins[()] = written.origin(())  # a missing key is missing from the file that was given
     tree.merge(written)
@@ -131,7 +152,7 @@ def _absolute(sections: Sequence[type[BaseModel]], tree: _yaml.Tree, values: Any
 
 
 def _absolute_path(text: str, origin: _yaml.Origin, key: str) -> str:
-    if "\0" in text:
-        raise UsageError(f"{key}: a path cannot have a NUL character", where=origin.text)
-    path = Path(text).expanduser()
-    return str(path.absolute() if path.exists() else (origin.folder / path).resolve())
+    path = _path(text, key, where=origin.text)
+    if path.exists():
+        return str(path.absolute())
+    return str(_path(text, key, where=origin.text, folder=origin.folder).resolve())

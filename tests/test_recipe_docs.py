@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from photos import folder
 
 from edgecls import _schema
-from edgecls.recipe import Recipe
+from edgecls.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,3 +52,35 @@ def test_rows_say_type_default_and_range(page):
         "| `data.test_fraction` | number | `0.25` | at least 0, below 1 | ",
     ):
         assert row in page
+
+
+def readme_section(title: str) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.split(r"^## ", text.partition(f"## {title}\n")[2], maxsplit=1, flags=re.M)[0]
+
+
+@pytest.mark.slow
+def test_the_recipe_of_the_readme_runs_as_it_is_written(tmp_path, monkeypatch):
+    """On a small folder, from any place: one epoch at 64 pixels, so that it takes a minute."""
+    section = readme_section("Your own images")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section, flags=re.S | re.M)
+    (recipe,) = (text for kind, text in blocks if kind == "yaml")
+    (commands,) = (text for kind, text in blocks if kind == "")
+    monkeypatch.chdir(tmp_path)
+    Path("flowers.yaml").write_text(recipe, encoding="utf-8")
+    folder(Path("photos/flowers"), {"daisy": 30, "tulip": 30})
+    assert load_recipe("flowers.yaml").train.epochs == 10
+    shorter = "-o train.epochs=1 -o model.input_size=64 -o train.batch_size=16"
+    for line in commands.splitlines():
+        program, *args = line.partition("#")[0].split()
+        assert program == "edgecls"
+        if args[0] == "train":
+            args += shorter.split()
+        else:
+            args += ["-o", "quantize.train.epochs=1", "-o", "quantize.train.batch_size=16"]
+        done = subprocess.run(
+            [sys.executable, "-m", "edgecls.cli", *args], capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, done.stderr
+    assert Path("runs/latest/float.keras").is_file()
+    assert Path("runs/latest/export/model_int8.tflite").is_file()
