@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adbd import Adbd
+from checkout import CleanCheckout
 from commands import RECIPE
 from phone import BENCHMARK, furnish
 
@@ -18,9 +19,11 @@ from android_bench import attached as seen
 from edgecls.cli.main import main
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let child processes be interrupted: a runner in the background starts us with Ctrl-C ignored, they inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # of several processes, the one that started the others
+        config.pluginmanager.register(CleanCheckout(config.rootpath))
 
 
 @pytest.fixture
