@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from photos import folder, picture
 
-from edgecls.data import pipeline, sources
+from edgecls.data import images, pipeline, sources
 from edgecls.data.pipeline import batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.sources import load_dataset
@@ -121,6 +121,19 @@ def test_a_photo_that_changes_under_way_is_named(photos):
     Path(train.files[2]).write_bytes(b"gone")
     with pytest.raises(EdgeclsError, match=Path(train.files[2]).name):
         everything(train)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_is_autotuned(mixed, training):
+    # The autotuner's thread makes an iterator wait when it is deleted, up to 2 s an epoch.
+    dataset = batches(mixed, SMALL, 4, training=training)
+    assert dataset.options().autotune.enabled is False
+    graph = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy())
+    constants = {
+        node.name: tf.make_ndarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"
+    }
+    (parallel_map,) = (node for node in graph.node if node.op == "ParallelMapDatasetV2")
+    assert constants[parallel_map.input[-1]] == images.threads()
 
 
 def test_static_shapes(mixed):

@@ -20,6 +20,7 @@ from edgecls.errors import EdgeclsError, UsageError
 Reader = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 """(index into the split, window int32 [4] or None for all of it) to uint8 [H, W, 1 or 3]."""
 
+_PREFETCH = 2  # batches that are made ahead: one is used while the next is made
 _CROP = 1 << 20  # the crop's number among the draws of an image; the others count from 0
 
 
@@ -72,10 +73,17 @@ def batches(
         example = _example(split, preprocess, read, settings, tf.constant([seed, epoch], tf.int32))
         labels = tf.constant(split.labels, tf.int32)
         indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int32))
-        data = indices.map(lambda i: (example(i), labels[i]), tf.data.AUTOTUNE, deterministic=True)
+        data = indices.map(lambda i: (example(i), labels[i]), images.threads(), deterministic=True)
         data = data.batch(batch_size, drop_remainder)
         data = data.map(lambda x, y: (tf.cast(x, tf.float32), y))
-        return data.prefetch(tf.data.AUTOTUNE)
+        return data.prefetch(_PREFETCH).with_options(_without_autotuning())
+
+
+def _without_autotuning() -> tf.data.Options:
+    """Fixed parallelism. Autotuning has a thread of its own; an iterator waits for it at its end, up to 2 s an epoch."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _example(
@@ -92,8 +100,8 @@ def _example(
             image = preprocess.resize_crop(read(index, None))
         else:
             height, width = shapes[index, 0], shapes[index, 1]
-            own = tf.random.fold_in(draws, _CROP)
-            window = random_window(height, width, crop_scale, settings["crop_ratio"], own)
+            crop_seed = tf.random.fold_in(draws, _CROP)
+            window = random_window(height, width, crop_scale, settings["crop_ratio"], crop_seed)
             image = preprocess.resize(read(index, window), [size, size])
         image = tf.broadcast_to(image, [size, size, 3])  # from one channel where grey
         return tf.ensure_shape(change(image, draws), [size, size, 3])
@@ -120,8 +128,8 @@ def _decode_all(split: Split) -> np.ndarray:
     if split.images is not None:
         return split.images.reshape(-1)
     assert split.files is not None
-    files, ends = split.files, np.cumsum(split.sizes)
-    flat = np.empty(ends[-1] if len(files) else 0, np.uint8)
+    files, stops = split.files, np.cumsum(split.sizes)
+    flat = np.empty(stops[-1] if len(files) else 0, np.uint8)
 
     def decode(i: int) -> None:
         try:
@@ -130,7 +138,7 @@ def _decode_all(split: Split) -> np.ndarray:
             raise EdgeclsError(f"an image went bad while it was in use: {error}", where=files[i]) from None
         if image.shape != tuple(split.shapes[i]):
             raise EdgeclsError("an image was changed while it was in use", where=files[i], fix="start again")
-        flat[ends[i] - image.size : ends[i]] = image.reshape(-1)
+        flat[stops[i] - image.size : stops[i]] = image.reshape(-1)
 
     with ThreadPoolExecutor(images.threads()) as pool:
         for _ in pool.map(decode, range(len(files))):
