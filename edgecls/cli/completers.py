@@ -31,8 +31,10 @@ def complete_family(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The recipes under recipes/, and files."""
-    recipes = sorted(p.as_posix() for p in Path("recipes").rglob("*.yaml"))
+    """Names of the recipes that come with the package, those under recipes/, and files."""
+    from edgecls.recipe import recipe_names
+
+    recipes = [*recipe_names(), *sorted(p.as_posix() for p in Path("recipes").rglob("*.yaml"))]
     return _items(recipes, incomplete) or [CompletionItem(incomplete, type="file")]
 
 

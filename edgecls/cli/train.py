@@ -33,6 +33,7 @@ def command(
 ) -> None:
     """Train the network of RECIPE, distilling from a teacher if it has one.
 
+    RECIPE is a YAML file, or the name of a recipe that comes with edgecls: base, mv3_ssld.
     The same command continues a run that was interrupted, and leaves finished work alone.
     """
     from edgecls.recipe import load_recipe

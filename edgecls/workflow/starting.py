@@ -222,8 +222,8 @@ def _recipe_text(found: Survey, output: Path, base: Recipe, choices: list[Choice
     lines = [
         f"# edgecls train {escape(str(output))} && edgecls quantize && edgecls bench --device host",
         "#",
-        f"# {plural(len(found.classes), 'class', 'classes')}, {plural(found.images, 'image')}. Every key:"
-        " docs/recipe.md; all settings of this recipe: edgecls train FILE --dry-run",
+        f"# {plural(len(found.classes), 'class', 'classes')}, {plural(found.images, 'image')}."
+        " With --dry-run, edgecls train prints every key that a recipe has, with its value.",
         f"base: {BASE} # {base.model.name} with {base.model.weights} weights, {base.model.input_size} pixels",
         _yaml.line("name", recipe_name(found.path)),
         "",
