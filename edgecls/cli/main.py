@@ -40,6 +40,7 @@ COMMANDS = {
         "report": "Write the HTML page and the model card of a run.",
     },
     "Looking around": {
+        "runs": "List the runs with their state and main figures.",
         "models": "List the networks, or show one.",
         "convert": "Turn published weights into a .keras model.",
         "devices": "List the attached phones, and whether they are fit to measure.",

@@ -1,90 +1,144 @@
-"""Results as text for people."""
+"""Results as text for people. Each function takes the JSON object of a command."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgecls.cli.common import number, percent, table
+from edgecls.text import plural
+
+_CLASSES = 50  # of more, those with the lowest recall are listed
+_WORST = 20
+_CONFUSIONS = 5
 
 
 def show_scores(result: Mapping[str, Any]) -> str:
     """Accuracy of every model of a run on its test images, where the run and its report are."""
-    rows = [(name, *_accuracies(scores)) for name, scores in result["test"].items()]
-    count = next((scores.get("count") for scores in result["test"].values()), None)
-    parts = [f"test accuracy, % of {count} images", table(("model", *ACCURACIES), rows)] if rows else []
+    scores = result["test"]
+    parts = []
+    if scores:
+        count = next(iter(scores.values()))["count"]
+        parts = [f"test accuracy, % of {plural(count, 'image')}", _accuracies(scores)]
+        parts += [
+            f"warning: {kind} {text}" for kind, own in scores.items() for text in own.get("warnings", ())
+        ]
     if result.get("drop") is not None:
-        parts.append(f"int8 loses {100 * result['drop']:.2f} points of balanced accuracy")
+        parts += _drop(result["drop"], scores["float"], scores["int8"])
     return "\n".join([*parts, *(f"{key}: {result[key]}" for key in ("run", "report") if result.get(key))])
 
 
-ACCURACIES = {"top-1": "top1", "top-5": "top5", "balanced": "balanced_accuracy"}
+def _accuracies(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table with a row a model; top-5 only where it says something."""
+    with_top5 = any(entry.get("top5") is not None for entry in scores.values())
+    header = ["model", "top-1", *(["top-5"] if with_top5 else []), "balanced", "95 % interval"]
+    rows = []
+    for name, entry in scores.items():
+        top5 = [percent(entry.get("top5"))] if with_top5 else []
+        balanced = percent(entry.get("balanced_accuracy"))
+        interval = _interval(entry.get("balanced_accuracy_ci95"))
+        rows.append([name, percent(entry.get("top1")), *top5, balanced, interval])
+    note = "" if with_top5 else "\ntop-5 is left out: with five classes or fewer it is always 100 %"
+    return table(header, rows) + note
 
 
-def _accuracies(scores: Mapping[str, Any]) -> list[str | None]:
-    return [percent(scores.get(key)) for key in ACCURACIES.values()]
+def _interval(ends: Sequence[float] | None) -> str | None:
+    return None if ends is None else f"{percent(ends[0])} - {percent(ends[1])}"
+
+
+def _drop(drop: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What int8 loses, unless the float network answers one class: nothing is left to lose then."""
+    if before.get("predicted_classes") == 1:
+        return []
+    verb = "gains" if drop < 0 else "loses"
+    text = f"int8 {verb} {abs(100 * drop):.2f} points of balanced accuracy"
+    intervals = [ends for entry in (before, after) if (ends := entry.get("balanced_accuracy_ci95"))]
+    if len(intervals) == 2 and max(low for low, _ in intervals) <= min(high for _, high in intervals):
+        text += "; the intervals overlap"
+    return [text]
 
 
 def show_eval(result: Mapping[str, Any]) -> str:
-    """Accuracy of one model, recall and precision per class, the largest confusions."""
+    """Accuracy of one model, recall and precision of each class, the largest confusions."""
     scores = result["metrics"]
+    listed, remark = scores["per_class"], ""
+    if len(listed) > _CLASSES:
+        with_recall = [c for c in listed if c["recall"] is not None]
+        listed = sorted(with_recall, key=lambda c: c["recall"])[:_WORST]
+        remark = f"the {len(listed)} of {len(scores['per_class'])} classes with the lowest recall"
     rows = [
-        (c["class"], c["count"], percent(c["recall"]), percent(c["precision"])) for c in scores["per_class"]
+        (
+            c["class"],
+            c["count"],
+            percent(c["recall"]),
+            _interval(c.get("recall_ci95")),
+            percent(c["precision"]),
+        )
+        for c in listed
     ]
     parts = [
-        f"{result['model']}, {result['split']}, % of {scores['count']} images",
-        table(tuple(ACCURACIES), [_accuracies(scores)], left=0),
+        f"{result['model']}, {result['split']}, % of {plural(scores['count'], 'image')}",
+        _accuracies({Path(result["model"]).name: scores}),
+        *(f"warning: {text}" for text in scores.get("warnings", ())),
         "",
-        table(("class", "images", "recall", "precision"), rows),
+        *([remark] if remark else []),
+        table(("class", "images", "recall", "95 % interval", "precision"), rows),
     ]
     return "\n".join(parts + _confusions(scores["confusion"], result["classes"]))
 
 
-def _confusions(confusion: list[list[int]], classes: list[str], most: int = 5) -> list[str]:
+def _confusions(confusion: Sequence[Sequence[int]] | None, classes: Sequence[str]) -> list[str]:
+    """The most frequent mistakes; nothing without a matrix, which scores of very many classes have not."""
     pairs = [
         (count, i, j)
-        for i, row in enumerate(confusion)
+        for i, row in enumerate(confusion or ())
         for j, count in enumerate(row)
-        if i != j and count > 0
+        if i != j and count
     ]
-    worst = sorted(pairs, reverse=True)[:most]
-    if not worst:
+    if not pairs:
         return []
-    rows = [(classes[i], classes[j], count) for count, i, j in worst]
+    rows = [(classes[i], classes[j], count) for count, i, j in sorted(pairs, reverse=True)[:_CONFUSIONS]]
     return ["\nconfused most", table(("is", "taken for", "images"), rows, left=2)]
 
 
 def show_verify(result: Mapping[str, Any]) -> str:
     """The parity ladder, then what is in each file."""
-    rows = []
-    for rung in result["rungs"]:
-        difference = number(rung.get("max_steps"), 0)
-        if difference is not None:
-            difference += " steps"
-        elif rung.get("of_range") is not None:
-            difference = f"{rung['of_range']:.1e} of range"
-        ok = rung.get("ok")
-        verdict = None if ok is None else "ok" if ok else "FAILED"
-        rows.append((rung["name"], difference, percent(rung.get("top1_agreement")), verdict))
+    rungs = [
+        (rung["name"], _difference(rung), percent(rung.get("top1_agreement")), _verdict(rung.get("ok")))
+        for rung in result["rungs"]
+    ]
     parts = [
-        f"parity on {result['images']} images",
-        table(("rung", "largest difference", "same top-1, %", ""), rows),
+        f"parity on {plural(result['images'], 'image')}",
+        table(("rung", "largest difference", "same top-1, %", ""), rungs),
+        *(f"warning: {text}" for text in result.get("warnings", ())),
     ]
     files = [
         (
             name,
-            number(f["bytes"] / 1e6),
-            sum(f.get("ops", {}).values()),
-            ", ".join(f.get("float_ops", [])) or "none",
-            f.get("partitions"),
+            number(about["bytes"] / 1e6),
+            sum(about.get("ops", {}).values()),
+            ", ".join(about.get("float_ops", [])) or "none",
+            about.get("partitions"),
         )
-        for name, f in result.get("files", {}).items()
+        for name, about in result.get("files", {}).items()
     ]
     if files:
         parts += ["", table(("file", "MB", "ops", "float ops", "partitions"), files)]
     if result.get("size_ratio"):
         parts.append(f"int8 file: {result['size_ratio']:.3f} of fp32")
     return "\n".join(parts)
+
+
+def _difference(rung: Mapping[str, Any]) -> str | None:
+    steps = rung.get("max_steps")
+    if steps is not None:
+        return f"{steps:g} {'step' if steps == 1 else 'steps'}"
+    return None if rung.get("of_range") is None else f"{rung['of_range']:.1e} of range"
+
+
+def _verdict(ok: bool | None) -> str | None:
+    return None if ok is None else "ok" if ok else "FAILED"
 
 
 def show_files(result: Mapping[str, Any]) -> str:

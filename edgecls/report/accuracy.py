@@ -125,12 +125,12 @@ def photos(facts: Facts) -> list[dict[str, Any]]:
 def changed(facts: Facts) -> dict[str, Any]:
     """Which images int8 answers otherwise than float.
 
-    ``predictions.json`` has ``compared`` (images), ``changed_count`` and ``changed``: the first of them, each
-    ``{"file", "label", "float": {"class", "probability"}, "int8": {...}, "jpeg_base64"}``.
+    ``predictions.json`` has their number among the scored images, ``changed_count``, and some of them, ``changed``:
+    each is ``{"file", "label", "float": {"class", "probability"}, "int8": {...}, "jpeg_base64"}``.
     """
     document = facts.predictions
     listed = [_photo(photo) for photo in rows(document.get("changed"))]
-    count, compared = number(document.get("changed_count")), number(document.get("compared"))
+    count, compared = number(document.get("changed_count")), number(facts.eval.get("count"))
     return {
         "known": isinstance(document.get("changed"), list),
         "count": len(listed) if count is None else int(count),

@@ -119,8 +119,13 @@ class Facts:
         return None if float_share is None or int8_share is None else 100 * (float_share - int8_share)
 
     def warnings(self) -> list[str]:
-        """What eval.json and verify.json warn of."""
+        """What the stamps of trainings, eval.json and verify.json warn of."""
         found = [
+            f"{STAGES.get(stage, stage)}: {text}"
+            for stage, stamp in self.stamps.items()
+            for text in texts(at(stamp, "figures", "warnings"))
+        ]
+        found += [
             f"{MODELS.get(model, model)}: {text}"
             for model, scores in mapping(self.eval.get("models")).items()
             for text in texts(at(scores, "warnings"))
@@ -262,7 +267,7 @@ class Facts:
             stamp = self._read(f"stamps/{path.name}")
             if stamp:
                 stamps[str(stamp.get("stage") or path.stem)] = stamp
-        return dict(sorted(stamps.items(), key=lambda item: _moment(item[1].get("finished"))))
+        return dict(sorted(stamps.items(), key=lambda item: moment(item[1].get("finished"))))
 
 
 def split_counts(split: Mapping[str, Any]) -> list[tuple[str, int, list[int]]]:
@@ -303,7 +308,7 @@ def _digest_of(path: Path, size: int, mtime_ns: int) -> str:
     return sha256(path)
 
 
-def _moment(text: Any) -> float:
+def moment(text: Any) -> float:
     """A time stamp as seconds; what is no time comes last."""
     try:
         return datetime.datetime.fromisoformat(str(text)).timestamp()
