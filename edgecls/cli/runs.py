@@ -37,7 +37,7 @@ def show_runs(result: Mapping[str, Any]) -> str:
         )
         for run in result["runs"]
     ]
-    legend = "balanced accuracy (95 % interval), minutes of finished stages, size of the folder"
+    legend = "balanced accuracy (95 % interval), minutes of all stages, size of the folder"
     return f"{table(header, rows, left=2)}\n\n{legend}"
 
 
