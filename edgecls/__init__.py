@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgecls.weights.load import LoadReport
-    from edgecls.zoo.catalog import Entry
+    from edgecls.zoo.entry import Entry
 
 __all__ = ["build_model", "fuse", "list_models", "load_model", "load_weights", "model_cost", "model_info"]
 
@@ -53,10 +53,9 @@ def model_cost(name: str, input_size: int | None = None, classes: int = 1000) ->
         edgecls.zoo.catalog.UnknownModelError: No network has this name.
         ValueError: An argument is out of its range.
     """
-    from edgecls.graph import without_values
     from edgecls.zoo import cost
 
-    with without_values():
+    with cost.without_values():
         model = build_model(name, classes, input_size, auxiliary=True)
     return {key: count(model) for key, count in cost.COSTS.items()}
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
 
 from edgecls.errors import UsageError
 
@@ -146,14 +144,3 @@ def _ordered(ops: list[Op]) -> Iterator[Op]:
         yield from ready
         done.update((op.layer.name, op.call) for op in ready)
         ops = [op for op in ops if op not in ready]
-
-
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Models built inside have shapes but no values: the largest takes a second and no memory."""
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:
-        # Keras keeps their variables, to give all of them values when it next traces a layer.
-        global_state.set_global_attribute("uninitialized_variables", [])

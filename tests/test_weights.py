@@ -25,7 +25,7 @@ from edgecls.errors import MissingError, UsageError
 from edgecls.weights import readers, sources
 from edgecls.weights.load import from_torch, state
 from edgecls.zoo import catalog
-from edgecls.zoo.catalog import WeightSource
+from edgecls.zoo.entry import WeightSource
 
 SMALL = "MobileNetV3_small_x0_35"
 

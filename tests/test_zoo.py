@@ -19,7 +19,6 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 
 import edgecls
-from edgecls.graph import without_values
 from edgecls.weights.load import from_paddle, state
 from edgecls.zoo import InputSizeError, catalog, cost
 from edgecls.zoo.blocks import (
@@ -70,7 +69,7 @@ def forget_models():
 @pytest.mark.parametrize("name", REFERENCE)
 def test_network_has_the_originals_parameters(name):
     expect = REFERENCE[name]
-    with without_values():
+    with cost.without_values():
         model = edgecls.build_model(name, auxiliary=True)
     assert (cost.params(model), cost.macs(model)) == (expect["params"], expect["macs"])
     assert all(SCOPE.fullmatch(layer.name) for layer in model.layers)
@@ -166,7 +165,7 @@ def test_saves_loads_and_converts(name, tmp_path):
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_feature_maps_by_stride(name):
-    with without_values():
+    with cost.without_values():
         model = edgecls.build_model(name, features=True)
     strides = {"AlexNet": (4, 8, 16, 32), "SqueezeNet1_1": (2, 4, 8, 16)}.get(name, (2, 4, 8, 16, 32))
     assert list(model.output) == [f"stride_{stride}" for stride in strides]
@@ -230,7 +229,7 @@ def test_exports_as_saved_model(tmp_path):
 
 
 def test_convolutions_that_the_platform_fails_at_are_our_own():
-    with without_values():
+    with cost.without_values():
         repvgg, resnext = edgecls.build_model("RepVGG_A0"), edgecls.build_model("ResNeXt50_32x4d")
     assert type(repvgg.get_layer("stage0.rbr_1x1.conv")) is StridedPointConv2D
     assert [e.groups for e in resnext.layers if isinstance(e, GroupedConv2D)] == [32] * 16
@@ -238,7 +237,7 @@ def test_convolutions_that_the_platform_fails_at_are_our_own():
 
 @pytest.mark.parametrize("name", ["InceptionV3", "InceptionV4", "Res2Net50_14w_8s"])
 def test_no_more_maps_are_joined_at_once_than_xnnpack_takes(name):
-    with without_values():
+    with cost.without_values():
         model = edgecls.build_model(name)
     assert max(len(e.input) for e in model.layers if isinstance(e, keras.layers.Concatenate)) <= 5
 

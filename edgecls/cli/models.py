@@ -16,7 +16,7 @@ from edgecls.errors import UsageError
 from edgecls.quiet import import_tensorflow
 
 if TYPE_CHECKING:
-    from edgecls.zoo.catalog import Entry
+    from edgecls.zoo.entry import Entry
 
 
 @cli_command(

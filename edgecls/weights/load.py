@@ -18,8 +18,9 @@ from keras import layers
 from edgecls.errors import UsageError
 from edgecls.weights import formats, program, readers, sources
 from edgecls.weights.readers import State
-from edgecls.zoo import catalog, family_module
+from edgecls.zoo import catalog
 from edgecls.zoo import state as states
+from edgecls.zoo.families import family_module
 from edgecls.zoo.state import state_name
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import string
 import tempfile
 import urllib.error
-import urllib.parse
 import urllib.request
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from edgecls.errors import MissingError, UsageError
@@ -17,7 +15,7 @@ from edgecls.files import cache_dir, hash_json, sha256
 from edgecls.weights.formats import SUFFIXES
 from edgecls.weights.paddle import program_files
 from edgecls.zoo import catalog
-from edgecls.zoo.catalog import WeightSource
+from edgecls.zoo.entry import WeightSource
 
 
 def locate(source: str, network: str) -> Path:
@@ -87,13 +85,12 @@ def _find(source: str, network: str) -> Path | WeightSource:
 
 
 def _url(source: str) -> WeightSource:
-    url, _, fragment = source.partition("#")
-    key, _, digest = fragment.partition("=")
-    if key != "sha256" or len(digest) != 64 or set(digest) - set(string.hexdigits):
-        raise UsageError("a URL of weights needs its hash", where=source, fix="append #sha256=HEX")
-    file = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
-    _check_suffix(PurePosixPath(file).suffix, source)
-    return WeightSource(file=file, sha256=digest.lower(), url=url)
+    try:
+        found = WeightSource.parse(source)
+    except ValueError:
+        raise UsageError("a URL of weights needs its hash", where=source, fix="append #sha256=HEX") from None
+    _check_suffix(Path(found.file).suffix, source)
+    return found
 
 
 def _file(path: Path) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgecls.zoo import catalog
+from edgecls.zoo.families import family_module
 
 if TYPE_CHECKING:
     import keras
@@ -18,18 +16,6 @@ class InputSizeError(ValueError):
     """A network cannot take images this small: its last maps would have no cells."""
 
     exit_code = 2
-
-
-def family_module(family: str) -> ModuleType:
-    """The module that builds a family: ``mobilenet_v3`` for MobileNetV3, with a table ``MODELS`` and ``build``."""
-    modules = {module.name.replace("_", ""): module.name for module in pkgutil.iter_modules(__path__)}
-    return importlib.import_module(f"{__name__}.{modules[family.lower()]}")
-
-
-def register_layers() -> None:
-    """Import every family, so that Keras knows the layers that saved networks name."""
-    for family in catalog.families():
-        family_module(family)
 
 
 def build_model(

