@@ -16,11 +16,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Protocol, TextIO
 
-from edgecls.text import escape
+from edgecls.text import escape, printable
 
 
 def prepare_streams() -> None:
@@ -89,18 +88,19 @@ class Console:
         self._print(text, sys.stderr if self.json else sys.stdout)
 
     def log(self, text: str) -> None:
-        """Print a remark on stderr. A remark that cannot be written does not stop the work."""
-        with suppress(OSError):
-            self._print(text, sys.stderr)
+        """Print a remark on stderr."""
+        self._print(text, sys.stderr)
 
     def _print(self, text: str, stream: TextIO) -> None:
         if self.quiet:
             return
         text = escape(text, keep="\n\t")
-        if self._bars is not None and stream.isatty():
-            self._bars.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        else:
-            print(text, file=stream, flush=True)
+        # Nobody may be able to read stderr, e.g. in a job whose log is on a full disk. That does not stop the work.
+        with suppress(OSError) if stream is sys.stderr else nullcontext():
+            if self._bars is not None and stream.isatty():
+                self._bars.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=stream, flush=True)
 
     def emit(self, result: Mapping[str, Any], text: Callable[[Any], str]) -> None:
         """Print a command's result, once.
@@ -109,7 +109,7 @@ class Console:
             result: What ``--json`` prints.
             text: Makes the text for people. It gets ``result`` with control characters in names escaped.
         """
-        line = to_json(result) if self.json else escape(text(_printable(result)), keep="\n\t")
+        line = to_json(result) if self.json else escape(text(printable(result)), keep="\n\t")
         print(line, file=self.out or sys.stdout, flush=True)
         self.emitted = True
 
@@ -196,14 +196,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return _plain(value.tolist())
     return str(value)
-
-
-def _printable(value: Any) -> Any:
-    """A copy of a result in which names are safe to print."""
-    if isinstance(value, (str, Path)):
-        return escape(str(value))
-    if isinstance(value, Mapping):
-        return {_printable(k): _printable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_printable(v) for v in value]
-    return value

@@ -1,4 +1,4 @@
-"""TensorFlow without its chatter."""
+"""Importing TensorFlow without the messages of its libraries."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def import_tensorflow() -> None:
     """Import TensorFlow silently.
 
-    Its libraries write about CPU features and missing GPUs to the process's stderr while they are loaded, before any
-    setting can stop them; one-line errors would drown in it. A failing import raises as usual.
+    While they are loaded, its libraries write about CPU features and missing GPUs to stderr, before any setting can stop
+    them. Between these messages a one-line error would be overlooked. An import that fails raises as usual.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
         with _stderr_discarded():
             import tensorflow as tf
-        # Remarks on how the converter and tf.function are called: for us, not for who trains a network.
+        # Remarks on how we call the converter and tf.function do not help who trains a network.
         tf.get_logger().setLevel(logging.ERROR)
         logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @contextmanager
 def _stderr_discarded() -> Iterator[None]:
-    sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: there is nothing to discard
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 2)
         yield

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 # Control characters, line separators, marks that reverse the direction of text, bytes that were not UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -52,6 +55,22 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return escape(lines[0])[:limit]
+
+
+def printable(value: Any) -> Any:
+    r"""A copy of a result in which every text and path is safe to print; numbers stay as they are.
+
+    Example:
+        >>> printable({"class": "a\nb", "count": 3})
+        {'class': 'a\\nb', 'count': 3}
+    """
+    if isinstance(value, (str, Path)):
+        return escape(str(value))
+    if isinstance(value, Mapping):
+        return {printable(k): printable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable(v) for v in value]
+    return value
 
 
 def display_width(text: str) -> int:

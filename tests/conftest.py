@@ -17,6 +17,8 @@ from phone import BENCHMARK, furnish
 import edgecls
 from android_bench import attached as seen
 from edgecls.cli.main import main
+from edgecls.recipe import load_recipe
+from edgecls.run import Run
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -117,3 +119,12 @@ def workflow(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     fake = SimpleNamespace()
     monkeypatch.setattr(edgecls, "workflow", fake, raising=False)
     return fake
+
+
+@pytest.fixture
+def run(recipe_folder: Path) -> Run:
+    """The newest run of r.yaml; nobody works in it."""
+    run = Run.start(load_recipe("r.yaml"))
+    run.make_latest()
+    run.unlock()
+    return run

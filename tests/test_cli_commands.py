@@ -16,7 +16,10 @@ pytestmark = pytest.mark.usefixtures("recipe_folder")
 
 
 def test_train(call, workflow):
-    def train(recipe, run, console):
+    def train(recipe, console, directory, fresh):
+        run = Run.start(recipe, directory=directory, fresh=fresh)
+        run.unlock()
+        console.log(f"run: {run.path}")
         console.say("student: 3 s")
         return {
             "schema": "edgecls.train/1",
@@ -27,7 +30,8 @@ def test_train(call, workflow):
     workflow.train = train
     code, out, err = call("train", "r.yaml", "-o", "seed=5")
     assert code == 0 and "student: 3 s\n" in out and re.search(r"float +50\.0 ", out) and "9 images" in out
-    assert Run.find().recipe == load_recipe("r.yaml", ["seed=5"]) and str(Run.find().path) in err
+    run = Run.find("demo")
+    assert run.recipe == load_recipe("r.yaml", ["seed=5"]) and str(run.path) in err
     code, out, err = call("train", "r.yaml", "--json", "--run", "there")
     assert code == 0 and json.loads(out)["run"] == str(Path("there").resolve()) and "student: 3 s" in err
     code, _, err = call("train", "r.yaml", "-o", "seed=6", "--run", "there")
@@ -36,7 +40,7 @@ def test_train(call, workflow):
 
 
 def test_dry_run_does_nothing(call, workflow):
-    workflow.plan = lambda recipe: {
+    workflow.plan = lambda recipe, directory, fresh: {
         "schema": "edgecls.plan/1",
         "recipe": "demo",
         "images": {"train": 1500},
@@ -73,19 +77,13 @@ VERIFY = {
 }
 
 
-@pytest.fixture
-def run():
-    run = Run.start(load_recipe("r.yaml"))
-    yield run
-    run.unlock()
-
-
 @pytest.mark.parametrize(("limit", "code"), [([], 0), (["--max-drop", "1.3"], 0), (["--max-drop", "1"], 4)])
 def test_quantize_and_its_gate(call, workflow, run, limit, code):
     seen = []
 
-    def quantize(run, console, overrides):
+    def quantize(run, console, overrides, gated):
         seen.append((run.path, overrides))
+        assert gated == bool(limit)
         scores = {
             "float": {"balanced_accuracy": 0.8, "count": 9},
             "int8": {"balanced_accuracy": 0.788, "count": 9},

@@ -77,7 +77,7 @@ def test_exit_codes(call, workflow, error, code, line):
 def test_signals(number):
     code = (
         "import os, edgecls, types\nfrom edgecls.cli.main import main\n"
-        f"edgecls.workflow = types.SimpleNamespace(train=lambda *a: os.kill(os.getpid(), {int(number)}))\n"
+        f"edgecls.workflow = types.SimpleNamespace(train=lambda *a, **kw: os.kill(os.getpid(), {int(number)}))\n"
         "main(['train', 'r.yaml'])"
     )
     done = process(code=code)

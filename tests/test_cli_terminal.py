@@ -14,13 +14,11 @@ import pytest
 from commands import process
 
 from edgecls.console import Console, to_json
-from edgecls.recipe import load_recipe
-from edgecls.run import Run
 
 pytestmark = pytest.mark.usefixtures("recipe_folder")
 
 
-def test_json_is_strict_and_alone():
+def test_json_is_strict_and_alone(run):
     code = (
         "import os, edgecls, types, numpy\nfrom edgecls.cli.main import main\n"
         "def report(run, console):\n"
@@ -29,7 +27,6 @@ def test_json_is_strict_and_alone():
         "edgecls.workflow = types.SimpleNamespace(report=report)\n"
         "main(['report', '--json'])"
     )
-    Run.start(load_recipe("r.yaml")).unlock()
     done = process(code=code)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"schema": "s", "nan": None, "n": 0.5, "a": [0, 1], "p": "/"}
@@ -121,13 +118,6 @@ def raw_process(code: str, **env: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture
-def run(recipe_folder):
-    run = Run.start(load_recipe("r.yaml"))
-    run.unlock()
-    return run
-
-
 @pytest.mark.parametrize("terminal", ENCODINGS)
 def test_any_name_is_printed_on_any_terminal(run, terminal):
     done = raw_process(SPEAK + "main(['report'])", **ENCODINGS[terminal])
@@ -184,6 +174,7 @@ def test_colons_and_brackets_of_a_name_are_kept_beside_a_bar(capsys, monkeypatch
         ("models --json >&- 2>&- <&-", 0, "", ""),
         ("models ResNet5 --json 2>&-", 2, '"exit_code": 2', ""),
         ("models > /dev/full", 3, "", "no disk space left"),
+        ("models --json > /dev/full", 3, "", "no disk space left"),
         ("models ResNet5 2> /dev/full", 2, "", ""),
         ("--help >&-", 0, "", ""),
     ],
@@ -222,6 +213,26 @@ def test_remarks_that_nobody_can_read_do_not_stop_the_work(run):
         f"{sys.executable} code.py 2> /dev/full", shell=True, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "report: done\n")
+
+
+def test_tensorflow_is_imported_quietly_under_a_closed_stderr():
+    code = "import sys\nsys.modules['tensorflow'] = None\nfrom edgecls.quiet import _stderr_discarded\nwith _stderr_discarded(): print(1)"
+    Path("code.py").write_text(code)
+    done = subprocess.run(
+        f"{sys.executable} code.py 2>&-", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+def test_the_bench_table_is_safe_too(call, workflow, run):
+    row = {"model": "a\x1b[31m.tflite", "threads": 1, "bytes": 1, "n": 9, "status": "ok", "why": "b\x1b[2J"}
+    row |= {f"{k}_ms": 1.0 for k in ("median", "p90", "min", "init", "first")} | {"ci95_ms": [1, 1]}
+    protocol = {"warmup": 10, "warmup_s": 0.5, "runs": 30, "run_s": 0.5, "rounds": 5}
+    document = {"schema": "x", "device": {"name": "host"}, "protocol": protocol, "results": [row]}
+    row |= {"peak_mb": 5.0, "peak_mib": 5.0}
+    workflow.bench = lambda targets, console, **options: document
+    out = call("bench")[1]
+    assert r"a\x1b[31m.tflite" in out and r"b\x1b[2J" in out and "\x1b" not in out
 
 
 # A user without a home and without an entry in the list of users, as in many containers

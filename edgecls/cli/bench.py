@@ -11,6 +11,7 @@ from edgecls.cli.common import CommaList, cli_command, flat, run_or_file
 from edgecls.cli.completers import complete_device, complete_model, complete_run
 from edgecls.console import Console
 from edgecls.errors import EdgeclsError, GateError, UsageError
+from edgecls.text import printable
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -168,8 +169,8 @@ def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, An
     else:
         from android_bench.report import print_profile, print_table
 
-        print_table(result)
-        print_profile(result)
+        print_table(printable(result))
+        print_profile(printable(result))
 
 
 def _writer(path: Path) -> Any:
@@ -197,7 +198,7 @@ def _compare(console: Console, files: tuple[Path, Path], targets: tuple[str, ...
     if console.json:
         console.emit(result, str)
     else:
-        print_duel(result)
+        print_duel(printable(result))
 
 
 def _paths(targets: tuple[str, ...]) -> list[Path]:

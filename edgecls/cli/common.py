@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,21 @@ class ExampleCommand(click.Command):
 
 
 def cli_command(*examples: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command with ``--json`` and ``--debug``; its function gets a ``Console`` first, then its own options."""
+    """Make a click command with ``--json`` and ``--debug`` of a function.
+
+    The command has the name of the function's module. The function gets a ``Console``, then its own options.
+
+    Args:
+        examples: Command lines to print at the end of the help.
+
+    Example, in ``edgecls/cli/hello.py``::
+
+        @cli_command("edgecls hello --name Ada")
+        @click.option("--name", default="you", help="Whom to greet.")
+        def command(console: Console, name: str) -> None:
+            \"""Greet somebody.\"""
+            console.emit({"schema": "edgecls.hello/1", "name": name}, lambda result: f"Hello {result['name']}")
+    """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         name = function.__module__.rpartition(".")[2]
@@ -77,7 +91,7 @@ def _emit_error(console: Console, error: BaseException) -> None:
 
 @contextmanager
 def _stdout_for_json(console: Console) -> Iterator[None]:
-    """With ``--json``, what libraries print on stdout (C++ too) goes to stderr; only ``emit`` reaches stdout."""
+    """With ``--json``, send what libraries print on stdout to stderr, C++ ones too; only ``emit`` reaches stdout."""
     try:
         redirect = console.json and sys.stdout.fileno() == 1
     except (OSError, ValueError):  # a test's buffer
@@ -93,17 +107,20 @@ def _stdout_for_json(console: Console) -> Iterator[None]:
             yield
     finally:
         console.out = None
-        sys.stdout.flush()
+        with suppress(OSError):  # what a library printed is not worth an error
+            sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
 
 
 class CommaList(click.ParamType):
-    """Values with commas between them; the option may also be given several times.
+    """Type of an option that takes values separated by commas, e.g. ``--threads 1,2,4``.
+
+    With ``multiple=True`` the option can be repeated too; ``flat`` makes one list of all.
 
     Args:
         item: Type of one value.
-        name: What the help calls it.
+        name: What the help calls the values.
     """
 
     def __init__(self, item: click.ParamType, name: str) -> None:
@@ -119,7 +136,7 @@ class CommaList(click.ParamType):
 
 
 def flat(lists: Sequence[Sequence[Any]]) -> list[Any]:
-    """Values of a ``CommaList`` option given any number of times, each once, in order."""
+    """All values of a repeated ``CommaList`` option, in order, without repetitions."""
     return list(dict.fromkeys(value for values in lists for value in values))
 
 
@@ -139,7 +156,7 @@ def run_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_or_file(text: str | None) -> Path:
-    """The file or run folder that RUN|FILE means; None means the newest run."""
+    """The path of the argument RUN|FILE: a file, or the folder of a run; the newest run for None."""
     from edgecls.run import Run
 
     if text is not None and (path := Path(text)).is_file():
@@ -219,12 +236,12 @@ def _lines(cell: str, width: int) -> list[str]:
 
 
 def number(value: float | None, digits: int = 2) -> str | None:
-    """A figure with fixed decimals, None as it is."""
+    """A figure with a fixed number of decimals; None stays None, which ``table`` shows as a dash."""
     return None if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str | None:
-    """A fraction as a percentage without its sign."""
+    """A fraction as a percentage with one decimal, without the sign %; None stays None."""
     return None if value is None else f"{100 * value:.1f}"
 
 

@@ -24,7 +24,7 @@ import click
 from edgecls.console import prepare_streams
 from edgecls.text import escape
 
-# section -> command -> its line in the help; the module edgecls.cli.<command> has a click command `command`
+# Section of the help -> command -> its line there. The command NAME is the object `command` of edgecls.cli.NAME.
 COMMANDS = {
     "From photos to a phone": {
         "init": "Look at a folder of photos and write a recipe for them.",
@@ -74,18 +74,26 @@ class LazyGroup(click.Group):
                 formatter.write_dl(list(commands.items()))
 
 
+def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from edgecls.environment import version
+
+        click.echo(f"edgecls {version('edgecls') or '(not installed; runs from its source)'}")
+        ctx.exit()
+
+
 @click.group(
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Start with: edgecls train recipes/mv3_ssld.yaml",
+    epilog="Start with: edgecls init PHOTOS",
 )
 @click.option(
     "--version",
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=lambda *given: _version(*given),
+    callback=_version,
     help="Print the version.",
 )
 @click.pass_context
@@ -93,14 +101,6 @@ def cli(ctx: click.Context) -> None:
     """Image classification for phones: train, distill, quantize, verify and benchmark."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
-
-
-def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from edgecls.environment import version
-
-        click.echo(f"edgecls {version('edgecls') or '(not installed; runs from its source)'}")
-        ctx.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
