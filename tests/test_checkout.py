@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 TIDY = "(tmp_path / 'x').touch(); open('old.txt', 'a'); __import__('os').makedirs('__pycache__/x')"
 UNTIDY = (
     "open('left.txt', 'w'); open('runs/stray', 'w')"  # git ignores runs, and the file is still left behind
