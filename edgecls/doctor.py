@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from edgecls.environment import cores, cpu_flags, cpu_model, memory_gib, version
+from edgecls.environment import cores, cpu_flags, cpu_model, int8_instructions, memory_gib, version
 from edgecls.text import plural
 
 DISK_GIB = 2.0  # a run with its checkpoints and TensorBoard files
@@ -209,4 +209,4 @@ def _computer() -> list[Check]:
 def _int8_note(flags: set[str]) -> str:
     """What to know before int8 is timed on this computer; phones have instructions of their own for it."""
     x86 = "sse2" in flags
-    return "" if not x86 or flags & {"avx512_vnni", "avx_vnni"} else NO_VNNI
+    return NO_VNNI if x86 and not int8_instructions(flags) else ""

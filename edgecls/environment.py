@@ -22,20 +22,26 @@ PACKAGES = (
     "click",
     "rich",
 )
+INT8_INSTRUCTIONS = {
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "asimddp": "dot products of Armv8.2",
+}
 
 
 def environment() -> dict[str, Any]:
     """What goes into a run's env.json.
 
     Returns:
-        Versions of the packages, Python, platform, processor, cores, memory in GiB, the git commit of edgecls (or None)
-        and the command's arguments.
+        Versions of the packages, Python, platform, processor, its instructions for int8 (or None), cores, memory in
+        GiB, the git commit of edgecls (or None) and the command's arguments.
     """
     return {
         "schema": "edgecls.env/1",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
+        "int8_instructions": int8_instructions(cpu_flags()),
         "cores": cores(),
         "memory_gib": memory_gib(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -66,6 +72,15 @@ def cpu_model() -> str:
 def cpu_flags() -> set[str]:
     """The processor's instruction sets as Linux names them, e.g. ``avx512_vnni``; empty if the system has no list."""
     return set(_cpuinfo("flags", "Features").split())
+
+
+def int8_instructions(flags: set[str]) -> str | None:
+    """The name of a processor's instructions for int8, or None. Without them int8 is hardly faster than float.
+
+    Args:
+        flags: What ``cpu_flags`` gives.
+    """
+    return next((name for flag, name in INT8_INSTRUCTIONS.items() if flag in flags), None)
 
 
 def _cpuinfo(*names: str) -> str:

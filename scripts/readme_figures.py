@@ -31,38 +31,65 @@ def figures(run: Run) -> str:
     def read(name: str) -> Any:
         return json.loads(run.file(name).read_text(encoding="utf-8"))
 
-    scores, ladder, bench, env = read("eval.json"), read("verify.json"), read("bench.json"), read("env.json")
-    int8 = ladder["files"]["model_int8.tflite"]
-    lines = ["| network | balanced accuracy | 95 % interval | top-1 |", "|---|---|---|---|"]
-    for kind, label in MODELS.items():
-        if kind in scores["models"]:
-            s = scores["models"][kind]
-            low, high = s["balanced_accuracy_ci95"]
-            lines.append(
-                f"| {label} | {s['balanced_accuracy']:.3f} | {low:.3f} - {high:.3f} | {s['top1']:.3f} |"
-            )
-    lines += ["", "| file | threads | median ms | 95 % interval | size MB | peak memory MiB | status |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for r in bench["results"]:
-        interval = "{:.2f} - {:.2f}".format(*r["ci95_ms"]) if r["ci95_ms"] else "-"
+    ladder = read("verify.json")
+    seconds = ", ".join(f"{stage} {stamp['seconds']:.0f} s" for stage, stamp in run.stamps().items())
+    parts = [
+        accuracy_table(read("eval.json")["models"]),
+        latency_table(read("bench.json")["results"]),
+        [file_check(ladder)],
+        [f"Stages: {seconds}. Measured on {computer(read('env.json'))}."],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def accuracy_table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each network: shares of the labelled test photographs, from 0 to 1."""
+    lines = [
+        "| network | balanced accuracy | 95 % interval | top-1 | 95 % interval |",
+        "|---|---|---|---|---|",
+    ]
+    for model in (model for model in MODELS if model in scores):
+        cells = [MODELS[model]]
+        for share in ("balanced_accuracy", "top1"):
+            low, high = scores[model][f"{share}_ci95"]
+            cells += [f"{scores[model][share]:.3f}", f"{low:.3f} - {high:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def latency_table(results: list[dict[str, Any]]) -> list[str]:
+    """A line for each file and number of threads; MB is 10^6 bytes and MiB 2^20."""
+    lines = [
+        "| file | threads | median latency ms | 95 % interval ms | file size MB | peak memory MiB | status |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results:
+        interval = "{:.2f} - {:.2f}".format(*row["ci95_ms"]) if row["ci95_ms"] else "-"
+        memory = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.1f}"
         lines.append(
-            f"| {r['model']} | {r['threads']} | {r['median_ms']:.2f} | {interval} "
-            f"| {r['bytes'] / 1e6:.2f} | {r['peak_mib']:.1f} | {r['status']} |"
+            f"| {row['model']} | {row['threads']} | {row['median_ms']:.2f} | {interval} "
+            f"| {row['bytes'] / 1e6:.2f} | {memory} | {row['status']} |"
         )
+    return lines
+
+
+def file_check(ladder: dict[str, Any]) -> str:
+    """What ``edgecls verify`` found about the int8 file."""
+    int8 = ladder["files"]["model_int8.tflite"]
     steps = next(rung["max_steps"] for rung in ladder["rungs"] if "max_steps" in rung)
-    stages = [json.loads(p.read_text()) for p in run.file("stamps").glob("*.json")]
-    seconds = ", ".join(
-        f"{s['stage']} {s['seconds']:.0f} s" for s in sorted(stages, key=lambda s: s["finished"])
-    )
-    lines += [
-        "",
+    return (
         f"int8 file / fp32 file: {ladder['size_ratio']:.3f}. int8 against its QAT network on {ladder['images']} "
         f"photographs: at most {steps:g} quantization steps apart. XNNPACK partitions: {int8['partitions']}; "
-        f"float operations left: {len(int8['float_ops'])}.",
-        "",
-        f"Stages: {seconds}. Measured on {env['cpu']}, {env['cores']} cores, no GPU.",
-    ]
-    return "\n".join(lines)
+        f"float operations left: {len(int8['float_ops'])}."
+    )
+
+
+def computer(env: dict[str, Any]) -> str:
+    """The kind of computer, and whether its processor has instructions for int8: latencies depend on them."""
+    kind = f"{env['cpu']}, {env['cores']} cores, no GPU"
+    if "int8_instructions" not in env:  # a run of an older version
+        return kind
+    return f"{kind}, {env['int8_instructions'] or 'no int8 instructions (AVX-512 VNNI)'}"
 
 
 if __name__ == "__main__":
