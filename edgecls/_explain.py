@@ -73,7 +73,9 @@ def _nearest(key: _yaml.Key, section: type[BaseModel], top: type[BaseModel]) -> 
         return f"did you mean {'.'.join((*parents, near[0]))!r}?"
     names = {path[-1] for path in places.values()}
     if elsewhere := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
-        found = [dotted for dotted, path in places.items() if path[-1] == elsewhere[0]]
+        found = [
+            dotted for dotted, path in places.items() if path[-1] == elsewhere[0] and path != (*parents, name)
+        ]
         # Nearest first: places below the section that was written, then those with few names.
         found.sort(key=lambda dotted: (places[dotted][: len(parents)] != parents, dotted.count(".")))
         listed = ", ".join(map(repr, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
@@ -100,6 +102,8 @@ def _wanted(error: Any) -> str:
     if error["type"] in ("too_short", "too_long"):
         few = error["type"] == "too_short"
         return f"a list of at {'least' if few else 'most'} {ctx['min_length' if few else 'max_length']}"
+    if error["type"] == "union_tag_invalid":
+        return f"{ctx['discriminator']} to be one of {ctx['expected_tags']}"
     if error["type"] == "string_pattern_mismatch":
         return "a name of letters, digits, '_', '.' and '-', beginning with a letter or digit"
     text = error["msg"].removeprefix("Input should be ")
@@ -109,14 +113,33 @@ def _wanted(error: Any) -> str:
 
 
 def _locate(top: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[_yaml.Key, type[BaseModel]]:
-    """The recipe key of a pydantic location (which names union members too) and the section it is in."""
+    """The recipe key of a pydantic location, and the section it is in.
+
+    A location also names the member of a union that was tried, which is no key:
+    ``("data", "classes", "int")`` is ``data.classes``.
+    """
+    key: list[str | int] = []
     section = top
-    for depth, name in enumerate(loc):
-        info = section.model_fields.get(str(name))
-        inner = _schema.sections_of(info.annotation) if info is not None else ()
-        if not inner:
-            rest = tuple(n for n in loc[depth + 1 :] if isinstance(n, int))
-            return (*loc[: depth + 1], *rest), section
-        if depth + 1 < len(loc):
-            section = inner[0]
-    return loc, section
+    options: tuple[type[BaseModel], ...] = (top,)
+    is_union = False
+    for name in loc:
+        owner = next((s for s in options if name in s.model_fields), None)
+        if isinstance(name, int):
+            key.append(name)
+        elif owner is not None:
+            key.append(name)
+            annotation = owner.model_fields[name].annotation
+            section, options = owner, _schema.sections_of(annotation)
+            is_union = len(_schema.members(annotation)) > 1
+        elif is_union:
+            options = tuple(s for s in options if _is_member(s, name)) or options
+            section, is_union = next(iter(options), section), False
+        elif options:  # an unknown key
+            key.append(name)
+            section, options = options[0], ()
+    return tuple(key), section
+
+
+def _is_member(section: type[BaseModel], name: str) -> bool:
+    """Whether a location means ``section`` by ``name``: its class, or the value of the field that tells sections apart."""
+    return name in {section.__name__, *(_schema.default_of(info) for info in section.model_fields.values())}

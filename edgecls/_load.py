@@ -58,7 +58,7 @@ def _path(text: str, key: str, *, where: str, folder: Path | None = None) -> Pat
     """``text`` as a path of this system, ``~`` expanded; relative ones start from ``folder``.
 
     Raises:
-        UsageError: It can be no path: too long, a NUL character, ``~`` of a user without a home.
+        UsageError: It cannot be used: too long, a NUL character, ``~`` of a user without a home.
     """
     try:
         if "\0" in text:
@@ -67,7 +67,7 @@ def _path(text: str, key: str, *, where: str, folder: Path | None = None) -> Pat
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{key}: this can be no path: {reason}", where=where[:_LONGEST]) from None
+        raise UsageError(f"{key}: not a usable path: {reason}", where=where[:_LONGEST]) from None
     return path
 
 

@@ -48,8 +48,9 @@ class Section(BaseModel):
             return written
         result = dict(written)
         for name, info in cls.model_fields.items():
-            if isinstance(info.default, Section) and isinstance(written.get(name), dict):
-                result[name] = _merged(info.default.model_dump(exclude_unset=True), written[name])
+            default = default_of(info)
+            if isinstance(default, Section) and isinstance(written.get(name), dict):
+                result[name] = _filled(default, written[name])
         return result
 
 
@@ -76,18 +77,34 @@ class Key(NamedTuple):
         return ".".join(self.path)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``; mappings merge key by key."""
-    result = {**below, **above}
-    for name in below.keys() & above.keys():
-        if isinstance(below[name], dict) and isinstance(above[name], dict):
-            result[name] = _merged(below[name], above[name])
+def _filled(default: Section, written: dict[str, Any]) -> dict[str, Any]:
+    """``written`` and, of the keys that are not, those that ``default`` sets.
+
+    Where a key of one possible value tells sections apart (``name: Literal["adam"]``) and another value is written,
+    the section is another one and has its own defaults.
+    """
+    result = dict(written)
+    for name, info in type(default).model_fields.items():
+        value = getattr(default, name)
+        is_tag = (
+            typing.get_origin(info.annotation) is typing.Literal
+            and len(typing.get_args(info.annotation)) == 1
+        )
+        if name not in written:
+            if is_tag or name in default.model_fields_set:
+                result[name] = value
+        elif is_tag and written[name] != value:
+            return written
+        elif isinstance(value, Section) and isinstance(written[name], dict):
+            result[name] = _filled(value, written[name])
     return result
 
 
-def is_union(annotation: Any) -> bool:
-    """Whether a field's type is ``A | B``."""
-    return typing.get_origin(annotation) in (types.UnionType, typing.Union)
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The types in a field's type without None: ``(list[str], int)`` of ``list[str] | int | None``."""
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        return (annotation,)
+    return tuple(member for member in typing.get_args(annotation) if member is not types.NoneType)
 
 
 def sections_of(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -109,14 +126,19 @@ def keys(
         at: Names of the sections around it.
     """
     for name, info in section.model_fields.items():
-        default = getattr(defaults, name) if defaults is not None else info.get_default()
+        default = getattr(defaults, name) if defaults is not None else default_of(info)
         inner = sections_of(info.annotation)
         yield Key((*at, name), section, info, default, inner)
         for one in inner:
             yield from keys(one, default if isinstance(default, one) else None, (*at, name))
 
 
+def default_of(info: FieldInfo) -> Any:
+    """A field's default; ``REQUIRED`` if it has none."""
+    return info.get_default(call_default_factory=True)
+
+
 def metadata(info: FieldInfo) -> list[Any]:
     """Annotations of a field, those inside ``X | None`` included."""
-    inner = typing.get_args(info.annotation) if is_union(info.annotation) else ()
-    return [*info.metadata, *(m for part in inner for m in getattr(part, "__metadata__", ()))]
+    inner = members(info.annotation)
+    return [*info.metadata, *(m for member in inner for m in getattr(member, "__metadata__", ()))]

@@ -106,9 +106,9 @@ WRONG = [
         "teacher.mean: expected",
         "by 255",
     ),
-    ('data.path="a\\0b"', "data.path: this can be no path: ", ""),
-    ("data.path=~no_such_user/x", "data.path: this can be no path: ", "home"),
-    ("data.labels=" + 5000 * "x", "data.labels: this can be no path: File name too long", ""),
+    ('data.path="a\\0b"', "data.path: not a usable path: ", ""),
+    ("data.path=~no_such_user/x", "data.path: not a usable path: ", "home"),
+    ("data.labels=" + 5000 * "x", "data.labels: not a usable path: File name too long", ""),
     ("name=../up", "name: expected a name of letters", ""),
     ("name=latest", "name 'latest' is taken", ""),
     ("model.name=MobileNetV3_smal_x1_0", "model.name: unknown model", "MobileNetV3_small_x1_0"),
@@ -226,7 +226,7 @@ def test_recipes_that_come_with_the_package_have_names(write, tmp_path):
     assert find_recipe("base") == folder / "base.yaml"
     assert load_recipe("mv3_ssld").name == "demo"
     for nowhere in (5000 * "x", "a\0b", "~no_such_user/r.yaml"):
-        assert "recipe: this can be no path" in refused(Path(nowhere))
+        assert "recipe: not a usable path" in refused(Path(nowhere))
     for elsewhere in ("../recipes/base.yaml", "x/base.yaml", "recipes/../base", "/base"):
         assert "no such recipe" in refused(Path(elsewhere))
 
