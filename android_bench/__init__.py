@@ -74,8 +74,8 @@ def bench(
         cool_c: A phone warmer than this (Celsius) is waited for before each round.
         cool_s: Seconds after which a hot phone is measured all the same, and the result marked unsure.
         seed: Seed of the input and of the bootstrap.
-        resume: For many models: figures are kept as they come (see ``android_bench.batch``), and models that this
-            device was measured with before, by the same protocol and thread counts, are not measured again.
+        resume: For many models: figures are kept as they come, and a model that was measured before in the very same
+            way, without doubt, is not measured again (see ``android_bench.batch``).
         fresh: With ``resume``, measure them again.
         on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``; with a phone also at
             ``authorize`` (its user is asked whether to trust this computer) and ``cool`` (it is waited for).
@@ -92,7 +92,7 @@ def bench(
         DeviceLost: An Interrupted too: the phone went away in mid-run (exit code 3).
     """
     from android_bench.devices import resolve
-    from android_bench.models import digest, find_models, parse_threads
+    from android_bench.models import find_models, parse_threads
     from android_bench.protocol import Protocol
 
     counts = parse_threads(threads)
@@ -105,10 +105,10 @@ def bench(
     from android_bench.batch import Kept, run_batch
     from android_bench.session import Session
 
-    def run(backend: Backend, secret: str = "") -> dict[str, Any]:
+    def run(backend: Backend) -> dict[str, Any]:
         if not resume:
             return Session(backend, files, counts, plan, on_event).run()
-        kept = Kept(backend.describe(), plan, counts, secret)
+        kept = Kept(backend.identity(counts), plan, counts)
         return run_batch(backend, files, counts, plan, kept, fresh=fresh, on_event=on_event)
 
     if target.kind != "host":
@@ -118,8 +118,9 @@ def bench(
         tell: Listener = on_event or (lambda event: None)
         link = open_link(target, on_auth=lambda: tell({"event": "authorize"}))
         try:
-            phone = PhoneBackend(link, target, binary, profile=profile, delegate=delegate, on_event=on_event)
-            return run(phone, f"{target.serial} {digest(phone.binary)} {profile} {delegate}")
+            return run(
+                PhoneBackend(link, target, binary, profile=profile, delegate=delegate, on_event=on_event)
+            )
         finally:
             link.close()
     if delegate != "cpu":
@@ -128,7 +129,7 @@ def bench(
         )
     from android_bench.host import HostBackend
 
-    return run(HostBackend(profile=profile), str(profile))
+    return run(HostBackend(profile=profile))
 
 
 def exit_code(document: dict[str, Any]) -> int:

@@ -9,8 +9,10 @@ from typing import Any
 
 from android_bench import BenchError, Interrupted, bench, exit_code
 from android_bench.baseline import check, duel, parse_share
+from android_bench.events import remark
 from android_bench.output import read_json, to_csv, to_json, to_text, write_csv, write_json, write_text
 from android_bench.protocol import DELEGATES, PROTOCOLS
+from android_bench.words import case_name
 
 _EXAMPLE = "example: python -m android_bench model_int8.tflite --device host --threads 1,2 --json bench.json"
 
@@ -107,18 +109,12 @@ def _write(document: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 def _progress(event: dict[str, Any]) -> None:
-    case = f"{event.get('model')}, {event.get('threads')} threads"
-    if event["event"] == "plan" and event.get("kept"):
-        print(f"{event['kept']} models were measured before; --fresh measures them again", file=sys.stderr)
-    elif event["event"] == "round":
+    if event["event"] == "round":
         again = " (again)" if event["repeat"] else ""
+        case = case_name(event["model"], event["threads"])
         print(f"{case}: round {event['round'] + 1}{again} {event['median_ms']:.3f} ms", file=sys.stderr)
-    elif event["event"] == "authorize":
-        print("accept the USB debugging prompt on the phone", file=sys.stderr)
-    elif event["event"] == "cool" and not event["seconds"]:
-        print(f"waiting for the phone to cool down: {event['why']}", file=sys.stderr)
-    elif event["event"] == "settle":
-        print("disturbed rounds: waiting for other programs to rest", file=sys.stderr)
+    elif line := remark(event):
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

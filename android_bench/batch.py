@@ -1,65 +1,81 @@
 """Many models: measured in groups, each kept as soon as it is done, so that a killed batch goes on where it was.
 
-Figures are kept under ``<cache>/edgecls/measured``, one file a model, found again by the hash of the model, the
-protocol, the thread counts and the device. A failed or interrupted model is measured again.
+Figures are kept under ``<cache>/measured``, one file a model. They are found again only where all that made them is
+the same: the model's content, the device with its program or runtime, delegate and cores, the protocol, the thread
+counts, and the code of this package. A model with a result that is unsure or failed is measured again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from android_bench.binary import cache_folder
-from android_bench.errors import DeviceLost, DeviceMissing, Interrupted
+from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
+from android_bench.folders import cache_dir
 from android_bench.models import ModelFile
 from android_bench.output import SCHEMA, atomic, to_json
 from android_bench.protocol import Backend, Listener, Protocol
 from android_bench.session import GROUP, Session
 
-_GROUP_BYTES = 600 * 2**20  # memory of files that are loaded together
-_VOLATILE = ("notes", "program")  # what a device only tells once something ran on it
+_GROUP_BYTES = 600 * 2**20  # of memory, for files that are loaded together
 
 
 class Kept:
     """Figures of earlier batches on one device by one protocol.
 
     Args:
-        device: The device's description.
-        secret: What else tells it from others and must not be told, such as its serial: only a hash is stored.
+        identity: Of the device, see ``Backend.identity``. Only a hash of it is stored.
+        protocol: How it is measured.
+        threads: The thread counts.
     """
 
-    def __init__(
-        self, device: dict[str, Any], protocol: Protocol, threads: Sequence[int], secret: str = ""
-    ) -> None:
-        lasting = {name: value for name, value in device.items() if name not in _VOLATILE}
-        self._setting = json.dumps([SCHEMA, lasting, dataclasses.asdict(protocol), list(threads), secret])
-        own = os.environ.get("EDGECLS_CACHE")
-        self.folder = (Path(own) if own else cache_folder().parent) / "measured"
+    def __init__(self, identity: dict[str, Any], protocol: Protocol, threads: Sequence[int]) -> None:
+        made_by = [SCHEMA, _code_digest(), identity, dataclasses.asdict(protocol), list(threads)]
+        self._setting = json.dumps(made_by, sort_keys=True)
+        self.folder = cache_dir() / "measured"
 
     def get(self, model: ModelFile) -> list[dict[str, Any]] | None:
-        """The results of a model by thread count; None where there are none."""
+        """The results of a model by thread count; None where there are none, or not all of them are sure."""
         try:
             results = json.loads(self._path(model).read_text(encoding="utf-8"))["results"]
+            if not _sure(results):
+                return None
+            return [{**result, "model": model.name} for result in results]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return [{**result, "model": model.name} for result in results]
 
     def put(self, model: ModelFile, results: list[dict[str, Any]]) -> None:
-        """Keeps a model's results if they are whole. Raises DeviceMissing when the disk is full."""
-        if any(result["status"] == "failed" for result in results):
+        """Keeps a model's results if all are sure.
+
+        Raises:
+            BenchError: The cache cannot be written, or the disk is full.
+        """
+        if not _sure(results):
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic(self._path(model)) as part:
+        with atomic(self._path(model), parents=True) as part:
             part.write_text(to_json({"results": results}), encoding="utf-8")
 
     def _path(self, model: ModelFile) -> Path:
         key = hashlib.sha256(f"{self._setting} {model.sha256}".encode()).hexdigest()
         return self.folder / f"{key[:32]}.json"
+
+
+def _sure(results: list[dict[str, Any]]) -> bool:
+    return all(result["status"] == "ok" for result in results)
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Hash of this package's code: other code may measure otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def run_batch(
@@ -76,7 +92,8 @@ def run_batch(
 
     Args:
         fresh: Measure them all the same.
-        on_event: As of ``Session``; ``plan`` comes once and has the number of models ``kept``.
+        on_event: As of ``Session``; ``plan`` comes once and has the number of models ``kept``. ``unkept`` comes when
+            figures cannot be written to the cache: the batch goes on, but would start anew after a kill.
 
     Returns:
         The document of bench.json; a result has ``measured``, the time its group was started.
@@ -118,8 +135,11 @@ def run_batch(
             if not results:
                 raise
             raise DeviceLost(whole(complete=False), error) from None
-        for model in group:
-            kept.put(model, results[model.name])
+        try:
+            for model in group:
+                kept.put(model, results[model.name])
+        except BenchError as error:
+            tell({"event": "unkept", "why": str(error)})
     return whole(complete=True)
 
 

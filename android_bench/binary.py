@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from android_bench.errors import DeviceMissing
-from android_bench.home import home
+from android_bench.folders import cache_dir
 
 VARIABLE = "EDGECLS_BENCHMARK_MODEL"
 RUNNER, LIBRARY = "edgecls_runner", "libLiteRt.so"
@@ -25,13 +25,12 @@ _MACHINES = {
 }
 
 
-def cache_folder() -> Path:
-    """Where a binary is looked for at last: ``<cache>/edgecls/benchmark_model/<ABI>/benchmark_model``.
+def cached_binaries() -> Path:
+    """The folder in which a program is looked for at last, as ``<ABI>/benchmark_model``.
 
-    For the ABI ``aarch64-linux``, our own ``edgecls_runner`` there will do as well.
+    For the ABI ``aarch64-linux`` our own ``edgecls_runner`` there will do as well.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else home() / ".cache") / "edgecls" / "benchmark_model"
+    return cache_dir() / "benchmark_model"
 
 
 def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
@@ -55,7 +54,7 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
         return path
     for abi in abis:
         for name in ("benchmark_model", RUNNER) if abi.endswith(LINUX) else ("benchmark_model",):
-            path = cache_folder() / abi / name
+            path = cached_binaries() / abi / name
             if path.is_file():
                 _check(path, abis)
                 return path
@@ -68,7 +67,7 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
     raise DeviceMissing(
         f"no benchmark_model for {abi}",
         fix="give TensorFlow Lite's or LiteRT's benchmark tool for Android with --binary, or put it at "
-        f"{cache_folder() / abi / 'benchmark_model'}",
+        f"{cached_binaries() / abi / 'benchmark_model'}",
     )
 
 

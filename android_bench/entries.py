@@ -1,7 +1,7 @@
 """What devices.yaml says: known chips, and the user's own phones by name.
 
 Three files are read and laid over each other, key by key and field by field: the built-in one, the user's
-(``<config folder>/devices.yaml``, see ``adb_keys.config_folder``) and the project's (``devices.yaml`` in the working
+(``<config folder>/devices.yaml``, see ``folders.config_folder``) and the project's (``devices.yaml`` in the working
 directory). Fields of a key, all optional:
 
 - ``serial``: the phone's serial or ``host:port``; ``soc``: the key of the chip that it must have; ``binary``: its
@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from android_bench.adb_keys import config_folder
 from android_bench.errors import BenchUsageError
+from android_bench.folders import config_folder
 
 _BUILT_IN = Path(__file__).with_name("devices.yaml")
 _FIELDS: dict[str, type] = {
@@ -128,7 +128,11 @@ def _row(key: str, row: Any, path: Path) -> dict[str, Any]:
             expected = _KINDS[_FIELDS[field]]
             raise BenchUsageError(f"{key}.{field}: expected {expected}, not {value!r}", where=str(path))
     if "binary" in row:
-        row = row | {"binary": str(path.parent / Path(row["binary"]).expanduser())}
+        try:
+            row = row | {"binary": str(path.parent / Path(row["binary"]).expanduser())}
+        except RuntimeError:
+            what = f"{key}.binary: no home folder for {row['binary']!r}"
+            raise BenchUsageError(what, where=str(path), fix="write the whole path") from None
     return dict(row)
 
 

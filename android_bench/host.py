@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -13,11 +14,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from android_bench.errors import BenchError, DeviceMissing
-from android_bench.models import ModelFile
+from android_bench.models import ModelFile, digest
 from android_bench.parse import Operator, parse_profile, profile_json
 from android_bench.protocol import Loaded, Protocol, Round
 from android_bench.worker import machine_busy_seconds
@@ -58,6 +60,17 @@ class HostBackend:
             "python": platform.python_version(),
             "governor": _read(Cpu / "cpu0/cpufreq/scaling_governor"),
             "max_khz": _number(_read(Cpu / "cpu0/cpufreq/cpuinfo_max_freq")),
+        }
+
+    def identity(self, threads: Sequence[int]) -> dict[str, Any]:
+        """This computer and its TFLite runtime, see ``Backend.identity``."""
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        return {
+            **self.describe(),
+            "node": platform.node(),
+            "affinity": cores,
+            "runtime": _runtime(),
+            "profile": self.profiling,
         }
 
     def state(self) -> dict[str, Any]:
@@ -206,6 +219,18 @@ def _operators(path: str, threads: str) -> tuple[tuple[Operator, ...], tuple[str
         return (), (f"no operator profile: {last.removeprefix('no profile: ')}",)
     layers, notes = parse_profile(done.stdout)
     return layers, notes or (() if layers else ("the runtime gave no operator profile",))
+
+
+def _runtime() -> list[str]:
+    """Name, version and the hash of each library of the package that the worker will take."""
+    for name in ("ai-edge-litert", "tflite-runtime"):
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        libraries = [Path(str(file.locate())) for file in package.files or [] if ".so" in file.suffixes]
+        return [name, package.version, *(digest(path) for path in sorted(libraries) if path.is_file())]
+    return []
 
 
 def _utc() -> str:

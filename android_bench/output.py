@@ -29,15 +29,26 @@ COLUMNS = (
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; it takes its place on success and is removed on failure."""
+def atomic(path: str | Path, *, parents: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; it takes its place on success and is removed on failure.
+
+    Args:
+        path: The file to write.
+        parents: Make the folders that are missing.
+
+    Raises:
+        BenchUsageError: It cannot be written.
+        DeviceMissing: The disk is full.
+    """
     path = Path(path)
     try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         try:
             yield Path(name)
-            Path(name).chmod(mode)
+            Path(name).chmod(0o644)
             Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from android_bench.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
 from android_bench.energy import milliwatts, notes, sampler
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
 from android_bench.link import Link
-from android_bench.models import ModelFile
+from android_bench.models import ModelFile, digest
 from android_bench.parse import Output, parse, profile_json
 from android_bench.probe import State, big_mask, facts, state
 from android_bench.protocol import Listener, Loaded, Protocol, Round
@@ -85,10 +86,10 @@ class PhoneBackend:
         # A phone is never idle: a core's worth of eight is what its own services take.
         self.foreign_limit = max(0.5, 0.125 * self.cores)
         self.binary = find_binary(binary or target.binary or None, self.facts.abis)
-        library = library_of(self.binary)
-        if library:
-            link.push(library, f"{link.folder}/{LIBRARY}")
-        self.ours = library is not None
+        self._serial, self._library = target.serial, library_of(self.binary)
+        if self._library:
+            link.push(self._library, f"{link.folder}/{LIBRARY}")
+        self.ours = self._library is not None
         self.kind = "edgecls" if self.ours else ""  # of the others the first output tells
         self.program = f"{link.folder}/{RUNNER if self.ours else 'benchmark_model'}"
         link.push(self.binary, self.program, mode=0o755)
@@ -113,6 +114,20 @@ class PhoneBackend:
             "notes": self.notes,
         }
 
+    def identity(self, threads: Sequence[int]) -> dict[str, Any]:
+        """This phone, its system, our program there and its cores, see ``Backend.identity``."""
+        learnt_while_measuring = ("notes", "program")
+        about = {name: value for name, value in self.describe().items() if name not in learnt_while_measuring}
+        return {
+            **about,
+            "serial": self.facts.serial or self._serial,
+            "build": self.facts.build,
+            "program": [digest(path) for path in (self.binary, self._library) if path],
+            "delegate": self.delegate,
+            "profile": self.profiling,
+            "masks": [self.mask(count)[0] for count in threads],
+        }
+
     def state(self) -> dict[str, Any]:
         """Clocks, temperatures and battery now; empty when the phone is gone."""
         try:
@@ -133,7 +148,16 @@ class PhoneBackend:
             self._there[model.sha256] = remote
         return self._there[model.sha256]
 
-    def refuses(self, mask: int) -> str:
+    def mask(self, threads: int) -> tuple[int | None, str]:
+        """The cores to pin the program to, as an affinity mask, and why it is not pinned where that is None."""
+        mask = big_mask(self.clusters, threads)
+        if mask is None:
+            return None, "not pinned: the cores' clocks are not known" if self.cores > 1 else ""
+        if reason := self._refuses(mask):
+            return None, f"not pinned: taskset {mask:x} failed ({reason})"
+        return mask, ""
+
+    def _refuses(self, mask: int) -> str:
         """Why the phone does not let us pin a program to these cores; empty when it does."""
         if mask not in self._refused:
             done = self.link.run(f"taskset {mask:x} true")
@@ -184,13 +208,14 @@ class PhoneRunner:
     def __init__(self, backend: PhoneBackend, remote: str, threads: int) -> None:
         self._phone, self._link = backend, backend.link
         self._remote, self._threads = remote, threads
-        self._mask = big_mask(backend.clusters, threads)
+        self._mask: int | None = None
         self._notes: list[str] = []
         self._peak: int | None = None
 
     def load(self) -> Loaded:
         """Runs the model once. Raises ParseError when the program cannot, DeviceMissing when it is gone."""
-        self._pin()
+        self._mask, why_not = self._phone.mask(self._threads)
+        self._notes += [why_not] if why_not else []
         once = ("--warmup_runs=1", "--warmup_min_secs=0", "--num_runs=1", "--min_secs=0", "--max_secs=150")
         if not self._phone.kind:
             # Which of the two programs it is, only its output tells; these flags both know.
@@ -272,16 +297,6 @@ class PhoneRunner:
             self._notes.append(f"asked for {asked}, and the program does not say what it used")
         else:
             self._notes.append(f"asked for {asked}, got {' and '.join(out.delegates) or 'no delegate'}")
-
-    def _pin(self) -> None:
-        """Keeps the mask only if the phone lets us set it."""
-        if self._mask is None:
-            if self._phone.cores > 1:
-                self._notes.append("not pinned: the cores' clocks are not known")
-            return
-        if reason := self._phone.refuses(self._mask):
-            self._notes.append(f"not pinned: taskset {self._mask:x} failed ({reason})")
-            self._mask = None
 
     def _run(
         self, flags: tuple[str, ...], timeout_s: float, kind: str, power: bool = False

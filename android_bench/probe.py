@@ -23,7 +23,7 @@ _FACTS = {
     "cpuinfo": "cat /proc/cpuinfo",
     "memory": "head -n 1 /proc/meminfo",
     "possible": f"cat {_CPU}/possible",
-    "system": "uname -sm",
+    "system": "uname -smr",
 }
 _STATE = {
     "freq": f"grep -H . {_FREQ}/cpuinfo_max_freq {_FREQ}/scaling_max_freq {_FREQ}/scaling_cur_freq "
@@ -86,7 +86,8 @@ class State:
 class Facts:
     """What the phone is: names as it tells them, ABIs in its order of preference, number of cores.
 
-    A computer with Linux and no Android has one ABI, such as ``aarch64-linux``.
+    A computer with Linux and no Android has one ABI, such as ``aarch64-linux``. ``build`` names the version of the
+    whole system.
     """
 
     name: str
@@ -97,6 +98,8 @@ class Facts:
     cores: int
     memory_mib: int | None
     hardware: str = ""
+    serial: str = ""
+    build: str = ""
 
     def profile(self, clusters: tuple[Cluster, ...]) -> Profile | None:
         """The known profile of this SoC, None when it has none or two fit."""
@@ -132,7 +135,7 @@ def facts(link: Link) -> Facts:
     highest = re.search(r"(\d+)\s*$", said["possible"])
     memory = re.search(r"(\d+) kB", said["memory"])
     maker, model = (props.get(f"ro.product.{key}", "") for key in ("manufacturer", "model"))
-    kernel, _, machine = said["system"].strip().partition(" ")
+    kernel, _, machine = [*said["system"].split(), "", "", ""][:3]  # Linux 5.10.66 aarch64
     abis = props.get("ro.product.cpu.abilist") or props.get("ro.product.cpu.abi") or ""
     if not abis and kernel == "Linux" and machine:
         abis = machine + LINUX
@@ -145,6 +148,8 @@ def facts(link: Link) -> Facts:
         cores=int(highest[1]) + 1 if highest else max(processors, 1),
         memory_mib=int(memory[1]) // 1024 if memory else None,
         hardware=hardware[1].strip() if hardware else "",
+        serial=props.get("ro.serialno") or props.get("ro.boot.serialno") or "",
+        build=props.get("ro.build.fingerprint") or said["system"].strip(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
@@ -137,6 +137,13 @@ class Backend(Interface):
     foreign_limit: float
 
     def describe(self) -> dict[str, Any]: ...
+
+    def identity(self, threads: Sequence[int]) -> dict[str, Any]:
+        """All of the device and its program that figures with these thread counts depend on.
+
+        It may hold what must not be told, such as a serial: only a hash of it may be stored.
+        """
+        ...
 
     def state(self) -> dict[str, Any]: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import shutil
@@ -11,12 +12,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from adbd import Adbd, AdbServer
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from android_bench import BenchError, DeviceMissing
 from android_bench.adb_direct import DirectTransport
@@ -241,6 +244,44 @@ def test_asked_once_and_known_then(start: Start, keys: Path) -> None:
     signer(keys)
     assert stat.S_IMODE((keys / "adbkey").stat().st_mode) == 0o600
     assert (keys / "adbkey.pub").read_bytes().endswith(b" edgecls")
+
+
+def test_a_lost_public_key_is_rebuilt(start: Start, tmp_path: Path) -> None:
+    """The phone trusts the pair: a new private key would make its user accept this computer again."""
+    folder = tmp_path / "own"
+    signer(folder)
+    private, public = ((folder / name).read_bytes() for name in ("adbkey", "adbkey.pub"))
+    daemon, prompts = start(), []
+    direct(daemon, folder, on_auth=lambda: prompts.append(1)).run("true")
+    (folder / "adbkey.pub").unlink()
+    direct(daemon, folder, on_auth=lambda: prompts.append(1)).run("true")
+    assert prompts == [1]
+    assert ((folder / "adbkey").read_bytes(), (folder / "adbkey.pub").read_bytes()) == (private, public)
+    numbers = load_pem_private_key(private, None).private_numbers().public_numbers  # type: ignore[union-attr]
+    encoded = base64.b64decode(public.split()[0])
+    assert int.from_bytes(encoded[8:264], "little") == numbers.n  # Android's layout: length, n0inv, n, rr, e
+    assert int.from_bytes(encoded[520:524], "little") == numbers.e == 65537
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_a_private_key_is_never_overwritten(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "adbkey").write_bytes(content)
+    with pytest.raises(DeviceMissing, match=r"cannot use the key for phones.*move it away") as error:
+        signer(tmp_path)
+    assert "\n" not in str(error.value) and (tmp_path / "adbkey").read_bytes() == content
+
+
+def test_two_that_make_the_key_at_once_share_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: signer(tmp_path), range(8)))
+    private = (tmp_path / "adbkey").read_bytes()
+    public = (tmp_path / "adbkey.pub").read_bytes()
+    (tmp_path / "adbkey.pub").unlink()
+    signer(tmp_path)
+    assert (tmp_path / "adbkey").read_bytes() == private and (tmp_path / "adbkey.pub").read_bytes() == public
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adbkey", "adbkey.pub"]
 
 
 @pytest.mark.parametrize("answer", ["refuse", "ignore"])

@@ -1,5 +1,7 @@
 """Many models: what is kept, what is measured again, and the zoo's networks as files."""
 
+import contextlib
+import importlib.metadata
 import subprocess
 import sys
 import time
@@ -7,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adbd import Adbd
+from phone import BENCHMARK, furnish, tool
 from test_bench_host import Played, quiet
 
 from android_bench import BenchError, DeviceLost, DeviceMissing, Interrupted, bench, exit_code
 from android_bench.batch import Kept, run_batch
+from android_bench.devices import resolve
+from android_bench.events import remark
+from android_bench.host import HostBackend
+from android_bench.link import open_link
 from android_bench.models import ModelFile
-from android_bench.protocol import Protocol
+from android_bench.phone import PhoneBackend
+from android_bench.protocol import Protocol, Round
 
 QUICK = {"warmup": 1, "warmup_s": 0.0, "runs": 5, "run_s": 0.0, "rounds": 1, "repeats": 0}
 
@@ -92,6 +101,98 @@ def test_failures_are_shown_and_tried_again() -> None:
     assert {name for name, _ in device.ran} == {"b"}
 
 
+def test_unsure_figures_are_measured_again() -> None:
+    doubtful = Round([5.0] * 5, foreign_cores=1.5, wait=0.0)
+
+    class Busy(Device):
+        def open(self, model: ModelFile, threads: int, seed: int) -> Any:
+            runner = super().open(model, threads, seed)
+            if (model.name, threads) == ("b", 2):
+                runner.measure = lambda protocol: doubtful
+            return runner
+
+    document = run(Busy(), files("a", "b"))
+    assert [r["status"] for r in document["results"]] == ["ok", "ok", "ok", "unsure"]
+    document = run(device := Device(), files("a", "b"))
+    assert device.ran == [("b", 1), ("b", 2)] and {r["status"] for r in document["results"]} == {"ok"}
+    run(device := Device(), files("a", "b"))
+    assert device.ran == []
+
+
+def test_other_code_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Device(), files("a"))
+    monkeypatch.setattr("android_bench.batch._code_digest", lambda: "of another version")
+    run(device := Device(), files("a"))
+    assert len(device.ran) == 2
+
+
+def test_another_runtime_or_other_cores_measure_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    (a,) = files("a")
+    result = {"model": "a", "status": "ok"}
+
+    def kept(**options: Any) -> Kept:
+        return Kept(HostBackend(**options).identity((1,)), Protocol(), (1,))
+
+    kept().put(a, [result])
+    assert kept().get(a) == [result] and kept(profile=True).get(a) is None
+    distribution = importlib.metadata.distribution
+    changes: dict[str, Any] = {
+        "os.sched_getaffinity": lambda pid: {1},
+        "android_bench.host.digest": lambda path: "another library",
+        "importlib.metadata.distribution": lambda name: Versioned(distribution(name)),
+        "platform.node": lambda: "another-computer",
+        "android_bench.host._cpu_name": lambda: "another CPU",
+    }
+    for name, changed in changes.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(name, changed)
+            assert kept().get(a) is None, name
+    assert kept().get(a) == [result]
+
+
+class Versioned:
+    """A package of another version with the same files."""
+
+    def __init__(self, package: importlib.metadata.Distribution) -> None:
+        self.version, self.files = "99.0", package.files
+
+
+@pytest.mark.usefixtures("alone")
+def test_another_phone_or_program_measures_again(pixel: Adbd, tmp_path: Path) -> None:
+    (a,) = files("a")
+    result = {"model": "a", "status": "ok"}
+    props = {"ro__serialno": "R58M", "ro__build__fingerprint": "google/flame:12/1"}
+    furnish(pixel.phone.root, **props)
+
+    def kept(**options: Any) -> Kept:
+        target = resolve(pixel.where)
+        with contextlib.closing(open_link(target)) as link:
+            return Kept(PhoneBackend(link, target, **options).identity((1, 4)), Protocol(), (1, 4))
+
+    kept().put(a, [result])
+    assert kept().get(a) == [result] and kept(delegate="gpu").get(a) is None
+    other = tmp_path / "other"
+    other.write_text(BENCHMARK + "# another build\n")
+    assert kept(binary=other).get(a) is None
+    furnish(pixel.phone.root, **props | {"ro__build__fingerprint": "google/flame:12/2"})
+    assert kept().get(a) is None
+    furnish(pixel.phone.root, **props | {"ro__serialno": "R58N"})
+    assert kept().get(a) is None
+    furnish(pixel.phone.root, **props)
+    assert kept().get(a) == [result]
+    tool(pixel.phone.root, "taskset", "echo no >&2; exit 1")  # figures would come from other cores
+    assert kept().get(a) is None
+
+
+def test_a_cache_that_cannot_be_written_costs_no_figures(cache: Path) -> None:
+    cache.write_text("a file where a folder is needed")
+    events: list[dict[str, Any]] = []
+    document = run(Device(), files("a"), on_event=events.append)
+    assert document["complete"] and [r["status"] for r in document["results"]] == ["ok", "ok"]
+    (said,) = [remark(e) for e in events if e["event"] == "unkept"]
+    assert said.startswith("the figures are not kept for another time: cannot write") and "\n" not in said
+
+
 def test_a_lost_device_keeps_what_was_measured() -> None:
     with pytest.raises(DeviceLost, match="the phone is gone") as stop:
         run(Device(e=DeviceMissing("the phone is gone")), files(*"abcdef"))
@@ -123,23 +224,32 @@ def test_torn_figures_are_measured_again(cache: Path) -> None:
     assert len(device.ran) == 4
 
 
-def test_a_folder_on_this_computer(tiny: dict[str, Path], cache: Path) -> None:
+def test_a_folder_on_this_computer(
+    tiny: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("android_bench.session._foreign", lambda *_: "")  # whatever else runs here
     folder = tiny["fp32"].parent
     first = bench([folder], "host", [1], resume=True, **QUICK)
     second = bench([folder], "host", [1], resume=True, **QUICK)
     status = {r["model"]: r["status"] for r in first["results"]}
     assert status["torn.tflite"] == status["nan.tflite"] == "failed"
-    assert status["fp32.tflite"] != "failed" and len(list((cache / "measured").iterdir())) == 2
+    assert status["fp32.tflite"] == "ok" and len(list((cache / "measured").iterdir())) == 2
     assert [r for r in first["results"] if r["n"]] == [r for r in second["results"] if r["n"]]
 
 
-def test_kill_9_loses_one_group(tiny: dict[str, Path], tmp_path: Path, cache: Path) -> None:
+def test_kill_9_loses_one_group(
+    tiny: dict[str, Path], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("android_bench.session._foreign", lambda *_: "")  # whatever else runs here
     folder = tmp_path / "models"
     folder.mkdir()
     for index in range(3):
         (folder / f"m{index}.tflite").write_bytes(tiny["fp32"].read_bytes() + bytes([index]))
     options = {**QUICK, "resume": True}
-    code = f"from android_bench import bench; bench([{str(folder)!r}], 'host', [1, 2, 3, 4], **{options!r})"
+    code = (
+        "from android_bench import bench, session\nsession._foreign = lambda *_: ''\n"
+        f"bench([{str(folder)!r}], 'host', [1, 2, 3, 4], **{options!r})"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
     end = time.monotonic() + 60
     while not (cache / "measured").is_dir() or not any((cache / "measured").glob("[!.]*")):

@@ -211,6 +211,7 @@ def test_own_entries_are_laid_over_the_built_in_ones(tmp_path: Path) -> None:
         ("new: {name: X}", "a chip without match"),
         ("new: {name: X, match: {soc_model: Y}, clusters: []}", "a chip without platform"),
         ("sd855: {clusters: [[xx, 1]]}", "clusters cannot be read"),
+        ("mine: {binary: ~nobody-of-this-name/tool}", r"mine\.binary: no home folder.*write the whole path"),
         ("mine: {soc: sd999}", "no chip is called 'sd999'"),
     ],
 )

@@ -22,7 +22,7 @@ from test_workflow import edgecls
 
 from android_bench import attached
 from android_bench.adb_direct import DirectTransport
-from android_bench.binary import cache_folder
+from android_bench.binary import cached_binaries
 from android_bench.link import FOLDER, Link
 from android_bench.models import find_models
 from android_bench.phone import PhoneBackend
@@ -48,9 +48,9 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
         patch.setattr(attached, "from_usb", lambda usb: [])
         patch.setenv("EDGECLS_CONFIG", str(tmp_path_factory.mktemp("config")))
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGECLS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("EDGECLS_BENCHMARK_MODEL", raising=False)
-        own = cache_folder() / "aarch64-linux"
+        own = cached_binaries() / "aarch64-linux"
         own.parent.mkdir(parents=True)
         own.symlink_to(program().parent)
         yield

@@ -55,6 +55,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Path) 
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
     monkeypatch.setattr(seen, "from_usb", lambda usb: [])
     monkeypatch.setenv("EDGECLS_CONFIG", str(config))
+    monkeypatch.delenv("EDGECLS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
     binary = tmp_path / "benchmark_model"

@@ -183,6 +183,7 @@ def test_library_lies_beside_the_program(tmp_path: Path) -> None:
 def test_programs_of_linux_and_android_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("EDGECLS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("EDGECLS_BENCHMARK_MODEL", raising=False)
     head = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00" + (183).to_bytes(2, "little")

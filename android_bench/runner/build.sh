@@ -8,7 +8,8 @@ version=2.3.0 # the C interface may change with any release
 python=${PYTHON:-python3}
 compiler=${CC:-$([ "$(uname -m)" = aarch64 ] && echo cc || echo aarch64-linux-gnu-gcc)}
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/edgecls_runner.c
-folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/edgecls/benchmark_model/aarch64-linux}
+cache=${EDGECLS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp/edgecls-$(id -u)}/.cache}/edgecls}
+folder=${1:-$cache/benchmark_model/aarch64-linux}
 
 if ! command -v "${compiler%% *}" > /dev/null; then
     echo "build: no compiler $compiler; Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2

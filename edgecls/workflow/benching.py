@@ -121,13 +121,11 @@ def _models_of(run: Run) -> Path:
 
 def _show(console: Console, progress: Progress, task: int, event: dict[str, Any]) -> None:
     """Move a bar on by an event of the benchmark; say what a phone needs."""
-    if event["event"] == "authorize":
-        console.log("accept the USB debugging prompt on the phone")
-    elif event["event"] == "cool" and not event["seconds"]:
-        console.log(f"waiting for the phone to cool down: {event['why']}")
-    elif event["event"] == "plan":
-        if event.get("kept"):
-            console.log(f"{event['kept']} models were measured before; --fresh measures them again")
+    from android_bench.events import remark
+
+    if line := remark(event):
+        console.log(line)
+    if event["event"] == "plan":
         progress.update(task, total=event["cases"] * event["rounds"])
     elif event["event"] == "round":
         progress.advance(task)
