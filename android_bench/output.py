@@ -11,11 +11,13 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from android_bench.errors import BenchUsageError, DeviceMissing
+from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
+
+Writer = Callable[[dict[str, Any], Path], Any]
 
 SCHEMA = "android_bench/2"
 _SCHEMA_1 = "android_bench/1"
@@ -44,17 +46,65 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[Path]:
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        temporary = _temporary(path)
         try:
-            yield Path(name)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        kind = DeviceMissing if error.errno in (errno.ENOSPC, errno.EDQUOT) else BenchUsageError
-        raise kind(f"cannot write: {error.strerror}", where=str(path)) from None
+        raise _unwritable(error, str(path)) from None
+
+
+def _temporary(path: Path) -> Path:
+    """A new empty file beside ``path``."""
+    handle, name = tempfile.mkstemp(prefix=".edgecls-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(name)
+
+
+def _unwritable(error: OSError, where: str) -> BenchError:
+    kind = DeviceMissing if error.errno in (errno.ENOSPC, errno.EDQUOT) else BenchUsageError
+    return kind(f"cannot write: {error.strerror}", where=where)
+
+
+def require_writable(path: str | Path, option: str) -> None:
+    """Makes sure that a file can be written later, so that nobody measures for hours and loses the figures.
+
+    Args:
+        path: The file; it is not touched.
+        option: The option that named it, for the error.
+
+    Raises:
+        BenchUsageError: It cannot be written, or is no ordinary file.
+        DeviceMissing: The disk is full.
+    """
+    path, where = Path(path), f"{option} {path}"
+    try:
+        if path.is_dir():
+            raise BenchUsageError("a folder, not a file", where=where, fix="name a file in it")
+        if path.exists() and not path.is_file():
+            raise BenchUsageError("not an ordinary file", where=where)
+        if not path.absolute().parent.is_dir():
+            raise BenchUsageError("no such folder", where=where)
+        _temporary(path).unlink()
+    except OSError as error:
+        raise _unwritable(error, where) from None
+
+
+def write_all(document: dict[str, Any], files: Iterable[tuple[Path, Writer]]) -> None:
+    """Writes every file that can be written, then raises the first error of those that cannot."""
+    errors: list[Exception] = []
+    for path, write in files:
+        try:
+            write(document, path)
+        except OSError as error:
+            errors.append(_unwritable(error, str(path)))
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def to_json(document: dict[str, Any]) -> str:
@@ -119,17 +169,21 @@ def write_text(document: dict[str, Any], path: str | Path) -> None:
 
 
 #: Writers by what a file's name ends with.
-WRITERS = {".json": write_json, ".csv": write_csv, ".txt": write_text}
+WRITERS: dict[str, Writer] = {".json": write_json, ".csv": write_csv, ".txt": write_text}
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """Reads bench.json; one of ``android_bench/1`` is given as today's schema would have it.
 
+    Args:
+        path: The file, or a folder that has one.
+
     Raises:
         BenchUsageError: The file is missing, is not JSON, or has another schema.
     """
+    path = Path(path) / "bench.json" if Path(path).is_dir() else Path(path)
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchUsageError(f"cannot read: {error.strerror}", where=str(path)) from None
     except ValueError:

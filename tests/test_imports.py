@@ -18,14 +18,21 @@ def modules(package: str, repo: Path = REPO) -> dict[str, Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """All names that a file imports, inside functions too: a late import only hides a circle."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """All names that a file imports, inside functions too: a late import only hides a circle.
+
+    What is imported for type hints alone (``if TYPE_CHECKING:``) is left out.
+    """
+    names: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            nodes += ast.iter_child_nodes(node)
     return names
 
 

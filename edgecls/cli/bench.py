@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
+from android_bench.options import bench_options
 from edgecls.cli.common import CommaList, cli_command, flat, run_or_file
-from edgecls.cli.completers import complete_device, complete_model, complete_run
+from edgecls.cli.completers import complete_model, complete_run
 from edgecls.console import Console
 from edgecls.errors import EdgeclsError, GateError, UsageError
 from edgecls.text import printable
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @cli_command(
@@ -23,46 +22,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "edgecls bench --compare old.json new.json",
 )
 @click.argument("targets", metavar="[RUN|FILE|DIR]...", nargs=-1, shell_complete=complete_run)
-@click.option(
-    "--device",
-    shell_complete=complete_device,
-    help="host, a name of devices.yaml, a phone's serial, host:port, or a chip such as sd855.",
-)
-@click.option(
-    "--threads", multiple=True, type=CommaList(click.IntRange(1, 64), "LIST"), help="For example 1,2,4."
-)
-@click.option("--warmup", type=click.IntRange(0), help="Least runs before each round.")
-@click.option("--runs", type=click.IntRange(1), help="Least measured runs a round.")
-@click.option("--rounds", type=click.IntRange(1), help="Rounds; files and thread counts take turns.")
-@click.option(
-    "--spacing",
-    "spacing_s",
-    type=click.FloatRange(0),
-    default=6.0,
-    show_default=True,
-    metavar="S",
-    help="Least seconds from one round of a file to its next.",
-)
-@click.option(
-    "--protocol",
-    type=click.Choice(["standard", "mlperf"]),
-    default="standard",
-    show_default=True,
-    help="mlperf: at least 1,024 runs and 60 s a round.",
-)
-@click.option("--profile", is_flag=True, help="Time the single operators too, in a run of their own.")
-@click.option(
-    "--delegate",
-    type=click.Choice(["cpu", "gpu", "nnapi", "npu"]),
-    default="cpu",
-    show_default=True,
-    help="What computes on the phone, as far as its program has it; cpu is XNNPACK.",
-)
-@click.option(
-    "--binary",
-    type=click.Path(path_type=Path),
-    help="The benchmark_model to run on the phone.  [env: EDGECLS_BENCHMARK_MODEL]",
-)
+@bench_options(device=None, threads=None, warmup=None, runs=None, rounds=None)
 @click.option(
     "--zoo",
     multiple=True,
@@ -77,7 +37,6 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=CommaList(click.Choice(["fp32", "int8"]), "LIST"),
     help="Of --zoo: fp32, int8; default: fp32, and int8 where it can be made.",
 )
-@click.option("--fresh", is_flag=True, help="Measure again what an earlier --zoo or folder has measured.")
 @click.option(
     "--save",
     multiple=True,
@@ -85,31 +44,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Write the results too; the name's end decides: .json, .csv, .txt (result_armv8.txt), .html.",
 )
 @click.option(
-    "--baseline",
-    type=_FILE,
-    help="An earlier bench.json; fail (exit code 4) if a median is longer than there.",
-)
-@click.option(
-    "--max-regress", default="5%", show_default=True, metavar="SHARE", help="How much longer it may be."
-)
-@click.option(
     "--max-ms",
     type=click.FloatRange(0, min_open=True),
     metavar="MS",
-    help="Fail (exit code 4) if a median is longer, of any file and number of threads.",
-)
-@click.option(
-    "--compare",
-    nargs=2,
-    type=click.Path(exists=True, path_type=Path),
-    metavar="A B",
-    help="Measure nothing: is B faster than A? Each is a bench.json, or a run that has one.",
+    help="Fail (exit code 4) if the median of any file and number of threads is longer.",
 )
 def command(
     console: Console,
     targets: tuple[str, ...],
     device: str | None,
-    threads: tuple[list[int], ...],
+    threads: list[int] | None,
     max_ms: float | None,
     warmup: int | None,
     runs: int | None,
@@ -124,8 +68,8 @@ def command(
 ) -> None:
     """Measure latency and memory of .tflite files: of the newest run, of runs, files or folders of files.
 
-    What no option says is taken from the recipe of the (first) run. A folder or --zoo that is killed goes on where it
-    was.
+    Device, threads, warm-up runs, runs and rounds that no option gives are those of the (first) run's recipe. A folder
+    or --zoo that is killed goes on where it was.
     """
     if compare:
         _compare(console, compare, targets)
@@ -144,7 +88,7 @@ def command(
             paths,
             console,
             device=device or default.device,
-            threads=flat(threads) or default.threads,
+            threads=threads or default.threads,
             warmup=default.warmup if warmup is None else warmup,
             runs=runs or default.runs,
             rounds=rounds or default.rounds,
@@ -162,8 +106,9 @@ def command(
 
 
 def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, Any]]) -> None:
-    for path, write in writers:
-        write(result, path)
+    """Print the results, then write the files: a file that cannot be written costs no figures."""
+    from android_bench.output import write_all
+
     if console.json:
         console.emit(result, str)
     else:
@@ -171,18 +116,21 @@ def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, An
 
         print_table(printable(result))
         print_profile(printable(result))
+    write_all(result, writers)
 
 
 def _writer(path: Path) -> Any:
-    """The function that writes a document in a file's format; refuses an unknown one before anything is measured."""
-    from android_bench.output import WRITERS
+    """The function that writes a document in a file's format.
+
+    An unknown format, or a file that cannot be written, is refused before anything is measured.
+    """
+    from android_bench.output import WRITERS, require_writable
     from edgecls.report import write_bench
 
     writers = WRITERS | {".html": write_bench}
     if path.suffix.lower() not in writers:
         raise UsageError(f"which format? end the name with {', '.join(writers)}", where=f"--save {path}")
-    if not path.absolute().parent.is_dir():
-        raise UsageError("no such folder", where=f"--save {path}")
+    require_writable(path, "--save")
     return writers[path.suffix.lower()]
 
 
@@ -193,7 +141,7 @@ def _compare(console: Console, files: tuple[Path, Path], targets: tuple[str, ...
     from android_bench.output import read_json
     from android_bench.report import print_duel
 
-    a, b = (read_json(path / "bench.json" if path.is_dir() else path) for path in files)
+    a, b = map(read_json, files)
     result = duel(a, b)
     if console.json:
         console.emit(result, str)
@@ -216,8 +164,10 @@ def _defaults(path: Path | None) -> Any:
 
 
 def _judge(results: list[dict[str, Any]], max_ms: float | None) -> None:
+    from android_bench.words import case_name
+
     def which(r: dict[str, Any]) -> str:
-        return f"{r['model']}, {r['threads']} thread{'s' * (r['threads'] != 1)}"
+        return case_name(r["model"], r["threads"])
 
     failed = [r for r in results if r["status"] == "failed"]
     if failed:

@@ -20,13 +20,11 @@ def command(console: Console, addresses: tuple[str, ...]) -> None:
     Exit code 3 if there is none.
     """
     from android_bench.survey import survey
+    from android_bench.target import PLUG_IN
 
     result = survey(list(addresses))
     if not result["devices"]:
-        raise MissingError(
-            "no phone is attached",
-            fix="enable USB debugging on the phone, plug it in and look at `adb devices`",
-        )
+        raise MissingError("no phone is attached", fix=PLUG_IN)
     console.emit(result, _text)
 
 

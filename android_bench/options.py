@@ -1,0 +1,143 @@
+"""The options of a measurement, the same for ``python -m android_bench`` and ``edgecls bench``.
+
+Defaults and limits are those of ``Protocol``, so that a number is written in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from android_bench.errors import BenchUsageError
+from android_bench.models import parse_threads
+from android_bench.protocol import DELEGATES, PROTOCOLS, Protocol
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_DOCUMENT = click.Path(exists=True, path_type=Path)
+
+
+class ThreadCounts(click.ParamType):
+    """``1,2,4`` as a list of thread counts."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """The list. A value that is none is refused with the reason."""
+        try:
+            return parse_threads(value)
+        except BenchUsageError as error:
+            self.fail(error.what, param, ctx)
+
+
+def bench_options(*, device: str | None, threads: str | None, **counts: int | None) -> Callable[..., Any]:
+    """Adds the options to a command.
+
+    Args:
+        device: Default of ``--device``; None: the command has its own way to find one. So for the others.
+        threads: Default of ``--threads``.
+        **counts: Other defaults of ``warmup``, ``runs`` and ``rounds`` than those of ``Protocol``.
+
+    The command gets ``device threads warmup runs rounds spacing_s repeats protocol profile delegate binary seed fresh``,
+    which are arguments of ``bench``, and ``baseline max_regress compare``.
+    """
+
+    def count(name: str, least: int, text: str) -> Callable[[_Function], _Function]:
+        default = counts.get(name, getattr(Protocol, name))
+        return click.option(
+            f"--{name}", type=click.IntRange(least), default=default, show_default=True, help=text
+        )
+
+    options = [
+        click.option(
+            "--device",
+            default=device,
+            show_default=True,
+            shell_complete=_devices,
+            help="host, a name of devices.yaml, a phone's serial, host:port, or a chip such as sd855.",
+        ),
+        click.option(
+            "--threads",
+            type=ThreadCounts(),
+            default=threads,
+            show_default=True,
+            help="Thread counts, for example 1,2,4.",
+        ),
+        count("warmup", 0, "Minimum number of warm-up runs before each round."),
+        count("runs", 1, "Minimum number of measured runs in each round."),
+        count("rounds", 1, "Number of rounds; files and thread counts take turns."),
+        click.option(
+            "--spacing",
+            "spacing_s",
+            type=click.FloatRange(0),
+            default=Protocol.spacing_s,
+            show_default=True,
+            metavar="S",
+            help="Minimum number of seconds from one round of a file to its next.",
+        ),
+        count("repeats", 0, "Maximum number of times that disturbed rounds are measured again."),
+        click.option(
+            "--protocol",
+            type=click.Choice(PROTOCOLS),
+            default=Protocol.name,
+            show_default=True,
+            help="mlperf: at least 1,024 runs and 60 s a round.",
+        ),
+        click.option("--profile", is_flag=True, help="Time the single operators too, in a run of their own."),
+        click.option(
+            "--delegate",
+            type=click.Choice(DELEGATES),
+            default=DELEGATES[0],
+            show_default=True,
+            help="What computes on the phone, as far as its program has it; cpu is XNNPACK.",
+        ),
+        click.option(
+            "--binary",
+            type=click.Path(path_type=Path),
+            help="The benchmark_model to run on the phone.  [env: EDGECLS_BENCHMARK_MODEL]",
+        ),
+        click.option(
+            "--seed",
+            type=int,
+            default=Protocol.seed,
+            show_default=True,
+            help="Seed of the random input and of the bootstrap.",
+        ),
+        click.option("--fresh", is_flag=True, help="Measure again what an earlier batch has measured."),
+        click.option(
+            "--baseline",
+            type=_DOCUMENT,
+            help="An earlier bench.json; fail (exit code 4) if a median is longer than there.",
+        ),
+        click.option(
+            "--max-regress",
+            default="5%",
+            show_default=True,
+            metavar="SHARE",
+            help="How much longer a median may be than in --baseline.",
+        ),
+        click.option(
+            "--compare",
+            nargs=2,
+            type=_DOCUMENT,
+            metavar="A B",
+            help="Measure nothing: is B faster than A? Each is a bench.json, or a folder (a run) that has one.",
+        ),
+    ]
+
+    def decorate(function: _Function) -> _Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """This computer and the names of devices.yaml, for the shell."""
+    from android_bench.entries import entries
+
+    return [CompletionItem(name) for name in ("host", *entries()) if name.startswith(incomplete)]
