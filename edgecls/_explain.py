@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
 
 from edgecls import _schema, _yaml
 from edgecls.errors import UsageError
 
-_WRONG = "recipe"  # type of the errors that the recipe's own validators raise
 
-
-def wrong(text: str, *keys: str, fix: str = "") -> PydanticCustomError:
+class Wrong(ValueError):
     """The error that a section's validator raises.
 
     Args:
@@ -24,7 +21,10 @@ def wrong(text: str, *keys: str, fix: str = "") -> PydanticCustomError:
         keys: Keys of the section that it is about, dotted; the line of the first one that is written is shown.
         fix: What to do about it.
     """
-    return PydanticCustomError(_WRONG, "{text}", {"text": text, "keys": list(keys), "fix": fix})
+
+    def __init__(self, text: str, *keys: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.keys, self.fix = keys, fix
 
 
 def usage_error(error: ValidationError, tree: _yaml.Tree, top: type[BaseModel]) -> UsageError:
@@ -44,11 +44,12 @@ def usage_error(error: ValidationError, tree: _yaml.Tree, top: type[BaseModel]) 
         return UsageError(
             f"key {dotted!r} is missing{more}", where=where, fix=f"add it: {fix}" if fix else "add it"
         )
-    if first["type"] == _WRONG:
-        about = first["ctx"]
-        where = _origin(tree, key, about["keys"]).text
-        text = f"{dotted}: {about['text']}" if dotted else about["text"]
-        return UsageError(text + more, where=where, fix=about["fix"])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, Wrong):
+        where = _origin(tree, key, cause.keys).text
+        return UsageError(
+            f"{dotted}: {cause}{more}" if dotted else f"{cause}{more}", where=where, fix=cause.fix
+        )
     wanted = " or ".join(dict.fromkeys(_wanted(e) for e in same))
     got = first["input"]
     kind = _KINDS.get(type(got), type(got).__name__)

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
-REQUIRED = PydanticUndefined
+REQUIRED: Any = object()
 """Default of a key that must be written."""
 
 
@@ -135,7 +134,7 @@ def keys(
 
 def default_of(info: FieldInfo) -> Any:
     """A field's default; ``REQUIRED`` if it has none."""
-    return info.get_default(call_default_factory=True)
+    return REQUIRED if info.is_required() else info.get_default(call_default_factory=True)
 
 
 def metadata(info: FieldInfo) -> list[Any]:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgecls import _load, _yaml
-from edgecls._explain import usage_error, wrong
+from edgecls._explain import Wrong, usage_error
 from edgecls._load import find_recipe, recipe_names
 from edgecls._schema import OnDisk, Section
 from edgecls.errors import UsageError
@@ -60,7 +60,7 @@ def _of_255(low: float) -> Callable[[list[float]], list[float]]:
         if not all(low <= v <= 1 for v in values):
             fix = "divide them by 255" if max(values) > 1 else ""
             got = ", ".join(f"{v:g}" for v in values)
-            raise wrong(f"expected fractions of 255, from {low:g} to 1, got [{got}]", fix=fix)
+            raise Wrong(f"expected fractions of 255, from {low:g} to 1, got [{got}]", fix=fix)
         return values
 
     return check
@@ -193,7 +193,7 @@ class Teacher(Section):
     @model_validator(mode="after")
     def _has_learned(self) -> Teacher:
         if self.weights is None and self.train is None:
-            raise wrong(
+            raise Wrong(
                 "without weights and without train its answers are random",
                 "weights",
                 "train",
@@ -249,14 +249,14 @@ class Data(Section):
     @model_validator(mode="after")
     def _has_path(self) -> Data:
         if self.source != "elpv" and self.path is None:
-            raise wrong(f"source {self.source!r} needs path", "path", "source", fix="add data.path")
+            raise Wrong(f"source {self.source!r} needs path", "path", "source", fix="add data.path")
         if isinstance(self.classes, int) and self.classes < 2:
-            raise wrong("classes must be at least 2", "classes")
+            raise Wrong("classes must be at least 2", "classes")
         if isinstance(self.classes, list):
             if len(self.classes) < 2:
-                raise wrong("classes must name at least 2 classes", "classes")
+                raise Wrong("classes must name at least 2 classes", "classes")
             if len(set(self.classes)) < len(self.classes):
-                raise wrong("classes has a name twice", "classes")
+                raise Wrong("classes has a name twice", "classes")
         return self
 
 
@@ -285,7 +285,7 @@ class Augment(Section):
     def _ordered(self) -> Augment:
         for key, value, top in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
             if value is not None and not 0 < value[0] <= value[1] <= top:
-                raise wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
+                raise Wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
         return self
 
 
@@ -382,16 +382,16 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.name == "latest":
-            raise wrong("name 'latest' is taken: runs/latest points to the newest run", "name")
+            raise Wrong("name 'latest' is taken: runs/latest points to the newest run", "name")
         if self.distill is not None and self.teacher is None:
             fix = "add a teacher section, or remove distill (distill: null)"
-            raise wrong("distill needs a teacher", "teacher", "distill", fix=fix)
+            raise Wrong("distill needs a teacher", "teacher", "distill", fix=fix)
         if self.teacher is not None and self.distill is None:
             fix = "add a distill section (distill: {}), or remove the teacher (teacher: null)"
-            raise wrong("the teacher would not be used: distill is missing", "distill", "teacher", fix=fix)
+            raise Wrong("the teacher would not be used: distill is missing", "distill", "teacher", fix=fix)
         if self.quantize.distill == "teacher" and self.distill is None:
             fix = "add both, or set it to float"
-            raise wrong(
+            raise Wrong(
                 "quantize.distill: teacher needs a teacher and a distill section", "quantize.distill", fix=fix
             )
         return self
