@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgecls.errors import EdgeclsError, MissingError
+from edgecls.errors import EdgeclsError, MissingError, UsageError
 
 TEMPORARY = ".tmp-"  # in the name of every temporary file
 _ASIDE = ".aside-"  # in the name of a folder that is being replaced
@@ -32,6 +32,18 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "edgecls"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"edgecls-{os.getuid()}"
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with ``~`` or ``~name`` at its beginning written out.
+
+    Raises:
+        UsageError: That user has no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError("this user has no home", where=str(path), fix="write the whole path") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import click
 
 from edgecls.cli.common import cli_command, table
 from edgecls.console import Console
+from edgecls.files import expand_user
 from edgecls.text import escape, plural
 
 
@@ -31,7 +32,7 @@ def command(console: Console, photos: str, output: str | None) -> None:
     from edgecls.recipe import load_recipe
     from edgecls.workflow import starting
 
-    path = Path(photos).expanduser()
+    path = expand_user(photos)
     file = Path(output) if output else Path(f"{starting.recipe_name(path)}.yaml")
     starting.refuse_to_overwrite(file)
     with console.progress() as progress:

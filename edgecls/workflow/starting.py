@@ -13,7 +13,7 @@ import numpy as np
 
 from edgecls import _yaml
 from edgecls.errors import MissingError, UsageError
-from edgecls.files import write_text
+from edgecls.files import expand_user, write_text
 from edgecls.recipe import Data, Recipe, load_recipe
 from edgecls.text import escape, plural
 from edgecls.weights.sources import identify
@@ -76,7 +76,7 @@ def survey(path: str | Path, progress: Callable[[int, int], None] | None = None)
     from edgecls.data.images import list_folders
     from edgecls.data.sources import load_dataset
 
-    path = Path(path).expanduser()
+    path = expand_user(path)
     if not path.exists():
         raise MissingError(
             "no such folder or list file", where=str(path), fix="name the folder of your photos"
