@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from edgecls.cli.completers import complete_family, complete_model
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.quiet import import_tensorflow
+from edgecls.text import plural
 
 if TYPE_CHECKING:
     from edgecls.zoo.entry import Entry
@@ -33,11 +36,17 @@ def command(console: Console, name: str | None, family: str | None, input_size: 
     from edgecls.zoo import catalog
 
     if name is not None and not set(name) & set("*?["):
-        shown = asdict(catalog.get(name))
+        entry = catalog.get(name)
+        shown = {"schema": "edgecls.model/1", **asdict(entry), "published_input_size": entry.input_size}
         if input_size is not None:
             import_tensorflow()
-            shown |= {"input_size": input_size, **model_cost(name, input_size)}
-        console.emit({"schema": "edgecls.model/1", **shown}, _one)
+            shown |= {
+                "input_size": input_size,
+                "crop": round(entry.crop * input_size / entry.input_size),
+                "resize_short": round(entry.resize_short * input_size / entry.input_size),
+                **model_cost(name, input_size),
+            }
+        console.emit(shown, _one)
         return
     if input_size is not None:
         raise UsageError(
@@ -58,45 +67,69 @@ def command(console: Console, name: str | None, family: str | None, input_size: 
 
 
 def _list(entries: list[Entry]) -> str:
-    rows = [
-        (
-            e.name,
-            e.input_size,
-            number(e.params / 1e6),
-            number(e.macs / 1e6, 0),
-            number(e.peak_activations / 1e6),
-            percent(e.top1),
-            number(e.sd855_ms.get(1)),
-            ", ".join(e.weights) or None,
-        )
-        for e in entries
-    ]
-    header = ("name", "input px", "params M", "MMACs", "peak M", "top-1 %", "SD855 ms", "weights")
-    note = "peak: most values of feature maps alive at once; top-1: published, ImageNet; SD855 ms: published, fp32, 1 thread; -: not published"
-    return f"{table(header, rows)}\n{note}"
+    columns: dict[str, list[Any]] = {
+        "name": [e.name for e in entries],
+        "input px": [e.input_size for e in entries],
+        "params M": [number(e.params / 1e6) for e in entries],
+        "MMACs": [number(e.macs / 1e6, 0) for e in entries],
+        "peak M": [number(e.peak_activations / 1e6) for e in entries],
+        "top-1 %": [percent(e.top1) for e in entries],
+        "SD855 ms": [number(e.sd855_ms.get(1)) for e in entries],
+        "weights": [", ".join(e.weights) or None for e in entries],
+    }
+    notes = {
+        "peak M": "peak M: most values of feature maps alive at once, millions; ",
+        "top-1 %": "top-1 %: published, ImageNet; ",
+        "SD855 ms": "SD855 ms: published, fp32, 1 thread; ",
+        "weights": "weights: what model.weights can name; -: none, or not published",
+    }
+    width = shutil.get_terminal_size().columns
+    if max(map(len, _table(columns).splitlines())) > width:
+        del columns["peak M"], notes["peak M"]  # `edgecls models NAME` and --json have it
+    return f"{_table(columns)}\n{textwrap.fill(''.join(notes.values()), width)}"
+
+
+def _table(columns: Mapping[str, list[Any]]) -> str:
+    return table(tuple(columns), list(zip(*columns.values(), strict=True)))
 
 
 def _one(model: Mapping[str, Any]) -> str:
-    latency = ", ".join(
-        f"{ms:g} ({threads} thread{'s' * (threads > 1)})" for threads, ms in model["sd855_ms"].items()
-    )
+    latency = ", ".join(f"{ms:g} ({plural(threads, 'thread')})" for threads, ms in model["sd855_ms"].items())
     weights = ", ".join(f"{name} ({w['package'] or w['url']})" for name, w in model["weights"].items())
+    size, published_size = model["input_size"], model["published_input_size"]
+    at = "" if size == published_size else f", published at {published_size} px"
+    published = {
+        "top-1, %": percent(model["top1"]),
+        "top-5, %": percent(model["top5"]),
+        "SD855 fp32, ms": latency,
+        "file fp32, MB": number(model["storage_mb"], 1),
+    }
     rows = {
         "family": model["family"],
         "architecture": model["architecture"],
-        "input": f"{model['input_size']} px, RGB",
+        "input": f"{size} px, RGB",
         "resize": f"shorter side to {model['resize_short']} px ({model['interpolation']}), centre crop {model['crop']} px",
         "mean, of x/255": " ".join(f"{v:g}" for v in model["mean"]),
         "std, of x/255": " ".join(f"{v:g}" for v in model["std"]),
         "parameters": f"{model['params']:,}",
         "multiply-adds": f"{model['macs']:,}",
-        "values moved": f"{model['memory_access']:,}, weights and feature maps of convolutions and dense layers",
-        "values at once": f"{model['peak_activations']:,}, feature maps; a byte each in int8, four in fp32",
-        "top-1, %": percent(model["top1"]),
-        "top-5, %": percent(model["top5"]),
-        "SD855 fp32, ms": latency,
-        "file fp32, MB": number(model["storage_mb"], 1),
+        "values moved": f"{model['memory_access']:,}: weights and feature maps of convolutions and dense layers",
+        "values at once": f"{model['peak_activations']:,} in feature maps; a byte each in int8, four in fp32",
+        **{key: value + at if value else value for key, value in published.items()},
         "figures from": model["source"],
         "weights": weights or "none to download; give a file with model.weights",
     }
-    return "\n".join([model["name"], *(f"  {key:<16}{value}" for key, value in rows.items() if value)])
+    indent = 18
+    width = max(shutil.get_terminal_size().columns, 2 * indent)
+    lines = (
+        textwrap.fill(
+            f"  {key:<{indent - 2}}{value}",
+            width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for key, value in rows.items()
+        if value
+    )
+    return "\n".join([model["name"], *lines])
