@@ -123,6 +123,27 @@ def test_unlabelled_folder_is_all_for_training(tmp_path):
         load_dataset(data(tmp_path / "d"))
 
 
+def test_everything_unlabelled_trains(tmp_path):
+    for i in range(8):
+        picture(tmp_path / "d" / f"{i % 6}_{i}.jpg", i % 6)  # two copies
+    (tmp_path / "d" / "list.txt").write_text("".join(f"{i % 6}_{i}.jpg -1\n" for i in range(8)))
+    (tmp_path / "val").mkdir()
+    picture(tmp_path / "val" / "0.jpg", 50)
+    for path, source in ((tmp_path / "d", "folder"), (tmp_path / "d" / "list.txt", "list")):
+        for val_path in (None, str(tmp_path / "val")) if source == "folder" else (None,):
+            found = load_dataset(data(path, source=source, classes=["a", "b", "c"], val_path=val_path))
+            splits = json.loads(json.dumps(found.describe()))["splits"]
+            assert splits["train"]["unlabelled"] == splits["train"]["count"] == 8 and found.duplicates == 2
+            assert [splits[s]["per_class"] for s in splits] == [[0, 0, 0]] * 3
+            assert splits["test"]["count"] == 0 and splits["val"]["count"] == (val_path is not None)
+        ((x, y),) = batches(found.train, SMALL, 8, training=True)
+        assert x.shape == (8, 16, 16, 3) and y.numpy().tolist() == [-1] * 8
+    for fraction in (0.0, 0.5):
+        assert not stratified(np.full(5, -1), list("abcde"), fraction, "salt").any()
+        assert stratified(np.zeros(0, np.int64), [], fraction, "salt").shape == (0,)
+    assert class_weights(np.full(5, -1), 3).tolist() == [0, 0, 0]
+
+
 def idx(path, array, zipped):
     head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
     content = head + array.astype(np.uint8).tobytes()

@@ -1,11 +1,11 @@
-"""Random changes of training images, drawn from stateless generators: the same seed gives the same image.
+"""Random changes of training images. The same seed gives the same image, because every generator is stateless.
 
-Adding one is an entry in ``IMAGE`` (one image at a time) or ``BATCH`` (a whole batch), named as the recipe's key
-under ``augment``; the registry's order is the order of application.
+A change of one image is a function in ``IMAGE``, under the name of its key in the recipe's ``augment`` section. The
+changes are applied in the order of ``IMAGE``.
 """
 
-from edgecls.augment.batch import BATCH, mixup
+from edgecls.augment.batch import mixup
 from edgecls.augment.crop import random_window
 from edgecls.augment.image import IMAGE, flip, image_augmentation, rotate90
 
-__all__ = ["BATCH", "IMAGE", "flip", "image_augmentation", "mixup", "random_window", "rotate90"]
+__all__ = ["IMAGE", "flip", "image_augmentation", "mixup", "random_window", "rotate90"]

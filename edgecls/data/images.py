@@ -1,8 +1,8 @@
 """Image files: finding them, decoding them to RGB, and naming the ones that cannot be decoded. No TensorFlow.
 
-Read are JPEG (grey, colour, CMYK), PNG, GIF (first frame), BMP, WebP and whatever else Pillow opens; palettes and
-1-bit images become colour or grey, 16-bit grey is scaled to 8 bits, transparency is put on white, and the EXIF
-orientation is applied. Images above ``MAX_PIXELS`` and floating point images count as unreadable.
+JPEG (grey, colour, CMYK), PNG, GIF (first frame), BMP, WebP, TIFF and the other formats of Pillow are read. Palettes
+become colour, 1-bit images become grey, 16-bit grey is scaled to 8 bits, transparent pixels are put on white, and the
+EXIF orientation is applied. Images above ``MAX_PIXELS`` or ``MAX_RATIO`` and floating point images are refused.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ MAX_RATIO = 100
 """Of the long to the short side: a strip of 1 x 100,000 pixels would need 77 GB once its short side is 256."""
 
 _EXIF_ORIENTATION = 0x0112
-_BLOCK = 512  # files between two reports of progress
+_BLOCK = 512  # files from one report of progress to the next
 
 
 class Info(NamedTuple):
-    """What is known of an image file once it has been decoded."""
+    """Facts about an image file, found by decoding it."""
 
     height: int
     width: int
     channels: int
-    """1 where every pixel is grey by format, else 3."""
+    """1 if the file's format holds grey values only, else 3."""
     jpeg: bool
-    """A grey or YCbCr JPEG that needs no turning: TensorFlow's decoder gives Pillow's pixels, and can crop early."""
+    """A grey or YCbCr JPEG that needs no rotation. TensorFlow's decoder gives the same pixels as Pillow for it, and can
+    decode a window of it alone."""
     digest: str
-    """Of the file's bytes: equal files have equal digests."""
+    """Hash of the file's bytes: copies of a file have equal digests."""
 
 
 def list_photos(folder: str | Path) -> list[Path]:
@@ -189,16 +190,20 @@ def decode(data: bytes) -> np.ndarray:
         data: The file's content.
 
     Returns:
-        uint8 [height, width, 1 or 3], 1 for images that are grey by format.
+        uint8 [height, width, 1 or 3], 1 if the format holds grey values only.
 
     Raises:
-        ValueError: Not an image, torn, too large or of an unsupported kind; the text says which.
+        ValueError: It is no image, damaged, too large or of an unsupported kind; the text says which.
+
+    Example:
+        >>> decode(Path("photo.jpg").read_bytes()).shape  # doctest: +SKIP
+        (480, 640, 3)
     """
     return _decode(data)[0]
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """``decode``, always uint8 [height, width, 3]."""
+    """Decode one image as ``decode`` does, always to uint8 [height, width, 3]."""
     image = decode(data)
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
@@ -258,7 +263,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def inspect(path: str | Path) -> Info | str:
-    """Decode a file and say what it is, or, as text, why it cannot be used."""
+    """Decode a file; returns what it is, or the reason why it cannot be used."""
     try:
         pixels, jpeg, data = _read(path)
     except ValueError as error:
@@ -276,12 +281,15 @@ def scan(
 
     Args:
         files: Paths.
-        cache: A file that keeps the results; files of the same path, size and time are not read again.
-        progress: Called with (done, all) now and then.
+        cache: A file that keeps the results. Files whose path, size and time are unchanged are not read again.
+        progress: Called with (done, all) after every 512 files.
+
+    Returns:
+        What ``inspect`` returns, for each file.
     """
-    known = _read_cache(cache)
+    cached = _read_cache(cache)
     keys = [_key(path) for path in files]
-    found: list[Info | str | None] = [_known(known.get(p), k) for p, k in zip(files, keys, strict=True)]
+    found: list[Info | str | None] = [_from_cache(cached.get(p), k) for p, k in zip(files, keys, strict=True)]
     todo = [i for i, result in enumerate(found) if result is None]
     done = 0
     try:
@@ -296,17 +304,21 @@ def scan(
     finally:  # what an interrupted check has found is kept
         if cache is not None and done:
             rows = {p: [k, r] for p, k, r in zip(files, keys, found, strict=True) if k and r is not None}
-            _write_cache(cache, {**known, **rows})
+            _write_cache(cache, {**cached, **rows})
     return [result for result in found if result is not None]
 
 
 def threads() -> int:
-    """Decoding threads: the cores this process may use."""
+    """How many threads decode images: as many as there are cores that this process may use."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def cache_file(source: str) -> Path:
-    """The per-user file that remembers ``scan`` of one source, named by its absolute path or its name."""
+    """The file in the user's cache that keeps the results of ``scan`` for one source.
+
+    Args:
+        source: The source's absolute path, or its name where it has no path.
+    """
     name = hashlib.blake2b(os.fsencode(source), digest_size=12).hexdigest()
     return cache_dir() / "scan" / f"{name}.json"
 
@@ -322,7 +334,7 @@ def _key(path: str) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _known(row: list | None, key: list[int] | None) -> Info | str | None:
+def _from_cache(row: list | None, key: list[int] | None) -> Info | str | None:
     if row is None or key is None or row[0] != key:
         return None
     return row[1] if isinstance(row[1], str) else Info(*row[1])
@@ -333,7 +345,7 @@ def _read_cache(path: Path | None) -> dict[str, list]:
         stored = json.loads(path.read_text("utf-8")) if path is not None else {}
         return stored["files"] if stored.get("version") == _CACHE_VERSION else {}
     except (OSError, ValueError, KeyError, AttributeError):
-        return {}  # no cache, or a damaged one: look again
+        return {}  # no cache, or a damaged one: every file is read again
 
 
 def _write_cache(path: Path, files: dict[str, list]) -> None:
@@ -341,5 +353,5 @@ def _write_cache(path: Path, files: dict[str, list]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             Path(temporary).write_text(json.dumps({"version": _CACHE_VERSION, "files": files}), "utf-8")
-    except Exception:  # a read-only or full home must not stop training
+    except Exception:  # training goes on where the cache folder is read-only or full
         pass

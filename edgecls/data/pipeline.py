@@ -16,12 +16,13 @@ from edgecls.data import images
 from edgecls.data.preprocess import Preprocess, decode_jpeg
 from edgecls.data.sources import Split
 from edgecls.errors import EdgeclsError, UsageError
+from edgecls.text import escape
 
 Reader = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
-"""(index into the split, window int32 [4] or None for all of it) to uint8 [H, W, 1 or 3]."""
+"""(index of an image in the split, window int32 [4] or None for the whole image) to uint8 [H, W, 1 or 3]."""
 
 _PREFETCH = 2  # batches that are made ahead: one is used while the next is made
-_CROP = 1 << 20  # the crop's number among the draws of an image; the others count from 0
+_CROP = 1 << 20  # number of the crop's random stream; the streams of the other changes count from 0
 
 
 def batches(
@@ -38,26 +39,32 @@ def batches(
 ) -> tf.data.Dataset:
     """One pass over a split.
 
-    Training batches are shuffled and changed at random, by nothing but (seed, epoch, index of the image): the same
-    epoch is the same bit for bit, on any number of threads and after a resume. (With and without ``cache`` a random
-    crop of a JPEG may differ by a level at its rim, where colour is interpolated.)
+    Training batches are shuffled and augmented at random. Their random numbers depend only on ``seed``, ``epoch`` and
+    the index of the image. So an epoch is the same bit for bit with any number of threads and after a resume. (Random
+    crops of a JPEG with and without ``cache`` may differ by one level along the border of the crop, where the decoder
+    interpolates colour.)
 
     Args:
         split: The images.
-        preprocess: The pixels the network wants.
-        batch_size: Images a batch.
-        training: Shuffle, and apply ``augment``; otherwise the split's own order and the plain pixels.
-        augment: Random changes. None, or a ``crop_scale`` of None: resize and centre crop as in evaluation.
-        seed: Of order and changes.
-        epoch: Likewise.
-        cache: Keep the decoded images of a split that fits (``Split.in_memory``) from the first pass on.
-        drop_remainder: Leave out the last, smaller batch; None: where training.
+        preprocess: How the network sees a photo.
+        batch_size: Images in a batch.
+        training: True: shuffle, and apply ``augment``. False: the order of the split, and plain pixels.
+        augment: Random changes. Where it or its ``crop_scale`` is None, images are resized and cropped as in
+            evaluation.
+        seed: Seed of the order and of the changes.
+        epoch: Number of the epoch, which gives each epoch its own order and changes.
+        cache: Keep the decoded images in memory after the first pass, if they fit (``Split.in_memory``).
+        drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
 
     Returns:
         Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabelled).
 
     Raises:
-        UsageError: No full batch in a training split.
+        UsageError: A training split has too few images for one batch.
+
+    Example:
+        >>> for pixels, labels in batches(data.train, preprocess, 32, training=True, epoch=3):  # doctest: +SKIP
+        ...     loss = step(pixels, labels)
     """
     drop_remainder = training if drop_remainder is None else drop_remainder
     count = len(split)
@@ -67,7 +74,7 @@ def batches(
         )
     order = np.random.default_rng([seed, epoch]).permutation(count) if training else np.arange(count)
     settings = augment.model_dump() if training and augment is not None else {}
-    with tf.device("CPU:0"):  # what the pipeline reads from stays out of the accelerator
+    with tf.device("CPU:0"):  # keeps the images that the pipeline reads from out of the accelerator's memory
         in_memory = split.images is not None or (cache and split.in_memory)
         read = _memory_reader(split) if in_memory else _file_reader(split, preprocess)
         example = _example(split, preprocess, read, settings, tf.constant([seed, epoch], tf.int32))
@@ -89,7 +96,7 @@ def _without_autotuning() -> tf.data.Options:
 def _example(
     split: Split, preprocess: Preprocess, read: Reader, settings: dict[str, Any], key: tf.Tensor
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from an index into ``split`` to uint8 [size, size, 3], changed as ``settings`` say."""
+    """A function: index of an image in ``split`` to uint8 [size, size, 3], augmented as ``settings`` say."""
     change = image_augmentation(settings)
     crop_scale, size = settings.get("crop_scale"), preprocess.size
     shapes = tf.constant(split.shapes, tf.int32)
@@ -124,7 +131,7 @@ def _memory_reader(split: Split) -> Reader:
 
 
 def _decode_all(split: Split) -> np.ndarray:
-    """All images of a split one after the other, uint8 [sum of H * W * C]."""
+    """The pixels of all images of a split, one image after the other: uint8 [sum of H * W * C]."""
     if split.images is not None:
         return split.images.reshape(-1)
     assert split.files is not None
@@ -135,9 +142,13 @@ def _decode_all(split: Split) -> np.ndarray:
         try:
             image = images.read_photo(files[i])
         except ValueError as error:
-            raise EdgeclsError(f"an image went bad while it was in use: {error}", where=files[i]) from None
+            raise EdgeclsError(
+                f"an image that was good at the start cannot be read: {error}", where=escape(files[i])
+            ) from None
         if image.shape != tuple(split.shapes[i]):
-            raise EdgeclsError("an image was changed while it was in use", where=files[i], fix="start again")
+            raise EdgeclsError(
+                "an image was changed since the start", where=escape(files[i]), fix="start again"
+            )
         flat[stops[i] - image.size : stops[i]] = image.reshape(-1)
 
     with ThreadPoolExecutor(images.threads()) as pool:

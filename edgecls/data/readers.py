@@ -1,11 +1,11 @@
-"""What a recipe's ``data`` section points to, as lists of images and labels: one function a source.
+"""Lists of images and labels from the source that a recipe's ``data`` section names. Each source has one function.
 
 ========  =====================================================================================================
-folder    A subfolder a class, at any depth below it; or ``train``, ``val`` and ``test`` with class folders inside.
-          Images directly in ``path``, without any class folder, are unlabelled.
-list      A text file, one ``path label`` a line; the label is the last word, so paths may contain spaces. Labels are
-          numbers or names; -1 or none is unlabelled. Paths start from the file's folder. Names of files are bytes, as
-          on disk; labels are UTF-8.
+folder    Each subfolder is a class; its photos may lie at any depth. Or ``train``, ``val`` and ``test`` with class
+          folders inside. Without any class folder, the photos in ``path`` are unlabelled.
+list      A text file, one ``path label`` a line. The label is the last word, so paths may contain spaces. Labels are
+          numbers or names; an image with the label -1 or without one is unlabelled. Paths start from the file's
+          folder. File names are bytes, as on disk; labels are UTF-8.
 idx       The MNIST format, gzipped or not: a folder with the files' usual names, or an images file.
 elpv      2,624 photographs of solar cells of the package elpv-dataset (Deitsch et al., 2019, Buerhop-Lutz et al.,
           2018; CC BY-NC-SA): "defective" where the experts' probability of a defect is above 1/2, else "ok".
@@ -35,10 +35,11 @@ from edgecls.text import escape
 
 @dataclass(frozen=True)
 class Part:
-    """Images of one purpose, before bad ones are dropped and splits are made.
+    """Images of one purpose (training, validation, test) as the source lists them, not decoded yet.
 
     Attributes:
-        names: Stable printable names: of a file below the source's folder, or the number of an image in an IDX file.
+        names: Names that are stable and safe to print: a file's path below the source's folder, or the number of an
+            image in an IDX file.
         labels: int64 [N].
         files: Paths, or None.
         images: uint8 [N, H, W, 1], or None.
@@ -51,7 +52,7 @@ class Part:
 
 
 Parts = dict[str, Part]
-"""``"train"`` and, where the source has them, ``"val"`` and ``"test"``."""
+"""A part named ``"train"``, and parts named ``"val"`` and ``"test"`` if the source has them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Row:
 
 
 def read(cfg: recipe.Data) -> tuple[list[str], Parts]:
-    """Class names and parts of a ``data`` section.
+    """The class names and the images of a ``data`` section.
 
     Raises:
         MissingError: A file, folder or package is not there.

@@ -1,4 +1,4 @@
-"""Which image goes into which split, and how much it counts."""
+"""Which images are split off for a purpose, and how much each class counts in the loss."""
 
 from __future__ import annotations
 
@@ -11,49 +11,63 @@ UNLABELLED = -1
 
 
 def stratified(labels: np.ndarray, groups: Iterable[str], fraction: float, salt: str) -> np.ndarray:
-    """Choose a fixed share of every class.
+    """Choose the same share of every class.
 
-    Images of one group (copies of one file) stay together. The order of choice is a hash of the group's name, so it
-    depends on nothing but the data, and adding images changes the side of few others. Where ``fraction`` is above 0
-    every class of two or more gives at least one image and keeps at least one; unlabelled images are never chosen.
+    Images of one group (copies of one file) stay together. Groups are chosen in the order of a hash of their names.
+    So the choice depends only on the data, and adding images moves few others. Where ``fraction`` is above 0, every
+    class of two or more images gives at least one and keeps at least one. Unlabelled images are never chosen.
 
     Args:
         labels: int [N], ``UNLABELLED`` for none.
-        groups: N names.
+        groups: The name of each image's group, N names.
         fraction: Share to choose, in [0, 1).
-        salt: Makes choices of another purpose independent.
+        salt: The name of the purpose: choices for different purposes are independent.
 
     Returns:
-        bool [N].
+        bool [N], True for the chosen images.
+
+    Example:
+        >>> int(stratified(np.array([0, 0, 1, 1]), ["a", "b", "c", "d"], 0.5, "test").sum())
+        2
     """
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
-    ordered = sorted(members, key=lambda g: hashlib.sha256(f"{salt}\n{g}".encode()).digest())
+    ordered = sorted(members, key=lambda group: _hash(f"{salt}\n{group}"))
     chosen = np.zeros(len(labels), bool)
     if fraction == 0:
         return chosen
     counts = {c: int((labels == c).sum()) for c in np.unique(labels)}
-    wanted = {c: min(max(1, round(fraction * n)), n - 1) for c, n in counts.items()}
-    wanted[UNLABELLED] = 0
+    missing = {c: min(max(1, round(fraction * n)), n - 1) for c, n in counts.items()}
+    missing[UNLABELLED] = 0
     for group in ordered:
         indices = members[group]
-        kind = labels[indices[0]]
-        if len(indices) <= wanted[kind]:
+        label = labels[indices[0]]
+        if len(indices) <= missing[label]:
             chosen[indices] = True
-            wanted[kind] -= len(indices)
+            missing[label] -= len(indices)
     return chosen
 
 
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Weights that make every class count the same: ``n / (k * count)``, over the labelled images.
+    """Weights of the loss that make every class count the same, however many images it has.
+
+    The weight is ``n / (k * count)``: n labelled images, k classes that have images, ``count`` images of the class.
 
     Args:
-        labels: int [N]; ``UNLABELLED`` entries are left out.
-        classes: Number of classes k.
+        labels: int [N]; ``UNLABELLED`` ones are left out.
+        classes: Number of classes.
 
     Returns:
-        float32 [classes], average 1 over the images; 0 for a class without images.
+        float32 [classes]. The average over the images is 1. A class without images has 0.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1]), 2)
+        array([0.6666667, 2.       ], dtype=float32)
     """
     counts = np.bincount(labels[labels >= 0], minlength=classes).astype(np.float64)
     present = counts > 0

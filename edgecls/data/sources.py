@@ -1,8 +1,8 @@
 """A data set: classes, and the training, validation and test split. No TensorFlow.
 
-Every file is really decoded once; what cannot be is named, counted and left out. The test split depends on nothing
-but the data and ``test_fraction``, so every recipe and seed is measured on the same images; copies of one file are
-never on both sides.
+Every file is decoded once. Files that cannot be decoded are named, counted and left out. The test split depends only
+on the data and ``test_fraction``, so every recipe and every seed is measured on the same images. Copies of one file
+are never in two splits.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from edgecls.data.sampling import UNLABELLED, stratified
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 
 MEMORY_LIMIT = 3 * 2**29
-"""Bytes of decoded images, all splits together, that may be kept in memory: 1.5 GiB."""
+"""The most bytes of decoded images, all splits together, that are kept in memory: 1.5 GiB."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with labels; either ``files`` or ``images`` is set.
+    """Images with labels. Either ``files`` or ``images`` is set.
 
     Attributes:
-        names: Stable names, for listing.
+        names: Names that are stable and safe to print.
         labels: int64 [N], -1 for unlabelled.
         digests: A hash of each image's content: of the file's bytes, or of the pixels.
         shapes: int32 [N, 3]: height, width, channels (1 or 3) once decoded.
-        files: Paths.
-        jpeg: bool [N]: see ``images.Info``.
-        images: uint8 [N, H, W, 1 or 3].
-        in_memory: Whether the decoded images may be kept.
+        files: Paths; None where the images are in memory.
+        jpeg: bool [N]: ``images.Info.jpeg`` of each file.
+        images: uint8 [N, H, W, 1 or 3]; None where there are files.
+        in_memory: The decoded images may be kept in memory.
         bad: (name, reason) of the files that were left out when this split was read; a ``subset`` has none.
-        store: What the pipeline keeps between epochs.
+        store: Where the pipeline keeps its decoded images between epochs.
     """
 
     names: list[str]
@@ -96,11 +96,11 @@ class Dataset:
 
     Attributes:
         classes: Names, in the order of the labels.
-        train: To learn from.
-        val: To choose checkpoints by; may be empty.
-        test: To report, and for nothing else; may be empty.
+        train: Images to learn from.
+        val: Images to choose the best epoch by; may be empty.
+        test: Images to report scores on, used for nothing else; may be empty.
         bad: (name, reason) of the files that were left out.
-        duplicates: Images that are copies of another one, whichever split they are in.
+        duplicates: How many images are copies of another one.
     """
 
     classes: list[str]
@@ -133,6 +133,11 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
         MissingError: A folder, file or package is not there, or there are no images.
         UsageError: One class only, a class too small to split, or a label outside ``classes``.
         EdgeclsError: More than ``max_bad_fraction`` of the files cannot be decoded.
+
+    Example:
+        >>> data = load_dataset(recipe.Data(path="photos"))  # doctest: +SKIP
+        >>> data.classes, len(data.train), len(data.test)  # doctest: +SKIP
+        (['cat', 'dog'], 62, 23)
     """
     classes, parts = readers.read(cfg)
     where = cfg.path or f"data.source: {cfg.source}"
@@ -236,7 +241,10 @@ def _shown(bad: list[tuple[str, str]], most: int = 3) -> str:
 
 
 def _check_classes(train: Split, classes: list[str], least: int, where: str) -> None:
-    """Two classes at least, each with ``least`` images; classes without any are for unlabelled training."""
+    """Check that there are two classes, and ``least`` images of each class that has any.
+
+    A class of ``data.classes`` may have no images: unlabelled images can be of it.
+    """
     labelled = train.labels[train.labels != UNLABELLED]
     counts = np.bincount(labelled, minlength=len(classes))
     present = [name for name, n in zip(classes, counts, strict=True) if n] if len(labelled) else classes
