@@ -59,20 +59,20 @@ def bench(
         device: ``"host"`` for this computer, a key of devices.yaml, a serial, ``host:port``, or a Snapdragon such as
             ``"sd855"``.
         threads: Thread counts, ``[1, 2]`` or ``"1,2"``.
-        warmup: Least number of runs before a round is measured (Paddle-Lite's manual of 2020: 10).
-        runs: Least number of measured runs a round (the same manual: 30).
-        rounds: Rounds, in which all models and thread counts take turns.
-        spacing_s: Least seconds from the start of a model's round to the start of its next.
-        warmup_s: Least seconds of warming up before a round.
-        run_s: Least seconds of measuring a round.
+        warmup: Minimum number of warm-up runs before each round (Paddle-Lite's manual of 2020: 10).
+        runs: Minimum number of measured runs in each round (the same manual: 30).
+        rounds: Number of rounds; all models and thread counts take turns in each.
+        spacing_s: Minimum number of seconds from the start of a model's round to the start of its next.
+        warmup_s: Minimum number of seconds of warm-up before each round.
+        run_s: Minimum number of seconds of measured runs in each round.
         repeats: How often disturbed rounds are measured again before the result is marked unsure.
         protocol: ``"standard"``, or ``"mlperf"``: at least 1,024 runs and 60 s a round.
         profile: Times of the single operators too, from a run of their own.
-        delegate: What is asked to compute on a phone: ``"cpu"`` (XNNPACK), ``"gpu"``, ``"nnapi"`` or ``"npu"``, as far
-            as the program has it. What it used instead is said.
+        delegate: What is asked to compute on a phone: ``"cpu"`` (XNNPACK), ``"gpu"``, ``"nnapi"`` or ``"npu"``, if
+            the program has it. A result tells what was used.
         binary: The user's ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then a cache.
         cool_c: A phone warmer than this (Celsius) is waited for before each round.
-        cool_s: Seconds after which a hot phone is measured all the same, and the result marked unsure.
+        cool_s: After this many seconds of waiting a hot phone is measured nevertheless, and the result is unsure.
         seed: Seed of the input and of the bootstrap.
         resume: For many models: figures are kept as they come, and a model that was measured before in the very same
             way, without doubt, is not measured again (see ``android_bench.batch``).

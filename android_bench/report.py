@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TextIO
 
-from android_bench.words import case_name, count
+from android_bench.words import case_name, count, printable
 
 _COLOURS = {"ok": "green", "unsure": "yellow", "failed": "red"}
 
@@ -53,7 +53,7 @@ def _columns(results: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     from rich.markup import escape
 
     columns = {
-        "model": [escape(r["model"]) for r in results],
+        "model": [escape(printable(r["model"])) for r in results],
         "threads": [str(r["threads"]) for r in results],
         "median": [_ms(r["median_ms"]) for r in results],
         "95 % interval": [_interval(r["ci95_ms"], _ms) for r in results],
@@ -132,7 +132,7 @@ def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
 
     console, pairs = _console(file), result["pairs"]
     columns = {
-        "model": [escape(p["model"]) for p in pairs],
+        "model": [escape(printable(p["model"])) for p in pairs],
         "threads": [str(p["threads"]) for p in pairs],
         "A": [_ms(p["a_ms"]) for p in pairs],
         "B": [_ms(p["b_ms"]) for p in pairs],

@@ -91,10 +91,10 @@ def test_first_schema_is_read(document: dict[str, Any], tmp_path: Path) -> None:
     assert read_json(tmp_path / "old.json") == now
     result = next(r for r in old["results"] if r["n"])
     result["rounds"] = result["rounds"][:1]
-    result["rounds"][0]["used"] = True
+    result["rounds"][0]["used"], result["ci95_ms"] = True, [1.0, 1.0]
     (tmp_path / "old.json").write_text(json.dumps(old))
     read = next(r for r in read_json(tmp_path / "old.json")["results"] if r["n"])
-    assert result["ci95_ms"] and read["ci95_ms"] is None
+    assert read["ci95_ms"] is None
 
 
 def test_one_round_has_no_interval_anywhere(tmp_path: Path) -> None:
@@ -113,6 +113,31 @@ def test_one_round_has_no_interval_anywhere(tmp_path: Path) -> None:
     print_table(document, text)
     assert "a, 1 thread, ok: one round has no interval" in text.getvalue()
     assert "5.00 ms" in write_bench(document, tmp_path / "b.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "vnni"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse2 avx2 fma\n", False),
+        ("flags\t\t: fpu sse2 avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu sse2 avx2 avx_vnni\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n", None),
+        ("", None),
+    ],
+)
+def test_int8_without_vnni_is_said(
+    cpuinfo: str, vnni: bool | None, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from android_bench.report import print_table
+
+    monkeypatch.setattr("android_bench.host._read", lambda path: cpuinfo if path.name == "cpuinfo" else None)
+    device = HostBackend().describe()
+    assert device["vnni"] is vnni
+    text = io.StringIO()
+    print_table({**document, "device": device}, text)
+    assert (
+        ("int8 is not faster than float here" in text.getvalue()) == bool(device["notes"]) == (vnni is False)
+    )
 
 
 def test_the_manuals_layout(document: dict[str, Any], tmp_path: Path) -> None:
