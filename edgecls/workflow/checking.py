@@ -123,8 +123,8 @@ def _check_labels(recipe: Recipe, data: Dataset) -> None:
 
 def _check_size(name: str, size: int) -> None:
     """Build the network without values: some cannot take small images."""
-    from edgecls.graph import without_values
     from edgecls.zoo import build_model
+    from edgecls.zoo.cost import without_values
 
     with without_values():
         build_model(name, input_size=size)
