@@ -13,6 +13,7 @@ from adbd import Adbd
 from checkout import CleanCheckout
 from commands import RECIPE
 from phone import BENCHMARK, furnish
+from tiny_run import own_cache, quantized  # noqa: F401  fixtures
 
 import edgecls
 from android_bench import attached as seen

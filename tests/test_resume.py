@@ -38,7 +38,7 @@ COMMANDS = {
 
 def edgecls(folder: Path, args: list[str]) -> subprocess.Popen[bytes]:
     log = (folder / "log.txt").open("ab")
-    return subprocess.Popen([sys.executable, "-m", "edgecls.cli", *args], cwd=folder, stdout=log, stderr=log)
+    return subprocess.Popen([sys.executable, "-m", "edgecls", *args], cwd=folder, stdout=log, stderr=log)
 
 
 def begin(folder: Path) -> Path:
