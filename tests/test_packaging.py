@@ -115,7 +115,9 @@ def test_works_without_the_checkout(library: Path, tmp_path: Path) -> None:
     assert run("-c", "import edgecls; print(edgecls.__file__)").strip() == str(
         library / "edgecls/__init__.py"
     )
-    assert "MobileNetV3_small_x0_35" in run("-m", "edgecls.cli", "models", "MobileNetV3_small_x0_35")
+    assert "MobileNetV3_small_x0_35" in run("-m", "edgecls", "models", "MobileNetV3_small_x0_35")
+    find = "from edgecls.recipe import find_recipe; print(find_recipe('base'))"
+    assert run("-c", find).strip() == str(library / "edgecls/recipes/base.yaml")
 
 
 def test_setup_installs_the_constraints_once(tmp_path: Path) -> None:
