@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-OURS = {"edgecls", "android_bench", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+PROGRAMS = [path for folder in ("tests", "scripts") for path in (ROOT / folder).glob("*.py")]
+OURS = {"edgecls", "android_bench", *(path.stem for path in PROGRAMS)}
 DISTRIBUTIONS = packages_distributions()
 
 
