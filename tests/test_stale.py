@@ -120,6 +120,23 @@ def test_other_weights_in_the_same_file_train_anew(folder: Path) -> None:
     assert "student: again (changed: weights" in succeed(folder, *command)
 
 
+def test_a_run_is_locked_while_it_is_measured(folder: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from edgecls.run import Run; Run({str(newest(folder))!r}).lock(); print(); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None and holder.stdout.readline()
+    done = edgecls(folder, "bench", "--device", "host", "--rounds", "1", "--runs", "1")
+    holder.communicate("\n", timeout=60)
+    assert done.returncode == 1 and f"process {holder.pid} works in this run" in done.stderr
+
+
 # Before the work
 
 

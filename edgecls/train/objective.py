@@ -18,14 +18,18 @@ class Objective:
     """Loss of a batch for supervised training (no teacher) and for SSLD (a teacher).
 
     Attributes:
-        class_weights: float32 [C] factors of the loss by class, or None. In distillation an image counts as what
-            the teacher says it is, so labels are not needed for it.
-        teacher: Takes the same pixels as the student and gives logits; None trains on labels alone.
-        soft_weight: Factor of the distillation loss; no labels are needed for it.
-        hard_weight: Factor of the cross-entropy beside the distillation loss.
+        class_weights: float32 [C] factors of the loss by class, or None. In distillation the teacher's probabilities
+            decide the class of an image, so no labels are needed.
+        teacher: Takes the same pixels as the student and gives logits; None: the student learns from labels alone.
+        soft_weight: Factor of the distillation loss, which needs no labels.
+        hard_weight: Factor of the cross-entropy with the labels, which is added to the distillation loss.
         temperature: Softmax temperature of the distillation loss.
-        teacher_batch_stats: The teacher normalises by batch statistics, as SSLD found better
-            on ImageNet, and not by its stored ones.
+        teacher_batch_stats: The teacher's batch normalization uses the statistics of the batch (True), which SSLD
+            found better on ImageNet, or its stored ones (False).
+
+    Example:
+        >>> objective = Objective(teacher=as_teacher(teacher), hard_weight=0.3)
+        >>> losses = objective(pixels, targets, student(pixels))   # float32 [B]
     """
 
     class_weights: tf.Tensor | None = None
@@ -38,19 +42,29 @@ class Objective:
     def __call__(
         self, pixels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor | Sequence[tf.Tensor]
     ) -> tf.Tensor:
-        """Loss of each image, float32 [B], from pixels [B, H, W, 3], soft labels [B, C] and logits [B, C].
+        """The loss of each image.
 
-        Of several classifiers' logits the first are the main ones; the others learn the same, and ``AUXILIARY`` of
-        their losses is added.
+        Args:
+            pixels: What the networks take, float32 [B, H, W, 3].
+            targets: Soft labels, float32 [B, C]; a row of zeros for an unlabelled image.
+            logits: The student's, float32 [B, C]. A network with auxiliary classifiers gives a list, the main one
+                first; ``AUXILIARY`` times the loss of each other one is added.
+
+        Returns:
+            float32 [B].
         """
         main, *auxiliary = keras.tree.flatten(logits)
-        known = None if self.teacher is None else self.teacher(pixels, training=self.teacher_batch_stats)
-        loss = self._of(main, targets, known)
+        teacher_logits = (
+            None if self.teacher is None else self.teacher(pixels, training=self.teacher_batch_stats)
+        )
+        loss = self._classifier_loss(main, targets, teacher_logits)
         for each in auxiliary:
-            loss += AUXILIARY * self._of(each, targets, known)
+            loss += AUXILIARY * self._classifier_loss(each, targets, teacher_logits)
         return loss
 
-    def _of(self, logits: tf.Tensor, targets: tf.Tensor, teacher_logits: tf.Tensor | None) -> tf.Tensor:
+    def _classifier_loss(
+        self, logits: tf.Tensor, targets: tf.Tensor, teacher_logits: tf.Tensor | None
+    ) -> tf.Tensor:
         """Loss of one classifier."""
         if teacher_logits is None:
             return cross_entropy(logits, targets, self.class_weights)
@@ -63,9 +77,9 @@ class Objective:
 
 
 def as_teacher(model: keras.Model) -> keras.Model:
-    """Freeze a model for teaching: nothing in it trains, and no dropout disturbs its logits.
+    """Freeze a model for teaching: its weights do not train and its dropout is off.
 
-    Batch normalisation keeps obeying ``training=`` so that SSLD's batch statistics stay possible.
+    Batch normalization still obeys ``training=``, so that SSLD's batch statistics are possible.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Dropout):

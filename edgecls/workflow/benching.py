@@ -51,7 +51,7 @@ def bench(
     if not found and not zoo:
         found = [Run.find(None)]
     models = [_models_of(target) if isinstance(target, Run) else target for target in found]
-    own = found[0] if len(found) == 1 and isinstance(found[0], Run) and not zoo else None
+    measured_run = found[0] if len(found) == 1 and isinstance(found[0], Run) and not zoo else None
     failed: list[dict[str, Any]] = []
     if zoo:
         from android_bench.devices import resolve
@@ -60,8 +60,8 @@ def bench(
         resolve(device)  # nothing is converted for a device that is not there
         files, failed = zoo_files(zoo, precisions, threads, console)
         models += files
-    if own:
-        own.lock()  # until the process ends: nothing else may change the files while they are measured
+    if measured_run:
+        measured_run.lock()  # until the process ends: nothing else may change the files while they are measured
     batch = bool(zoo) or any(isinstance(target, Path) and target.is_dir() for target in found)
     started = time.perf_counter()
     try:
@@ -79,30 +79,35 @@ def bench(
     except android_bench.Interrupted as stop:
         add_published(stop.document)
         # A whole measurement is never replaced by a part of one.
-        if own and not own.file("bench.json").exists():
-            write_json(own.file("bench.json"), stop.document)
+        if measured_run and not measured_run.file("bench.json").exists():
+            write_json(measured_run.file("bench.json"), stop.document)
         raise
     result["results"] += failed
     add_published(result)
     console.say(f"bench: {time.perf_counter() - started:.0f} s")
-    if own:
-        write_json(own.file("bench.json"), result)
-        report(own, console)
+    if measured_run:
+        write_json(measured_run.file("bench.json"), result)
+        report(measured_run, console)
     return result
 
 
 def add_published(document: dict[str, Any]) -> None:
-    """Adds ``network``, ``top1`` and ``published_sd855_ms`` to the results whose file is called as a network of the
-    catalog is, with or without its precision (``MobileNetV2_int8.tflite``)."""
+    """Add ``network``, ``top1`` and ``published_sd855_ms`` to results of the catalog's networks.
+
+    A file belongs to the network that it is named after, with or without a precision: ``MobileNetV2_int8.tflite``.
+
+    Args:
+        document: The content of a ``bench.json``; changed in place.
+    """
     from edgecls.zoo import catalog
 
-    known = set(catalog.names())
+    names = set(catalog.names())
     for result in document["results"]:
-        name, _, precision = str(result["model"]).removesuffix(".tflite").rpartition("_")
+        stem = Path(str(result["model"])).name.removesuffix(".tflite")
+        name, _, precision = stem.rpartition("_")
         if precision not in ("fp32", "fp16", "int8"):
-            name, precision = f"{name}_{precision}".lstrip("_"), ""
-        name = Path(name).name
-        if name in known:
+            name, precision = stem, ""
+        if name in names:
             entry = catalog.get(name)
             result["network"], result["top1"] = name, entry.top1
             if precision in ("fp32", ""):
