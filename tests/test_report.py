@@ -497,6 +497,25 @@ def test_validation_loss_is_a_curve():
     assert len(stage["plots"]) == 1 and ">validation<" in stage["plots"][0]
 
 
+def test_losses_of_very_different_size_are_all_seen():
+    rows = [{"stage": "student", "epoch": i, "loss": 1.0, "val_loss": 1e5 / (i + 1)} for i in range(3)]
+    (stage,) = plots.curves(rows)
+    assert ">1000<" in stage["plots"][0] and "10^" not in stage["plots"][0]
+    wide, narrow = (plots._spans_wide([plots.Line("a", [1, 2], [1.0, top])]) for top in (1e5, 2.0))
+    assert wide and not narrow and not plots._spans_wide([plots.Line("a", [1, 2], [0.0, 9e9])])
+
+
+def test_the_card_says_how_photos_are_prepared(finished):
+    assert "Not known yet: `edgecls train" in write_card(finished).read_text()
+    settings = {"size": 224, "resize_short": 256, "interpolation": "bilinear"}
+    write(finished, "preprocess.json", settings)
+    card = write_card(finished).read_text()
+    assert "2. Resize to a short side of 256 pixels: bilinear at half-pixel centres" in card
+    assert "without anti-aliasing" in card and "3. Cut 224 x 224 pixels" in card
+    write(finished, "preprocess.json", settings | {"antialias": True})
+    assert "INTER_LINEAR, with anti-aliasing" in write_card(finished).read_text()
+
+
 def test_names_break_between_words_only(finished):
     change(finished, "eval.json", lambda e: e.update(classes=["good", "crack_closed-hairline"]))
     page = write_report(finished).read_text()

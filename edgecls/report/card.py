@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def card(run: RunLike) -> str:
         change=points(None if drop is None else -drop),
         latencies=bench_rows(facts),
         device=device(facts),
+        preparation=_preparation(facts.preprocess),
+        output=_OUTPUTS.get(str(facts.setting("export_int8", "output")), "logits"),
         worst=worst_class(facts),
         commands={
             "train": "edgecls train RECIPE",
@@ -71,6 +74,31 @@ def card(run: RunLike) -> str:
         },
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+# resize of preprocess.json -> how libraries call it
+_KERNELS = {
+    "bilinear": "bilinear at half-pixel centres, as OpenCV's INTER_LINEAR",
+    "bicubic": "bicubic (Keys' kernel, a = -0.5) at half-pixel centres",
+    "area": "the average of each pixel's area, as OpenCV's INTER_AREA",
+}
+_OUTPUTS = {"float": "float32 logits", "uint8": "uint8 logits (scale and zero point are the tensor's)"}
+
+
+def _preparation(preprocess: Mapping[str, Any]) -> list[str]:
+    """How a photo becomes the network's pixels, step by step; nothing if preprocess.json does not say."""
+    size, short = (number(preprocess.get(key)) for key in ("size", "resize_short"))
+    if size is None or short is None:
+        return []
+    kernel = str(preprocess.get("interpolation"))
+    antialias = "with" if preprocess.get("antialias") else "without"
+    return [
+        "Decode to 8-bit RGB, turned upright as its EXIF orientation says.",
+        f"Resize to a short side of {short:.0f} pixels: {_KERNELS.get(kernel, kernel)}, {antialias} anti-aliasing; "
+        "round to whole numbers.",
+        f"Cut {size:.0f} x {size:.0f} pixels out of the centre.",
+        "Give these values, 0 to 255, to the file: it normalizes inside.",
+    ]
 
 
 # stage -> its title in the card, where its network is in the recipe, where its settings are

@@ -49,7 +49,7 @@ class Facts:
     """The files of one run, parsed.
 
     Attributes:
-        eval, bench, verify, predictions, split, env, recipe: Content of these files. What is absent, broken or of
+        eval, bench, verify, predictions, split, preprocess, env, recipe: Content of these files. What is absent, broken or of
             files that have changed since is left out.
         metrics: Rows of ``metrics.jsonl``.
         stamps: Stamps of finished stages by name, in the order in which they finished.
@@ -64,6 +64,7 @@ class Facts:
         self.recipe_text, self.recipe = self._read_recipe()
         self.env = self._read("env.json")
         self.split = self._read("split.json")
+        self.preprocess = self._read("preprocess.json")
         self.verify = self._read_of_stage("verify.json", "verify")
         self.predictions = self._read_of_stage("predictions.json", "photos")
         self.eval = self._read_eval()

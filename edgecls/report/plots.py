@@ -27,7 +27,8 @@ _VARIABLES = {
 }
 _LEAST_SPAN = 10.0  # points of accuracy that an axis shows at least
 _NAMED = 16  # with more points their names would cover each other
-_LOGARITHMIC = 8.0
+_LOGARITHMIC = 8.0  # a scatter's x axis is logarithmic if its largest value is so many times its smallest
+_MANY_TIMES = 200.0  # likewise the y axis of curves
 _PANELS = (
     ("loss", lambda key: "loss" in key),
     ("accuracy", lambda key: "accuracy" in key or "top1" in key),
@@ -79,9 +80,15 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             keys = dict.fromkeys(k for row in epochs for k in row if belongs(k))
             lines = [line for line in (_curve(epochs, key) for key in keys) if line.x]
             if lines:
-                plots.append(svg(lines[: len(_SERIES)], title, "epoch"))
+                plots.append(svg(lines[: len(_SERIES)], title, "epoch", logarithmic=_spans_wide(lines)))
         drawn.append({"stage": STAGES.get(stage, stage), "epochs": len(epochs), "plots": plots})
     return drawn
+
+
+def _spans_wide(lines: Sequence[Line]) -> bool:
+    """Whether a curve would be a flat line beside another one, unless the axis is logarithmic."""
+    values = [value for line in lines for value in line.y]
+    return min(values) > 0 and max(values) / min(values) > _MANY_TIMES
 
 
 def latency(results: Sequence[dict[str, Any]]) -> str:
@@ -181,7 +188,9 @@ def _short(row: Mapping[str, Any]) -> str:
     return name.removesuffix(f"_{_precision(row)}")
 
 
-def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = False) -> str:
+def svg(
+    lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = False, logarithmic: bool = False
+) -> str:
     """Draw lines.
 
     Args:
@@ -189,11 +198,12 @@ def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = Fa
         title: What the y axis shows, with its unit.
         x_label: What the x axis counts; ticks are whole numbers.
         from_zero: Whether the y axis starts at 0.
+        logarithmic: Whether the y axis is.
 
     Returns:
         An ``<svg>`` element, safe to put in a page: texts are escaped, ids are left only where they are referred to.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     with _drawing(title, lines) as drawing:
         axes = drawing.axes
@@ -209,6 +219,10 @@ def svg(lines: Sequence[Line], title: str, x_label: str, *, from_zero: bool = Fa
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         if from_zero:
             axes.set_ylim(bottom=0)
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.minorticks_off()
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=8.5)
     return drawing.svg
