@@ -240,6 +240,11 @@ WRONG = {
         UsageError,
         r"label '-3'.*n\.txt:2",
     ),
+    "date as label": (
+        lambda p: data(p / "d.txt", source="list"),
+        UsageError,
+        "label 20260116 is too large for a class number",
+    ),
     "one label": (lambda p: data(p / "o.txt", source="list", classes=2), UsageError, "found only '0'"),
     "folder as list": (lambda p: data(p / "photos", source="list"), UsageError, "cannot be read"),
     "not IDX": (
@@ -260,6 +265,7 @@ def test_wrong_data_is_one_line_that_says_where(case, photos, tmp_path):
     (tmp_path / "holes" / "void").mkdir()
     (tmp_path / "l.txt").write_text("photos/cat/000.png 0\nphotos/dog/000.png 1\nphotos/dog/001.png 2\n")
     (tmp_path / "n.txt").write_text("photos/cat/000.png 0\nphotos/dog/000.png -3\n")
+    (tmp_path / "d.txt").write_text("photos/cat/000.png 20260115\nphotos/dog/000.png 20260116\n")
     (tmp_path / "o.txt").write_text("photos/cat/000.png 0\nphotos/cat/001.png 0\n")
     cfg, kind, text = WRONG[case]
     with pytest.raises(kind, match=text) as caught:

@@ -58,9 +58,9 @@ class Info(NamedTuple):
 def list_photos(folder: str | Path) -> list[Path]:
     """The photos in a folder, at any depth, by their names' ending (``EXTENSIONS``).
 
-    Hidden files and folders (``.name``) and folders called ``__name`` are left out, and so is what is no file: pipes,
-    sockets. Links are followed, but every real folder is visited once, and a link to the folder itself or to a folder
-    above it is not followed: photos of other classes would be listed under it.
+    Hidden files and folders (``.name``), folders called ``__name``, pipes and sockets are left out. Links are followed,
+    but every real folder is visited once. A link to the folder itself or to a folder above it is not followed, because
+    the photos of other classes would be listed under it.
 
     Args:
         folder: A folder.
@@ -159,10 +159,10 @@ def read_all(
 
     Args:
         files: Paths.
-        prepare: Makes what is kept of a photo: uint8 [H, W, 1 or 3] to an array; ``Preprocess.array``.
+        prepare: Called with each photo, uint8 [H, W, 1 or 3]; for example ``Preprocess.array``.
 
     Returns:
-        Paths of the photos that were read, what ``prepare`` made of each, and (path, reason) of the others.
+        The paths of the photos that were read, the result of ``prepare`` for each, and (path, reason) of the others.
 
     Example:
         >>> paths, pixels, skipped = read_all(list_photos("photos"), preprocess.array)  # doctest: +SKIP
@@ -289,23 +289,25 @@ def scan(
     """
     cached = _read_cache(cache)
     keys = [_key(path) for path in files]
-    found: list[Info | str | None] = [_from_cache(cached.get(p), k) for p, k in zip(files, keys, strict=True)]
-    todo = [i for i, result in enumerate(found) if result is None]
+    results: list[Info | str | None] = [
+        _from_cache(cached.get(p), k) for p, k in zip(files, keys, strict=True)
+    ]
+    todo = [i for i, result in enumerate(results) if result is None]
     done = 0
     try:
         with ThreadPoolExecutor(threads()) as pool:
             while done < len(todo):
                 block = todo[done : done + _BLOCK]
                 for i, result in zip(block, pool.map(inspect, [files[i] for i in block]), strict=True):
-                    found[i] = result
+                    results[i] = result
                 done += len(block)
                 if progress is not None:
                     progress(done, len(todo))
     finally:  # what an interrupted check has found is kept
         if cache is not None and done:
-            rows = {p: [k, r] for p, k, r in zip(files, keys, found, strict=True) if k and r is not None}
+            rows = {p: [k, r] for p, k, r in zip(files, keys, results, strict=True) if k and r is not None}
             _write_cache(cache, {**cached, **rows})
-    return [result for result in found if result is not None]
+    return [result for result in results if result is not None]
 
 
 def threads() -> int:

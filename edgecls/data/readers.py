@@ -16,53 +16,23 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgecls import recipe
 from edgecls.data.images import EXTENSIONS, list_folders, list_photos
+from edgecls.data.labelling import Labels, Part, Row, number_rows
 from edgecls.data.sampling import UNLABELLED
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.labels import check_labels, read_labels
 from edgecls.text import escape
 
-
-@dataclass(frozen=True)
-class Part:
-    """Images of one purpose (training, validation, test) as the source lists them, not decoded yet.
-
-    Attributes:
-        names: Names that are stable and safe to print: a file's path below the source's folder, or the number of an
-            image in an IDX file.
-        labels: int64 [N].
-        files: Paths, or None.
-        images: uint8 [N, H, W, 1], or None.
-    """
-
-    names: list[str]
-    labels: np.ndarray
-    files: list[str] | None = None
-    images: np.ndarray | None = None
-
-
 Parts = dict[str, Part]
 """A part named ``"train"``, and parts named ``"val"`` and ``"test"`` if the source has them."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image of a list or folder source: its label is still a word. ``where`` is the place of that word."""
-
-    name: str
-    file: str
-    label: str | None
-    where: str
 
 
 def read(cfg: recipe.Data) -> tuple[list[str], Parts]:
@@ -101,12 +71,12 @@ def read_to_score(path: Path, classes: Sequence[str], split: str) -> Part:
         rows = _list_rows(path)
     words = {row.label for row in rows}
     fix = "rename it to a class of the model, or leave it out"
-    labels = _Labels(words, classes, numbers_allowed=path.is_file(), fix=fix)
+    labels = Labels(words, classes, numbers_allowed=path.is_file(), fix=fix)
     twice = sorted(name for name, n in Counter(classes).items() if n > 1 and name in words)
     if twice and not labels.by_number:
         fix = "give a list file whose labels are class numbers"
         raise UsageError(f"the model has two classes called '{twice[0]}'", where=str(path), fix=fix)
-    part = _part(rows, labels)
+    part = number_rows(rows, labels)
     if rows and not (part.labels != UNLABELLED).any():
         fix = "scores need photos in class folders, or a list file with labels"
         raise UsageError("no photo has a label", where=str(path), fix=fix)
@@ -150,12 +120,12 @@ def read_folder(cfg: recipe.Data) -> tuple[list[str], Parts]:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folders ``train``, ``val`` and ``test`` of ``root``; none where no class folders are inside."""
-    found = {
+    folders = {
         purpose: folder
         for purpose, names in _PURPOSES.items()
         if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
     }
-    return found if any(map(list_folders, found.values())) else {}
+    return folders if any(map(list_folders, folders.values())) else {}
 
 
 def _folder_rows(root: Path) -> list[Row]:
@@ -194,7 +164,7 @@ def _list_rows(path: Path) -> list[Row]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a list file; bytes that are not UTF-8 stay what they are in file names (``os.fsdecode``)."""
+    """Lines of a list file. Bytes that are not UTF-8 become surrogates, as in all file names of Python."""
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
@@ -207,92 +177,18 @@ def _lines(path: Path) -> list[str]:
 
 # Labels of folders and lists -------------------------------------------------------------------------------------
 
-_NUMBER = re.compile(r"-?[0-9]+")
-
-
-class _Labels:
-    """Turns labels of folders and list files into class numbers.
-
-    Args:
-        words: All labels there are; None and "-1" mean unlabelled.
-        names: Class names in the order of their numbers; None: the words, sorted.
-        count: How many classes there are where ``names`` is None; None: as many as found.
-        numbers_allowed: Labels that are all whole numbers are class numbers, not names.
-        fix: What to do about a label that is no class.
-
-    Attributes:
-        classes: The class names.
-    """
-
-    def __init__(
-        self,
-        words: Iterable[str | None],
-        names: Sequence[str] | None,
-        count: int | None = None,
-        *,
-        numbers_allowed: bool,
-        fix: str,
-    ) -> None:
-        labels = {word for word in words if word is not None and word != "-1"}
-        self.by_number = numbers_allowed and all(map(_NUMBER.fullmatch, labels))
-        if names is not None and labels & set(names):  # classes that are called "0", "7", ...
-            self.by_number = False
-        self.fix = fix
-        if names is not None:
-            self.classes = list(names)
-        elif self.by_number:
-            highest = max(map(int, labels), default=-1)
-            self.classes = [str(i) for i in range(highest + 1 if count is None else count)]
-        else:
-            self.classes = sorted(labels)
-            if count not in (None, len(labels)):
-                found = f"{len(labels)} classes found, {count} expected"
-                raise UsageError(found, where="data.classes", fix=_head(self.classes))
-        keys = map(str, range(len(self.classes))) if self.by_number else self.classes
-        self.index: dict[str, int] = {}
-        for number, key in enumerate(keys):
-            self.index.setdefault(key, number)
-
-    def number(self, row: Row) -> int:
-        """The class number of an image.
-
-        Raises:
-            UsageError: Its label is no class.
-        """
-        if row.label is None or row.label == "-1":
-            return UNLABELLED
-        number = self.index.get(str(int(row.label)) if self.by_number else row.label)
-        if number is None:
-            label, count = escape(row.label), len(self.classes)
-            classes = f"0 to {count - 1}" if self.by_number else _head(self.classes)
-            what = f"label '{label}' is not among the {count} classes ({classes})"
-            raise UsageError(what, where=escape(row.where), fix=self.fix)
-        return number
-
 
 def _label(rows: dict[str, list[Row]], cfg: recipe.Data) -> tuple[list[str], Parts]:
     """Class names and numbered images of a recipe's folder or list."""
     words = {row.label for part in rows.values() for row in part}
-    labels = _Labels(
+    labels = Labels(
         words,
         _class_names(cfg),
         cfg.classes if isinstance(cfg.classes, int) else None,
         numbers_allowed=cfg.source == "list" or words <= {None, "-1"},
         fix="change it or data.classes",
     )
-    return labels.classes, {purpose: _part(part, labels) for purpose, part in rows.items()}
-
-
-def _part(rows: list[Row], labels: _Labels) -> Part:
-    return Part(
-        names=[row.name for row in rows],
-        labels=np.array([labels.number(row) for row in rows], np.int64),
-        files=[row.file for row in rows],
-    )
-
-
-def _head(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(map(escape, names[:most])) + (", ..." if len(names) > most else "")
+    return labels.classes, {purpose: number_rows(part, labels) for purpose, part in rows.items()}
 
 
 def _class_names(cfg: recipe.Data) -> list[str] | None:
@@ -329,8 +225,8 @@ def read_idx(cfg: recipe.Data) -> tuple[list[str], Parts]:
             files[purpose] = _path(text, f"{purpose} images file")
     raw = {}
     for purpose, path in files.items():
-        given = cfg.labels if purpose == "train" and not root.is_dir() else None
-        raw[purpose] = _idx_part(path, given)
+        labels = cfg.labels if purpose == "train" and not root.is_dir() else None
+        raw[purpose] = _idx_part(path, labels)
     top = max((int(part.labels.max(initial=-1)) for part in raw.values()), default=-1)
     count = cfg.classes if isinstance(cfg.classes, int) else top + 1
     classes = list(cfg.classes) if isinstance(cfg.classes, list) else [str(i) for i in range(count)]
@@ -342,7 +238,7 @@ def read_idx(cfg: recipe.Data) -> tuple[list[str], Parts]:
 
 
 def _either(path: Path) -> Path | None:
-    """The file, or its gzipped twin."""
+    """The file, or else the gzipped file beside it."""
     return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
 
 
@@ -368,7 +264,11 @@ def _idx_part(path: Path, labels: str | None) -> Part:
 
 
 def read_idx_array(path: Path) -> np.ndarray:
-    """An IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist: two zeros, type 8, rank, big-endian sizes)."""
+    """Read an IDX file of unsigned bytes, gzipped or not.
+
+    The header is two zeros, the type (8), the number of dimensions, and each dimension as a big-endian uint32
+    (http://yann.lecun.com/exdb/mnist).
+    """
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":

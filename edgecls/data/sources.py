@@ -143,7 +143,9 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     where = cfg.path or f"data.source: {cfg.source}"
     count = sum(len(part.names) for part in parts.values())
     if not count:
-        raise MissingError("no images found", where=where, fix="expected are folders of images, one a class")
+        raise MissingError(
+            "no images found", where=where, fix="put the photos of each class into a folder of its own"
+        )
     source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
     splits = {purpose: _check(part, source, progress) for purpose, part in parts.items()}
     bad = [pair for split in splits.values() for pair in split.bad]
@@ -184,7 +186,7 @@ def load_for_scoring(
         progress: Called with (done, all) while files are checked for the first time.
 
     Returns:
-        The photos that can be read, some of them perhaps unlabelled (in a list file). ``bad`` names the others.
+        The photos that can be read; those of a list file may be unlabelled. ``bad`` names the others.
 
     Raises:
         MissingError: There is no such file or folder, or it has no photos.
@@ -194,17 +196,17 @@ def load_for_scoring(
     part = readers.read_to_score(path, classes, split)
     if not part.names:
         raise MissingError(
-            "no images found", where=str(path), fix="expected are folders of images, one a class"
+            "no images found", where=str(path), fix="put the photos of each class into a folder of its own"
         )
-    found = _check(part, str(path.absolute()), progress)
-    if not (found.labels != UNLABELLED).any():
-        what = f"no labelled photo can be used, {len(found.bad)} files are bad: {_shown(found.bad)}"
+    photos = _check(part, str(path.absolute()), progress)
+    if not (photos.labels != UNLABELLED).any():
+        what = f"no labelled photo can be used, {len(photos.bad)} files are bad: {_shown(photos.bad)}"
         raise EdgeclsError(what, where=str(path), fix="repair them")
-    return replace(found, in_memory=False)  # every photo is read once
+    return replace(photos, in_memory=False)  # every photo is read once
 
 
 def _check(part: Part, source: str, progress: Callable[[int, int], None] | None) -> Split:
-    """The images of a part that can be decoded; ``source`` names the cache of what was found earlier."""
+    """Decode all images of a part. ``source`` names the cache that keeps the results."""
     if part.images is not None:
         shapes = np.tile(np.array(part.images.shape[1:], np.int32), (len(part.names), 1))
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
@@ -249,8 +251,11 @@ def _check_classes(train: Split, classes: list[str], least: int, where: str) -> 
     counts = np.bincount(labelled, minlength=len(classes))
     present = [name for name, n in zip(classes, counts, strict=True) if n] if len(labelled) else classes
     if len(present) < 2:
-        found = f"found only {present[0]!r}" if present else "found none; unlabelled images need data.classes"
-        raise UsageError(f"two classes or more are needed, {found}", where=where, fix="add another class")
+        if not present:
+            fix = "name them in data.classes: unlabelled images do not tell"
+            raise UsageError("there are no class names", where=where, fix=fix)
+        what = f"two classes or more are needed, found only '{present[0]}'"
+        raise UsageError(what, where=where, fix="add another class")
     few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < least]
     if few:
         shown = ", ".join(few[:3]) + (", ..." if len(few) > 3 else "")

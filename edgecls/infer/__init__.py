@@ -1,4 +1,4 @@
-"""Running a trained model on photographs, and scoring what it says."""
+"""Classify photographs with a trained model, and score its answers."""
 
 from edgecls.infer.classifier import Classifier
 from edgecls.metrics import evaluate

@@ -43,9 +43,15 @@ class Classifier:
     """A model with its class names and its preprocessing.
 
     Attributes:
-        path: The model file in use.
+        path: The model file.
         classes: Class names in the order of the logits.
-        preprocess: Makes the model's pixels from an image file, the same as in training.
+        preprocess: Makes the model's pixels from a photo, as in training.
+
+    Example:
+        >>> classifier = Classifier.load("runs/latest")  # doctest: +SKIP
+        >>> pixels = classifier.preprocess.load("photo.jpg")  # doctest: +SKIP
+        >>> classifier.logits(pixels[None]).shape  # doctest: +SKIP
+        (1, 10)
     """
 
     def __init__(
@@ -213,7 +219,7 @@ def _load_tflite(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Pre
 def _fitting(
     path: Path, classes: list[str] | None, preprocess: Preprocess | None, size: int, outputs: int
 ) -> tuple[list[str], Preprocess]:
-    """Check labels and preprocessing against the model's own shapes; fill in what a bare file lacks."""
+    """Check that labels and preprocessing fit the model's shapes. Without them: class numbers, ImageNet's resize."""
     from edgecls.data.preprocess import Preprocess
 
     classes = classes or [str(i) for i in range(outputs)]
@@ -235,14 +241,14 @@ def _fitting(
 
 
 def _metadata(path: Path) -> tuple[list[str] | None, Preprocess | None]:
-    """Labels and preprocessing that the file carries."""
+    """Labels and preprocessing from the file's metadata."""
     from edgecls.data.preprocess import Preprocess
     from edgecls.export import metadata
 
     try:
-        found = metadata.read(path)
-        settings = found.get("preprocess")
-        return found.get("classes") or None, Preprocess.from_dict(settings) if settings else None
+        content = metadata.read(path)
+        settings = content.get("preprocess")
+        return content.get("classes") or None, Preprocess.from_dict(settings) if settings else None
     except EdgeclsError:
         raise
     except Exception as error:  # a zip, JSON or table that somebody tampered with
