@@ -46,7 +46,7 @@ class ResourceExhaustedError(Exception):
         (UnicodeEncodeError("ascii", "photos/é", 7, 8, "ordinal not in range(128)"), 2,
          "error: a name does not fit the encoding ascii (photos/é); set LC_ALL=C.UTF-8"),
         (UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates not allowed"), 2,
-         r"error: a name is not UTF-8 (caf\udce9); rename it"),
+         r"error: a name is not UTF-8 (caf\udce9); rename it or set LC_ALL=C.UTF-8"),
         (EdgeclsError("no photo", where="a\x1b[2Jb"), 1, r"error: no photo (a\x1b[2Jb)"),
         (ValueError("odd\nthing"), 1, "internal error: ValueError: odd thing; run again with --debug"),
         (AssertionError(), 1, "internal error: AssertionError; run again with --debug"),

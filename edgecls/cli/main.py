@@ -175,7 +175,7 @@ def _not_encodable(error: UnicodeEncodeError) -> str:
     """A name with a character that the system's encoding lacks, or with bytes that are not UTF-8."""
     name = _one_line(error.object[max(0, error.start - 40) : error.end + 40])
     if error.reason == "surrogates not allowed":
-        return f"error: a name is not UTF-8 ({name}); rename it"
+        return f"error: a name is not UTF-8 ({name}); rename it or set LC_ALL=C.UTF-8"
     return f"error: a name does not fit the encoding {error.encoding} ({name}); set LC_ALL=C.UTF-8"
 
 
