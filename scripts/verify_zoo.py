@@ -348,7 +348,7 @@ def document(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} networks hold; {compared} have the original's logits to compare with.",
         "",
         "- **logits**: largest difference to the original's for equal weights, in thousandths of their standard "
-        "deviation, for random pixels and for blocks of two colours (and for auxiliary heads); beside it what is "
+        "deviation, for random pixels and for blocks of two colors (and for auxiliary heads); beside it what is "
         f"allowed: 0.1, or {ROUNDINGS} times the network's own difference between float32 and float64. `chaos`: that is "
         f"more than {1e3 * CHAOS:.0f}, as random weights amplify rounding on this input; nothing is compared on it.",
         "- **gradient**: every parameter of the network with 42 classes gets one that is finite and not zero.",

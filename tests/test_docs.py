@@ -101,9 +101,33 @@ def test_every_page_is_in_the_index():
     assert not missing
 
 
-def test_environment_variables_exist(page):
-    source = "".join(p.read_text(encoding="utf-8") for folder in ("edgecls", "android_bench", "scripts")
-                     for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".sh"))  # fmt: skip
+@pytest.fixture(scope="session")
+def source():
+    """The text of all our programs."""
+    files = [p for folder in ("edgecls", "android_bench", "scripts") for p in (ROOT / folder).rglob("*")]
+    return "".join(p.read_text(encoding="utf-8") for p in files if p.suffix in (".py", ".sh"))
+
+
+def test_quoted_errors_exist(source):
+    text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [
+        q for q in re.findall(r"^\| `([^`]+ [^`]+)`", text, re.MULTILINE) if not q.startswith("edgecls")
+    ]
+    assert quoted
+    for line in quoted:
+        parts = line.split("'x'")  # stands for a name
+        assert all(part.strip() in source for part in parts), line
+
+
+def test_spelling_is_american(page):
+    text = re.sub(r"https?://\S+", "", page.read_text(encoding="utf-8"))
+    british = (
+        r"\b\w*(?:(?:colour|centre|grey|behaviour|neighbour|labelled|licence|isation)\w*|[lmnt]ise[sd]?)\b"
+    )
+    assert not [w for w in re.findall(british, text, re.IGNORECASE) if w.lower() not in ("noise", "promise")]
+
+
+def test_environment_variables_exist(page, source):
     for name in set(re.findall(r"EDGECLS_[A-Z_]+", page.read_text(encoding="utf-8"))):
         assert name in source, name
 
