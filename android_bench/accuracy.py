@@ -1,4 +1,4 @@
-"""What a model computes on a phone: the raw outputs for given inputs, to compare with another computer's."""
+"""The raw outputs that a model computes on a phone for given inputs, to compare with those of another computer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _INFERENCE_S = 5.0
 
 @dataclass(frozen=True)
 class Answers:
-    """``device``: the phone's name and chip; ``outputs``: the bytes of each model's outputs, input after input."""
+    """Outputs of models on a phone.
+
+    Attributes:
+        device: The phone's name and chip.
+        outputs: For each model the bytes of its outputs, one input after the other.
+    """
 
     device: str
     outputs: tuple[bytes, ...]
@@ -42,14 +47,14 @@ def outputs(
     """Runs models on a phone, batch 1, with our own program there.
 
     Args:
-        cases: For each model its file, the bytes of all its inputs one after the other, and how many these are.
+        cases: For each model its file, the bytes of all its inputs one after the other, and the number of inputs.
         device: What ``--device`` may be, but not ``host``.
         binary: ``edgecls_runner`` for the phone; None: as ``binary.find_binary`` finds it.
-        threads: Of the runtime.
+        threads: Number of threads of the runtime.
         on_event: Called with ``authorize`` when the phone asks whether to trust this computer.
 
     Raises:
-        BenchUsageError: The device is this computer, a file is none of TFLite, or the program tells no outputs.
+        BenchUsageError: The device is this computer, a file is not TFLite, or the program prints times only.
         DeviceMissing: The phone, its space, or the program is missing.
         BenchError: The program does not load or run a model.
     """
@@ -66,37 +71,37 @@ def outputs(
                 where=str(phone.binary),
                 fix="give --binary edgecls_runner, which android_bench/runner/build.sh builds",
             )
-        said = phone.describe()
+        about = phone.describe()
         answers = [
             _compute(phone, model, data, count, threads)
             for model, (_, data, count) in zip(models, cases, strict=True)
         ]
-        return Answers(f"{said['name']} ({said['cpu']})" if said["cpu"] else said["name"], tuple(answers))
+        return Answers(f"{about['name']} ({about['cpu']})" if about["cpu"] else about["name"], tuple(answers))
     finally:
         link.close()
 
 
 def _compute(phone: PhoneBackend, model: ModelFile, data: bytes, count: int, threads: int) -> bytes:
     link, remote = phone.link, phone.push(model)
-    given = f"{link.folder}/{hashlib.sha256(data).hexdigest()[:16]}.inputs"
+    inputs = f"{link.folder}/{hashlib.sha256(data).hexdigest()[:16]}.inputs"
     result = f"{link.folder}/outputs"
-    flags = {"graph": remote, "num_threads": threads, "input": given, "output": result}
+    flags = {"graph": remote, "num_threads": threads, "input": inputs, "output": result}
     program = " ".join([phone.program, *(shlex.quote(f"--{name}={value}") for name, value in flags.items())])
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "inputs"
         local.write_bytes(data)
-        link.push(local, given)
+        link.push(local, inputs)
     try:
         done = phone.run(link.guarded(program), _START_S + count * _INFERENCE_S)
         try:
             check_failure(done.output, done.code)
         except ParseError as error:
             raise BenchError(f"{model.name}: {error.what}", where=link.where) from None
-        told = re.search(rf"^outputs (\d+) bytes\nend {count}$", done.output, re.MULTILINE)
-        answer = link.read(result) if told else b""
-        if told is None or len(answer) != int(told[1]):
+        size = re.search(rf"^outputs (\d+) bytes\nend {count}$", done.output, re.MULTILINE)
+        answer = link.read(result) if size else b""
+        if size is None or len(answer) != int(size[1]):
             raise BenchError(f"{model.name}: the phone did not compute {count} outputs", where=link.where)
         return answer
     finally:
         with contextlib.suppress(BenchError):
-            link.run(f"rm -f {shlex.quote(given)} {shlex.quote(result)}")
+            link.run(f"rm -f {shlex.quote(inputs)} {shlex.quote(result)}")

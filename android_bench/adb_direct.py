@@ -1,8 +1,12 @@
-"""ADB without an adb server: adb-shell over TCP or USB, with the haste and the patience that it lacks.
+"""ADB without an adb server, over TCP or USB, by the package adb-shell.
 
-Over what adb-shell 0.4.4 does by itself: small packets leave at once (TCP_NODELAY, 5 to 100 times faster
-pushes), a packet is never sent in part, a closed link is noticed when it closes and not ten seconds later, every
-operation has one deadline, and a phone that stops a push half-way is heard.
+This module adds what adb-shell 0.4.4 lacks:
+
+- Small packets leave at once (TCP_NODELAY): pushes are 5 to 100 times faster.
+- A packet is always sent completely.
+- A closed link is noticed when it closes, not ten seconds later.
+- Each operation has one deadline.
+- A phone that refuses a file during a push is heard at once.
 """
 
 from __future__ import annotations
@@ -53,7 +57,7 @@ class _Tcp(TcpTransport):
 class _Message(AdbMessage):
     @property
     def checksum(self) -> int:
-        """The sum of the bytes, which adb-shell takes as long to add as the loopback device takes to send them."""
+        """The sum of the bytes, by NumPy: adb-shell adds them in Python, which takes as long as sending them."""
         return int(np.frombuffer(self.data, np.uint8).sum(dtype=np.uint64)) & 0xFFFFFFFF
 
 
@@ -65,10 +69,10 @@ class _Device(AdbDevice):
         self._io_manager.send(message, adb_info)
         filesync_info.send_idx = 0
         while True:
-            command, said = self._read_until([constants.OKAY, constants.WRTE, constants.CLSE], adb_info)
+            command, answer = self._read_until([constants.OKAY, constants.WRTE, constants.CLSE], adb_info)
             if command == constants.CLSE:
                 raise ConnectionResetError("the phone ended the transfer")
-            filesync_info.recv_buffer += said
+            filesync_info.recv_buffer += answer
             if filesync_info.recv_buffer.startswith(b"FAIL") and len(filesync_info.recv_buffer) >= 8:
                 (size,) = struct.unpack("<I", filesync_info.recv_buffer[4:8])
                 reason = bytes(filesync_info.recv_buffer[8 : 8 + size])
@@ -105,7 +109,7 @@ class DirectTransport(Transport):
     def connect(self) -> None:
         self.close()
         self._link = _Tcp(*self._address) if self._address else _usb(self._serial)
-        # The name of this computer is nobody's business, so adb-shell may not look it up.
+        # Without a banner adb-shell would tell the phone the name of this computer.
         self._device, self._asked = _Device(self._link, banner="edgecls"), False
         keys = [signer(self._keys)]
         try:
@@ -164,7 +168,7 @@ class DirectTransport(Transport):
 
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Iterator[Any]:
-        """Lets one operation run; whatever adb-shell or the system raise becomes one of our three errors."""
+        """Runs one operation within a deadline. Errors of adb-shell and of the system become Refused, TimedOut or Broken."""
         if self._device is None:
             raise Broken("not connected to the phone", where=self.where)
         deadline = Deadline(seconds)
@@ -188,8 +192,8 @@ class DirectTransport(Transport):
 
 
 def _reason(error: Exception) -> str:
-    said = error.args[0] if error.args else ""
-    text = bytes(said).decode("utf-8", "replace") if isinstance(said, bytes | bytearray) else str(said)
+    reason = error.args[0] if error.args else ""
+    text = bytes(reason).decode("utf-8", "replace") if isinstance(reason, bytes | bytearray) else str(reason)
     return text.removeprefix("Command failed: ") or "the phone gave no reason"
 
 

@@ -1,8 +1,8 @@
 """A phone through a running adb server: the server's socket protocol and file transfer (AOSP adb: OVERVIEW.TXT,
 SERVICES.TXT, SYNC.TXT).
 
-A server holds the USB interface of its phones, so where one runs it must be asked. This is spoken here rather
-than by a library because a transfer must end at its deadline, and because measuring must not start a server.
+Where a server runs, it holds the USB interface of its phones, and only it can reach them. No library is used, because
+a transfer must end at its deadline and because measuring must not start a server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Stream:
             self.socket.settimeout(self._deadline.left())
             rest = rest[self.socket.send(rest) :]
 
-    def some(self, size: int = _CHUNK) -> bytes:
+    def receive(self, size: int = _CHUNK) -> bytes:
         """Up to ``size`` bytes, none at the end."""
         self.socket.settimeout(self._deadline.left())
         return self.socket.recv(size)
@@ -42,7 +42,7 @@ class _Stream:
     def read(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
-            part = self.some(size - len(data))
+            part = self.receive(size - len(data))
             if not part:
                 raise ConnectionResetError("closed by the adb server")
             data += part
@@ -76,7 +76,7 @@ class ServerTransport(Transport):
         self._address = address or adb_server_address()
 
     def connect(self) -> None:
-        """There is nothing to keep open; asks whether the server still has the phone."""
+        """Asks whether the server still has the phone. Nothing is kept open."""
         with self._open(f"host-serial:{self._serial}:get-state", CONNECT_S) as stream:
             state = stream.read(int(stream.read(4), 16)).decode("utf-8", "replace")
         if state != "device":
@@ -85,7 +85,7 @@ class ServerTransport(Transport):
     def shell(self, command: str, timeout_s: float) -> bytes:
         output = bytearray()
         with self._service(f"shell:{command}", timeout_s) as stream:
-            while part := stream.some():
+            while part := stream.receive():
                 output += part
         return bytes(output)
 

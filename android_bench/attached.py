@@ -1,4 +1,4 @@
-"""What is attached right now: asked of a running adb server, of USB, or of a network address. Starts nothing."""
+"""The phones that are attached now, as a running adb server, USB or a network address tells. Nothing is started."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Attached:
 
 
 def attached(usb: Path = _USB) -> list[Attached]:
-    """Phones the adb server knows, then those on USB that it does not (state ``"usb"``)."""
-    known = from_adb_server()
-    serials = {phone.serial for phone in known}
-    return known + [phone for phone in from_usb(usb) if phone.serial not in serials]
+    """The phones of the adb server, then the phones on USB that the server does not have (state ``"usb"``)."""
+    served = from_adb_server()
+    serials = {phone.serial for phone in served}
+    return served + [phone for phone in from_usb(usb) if phone.serial not in serials]
 
 
 def adb_server_address() -> tuple[str, int]:
@@ -73,7 +73,7 @@ def split_address(text: str) -> tuple[str, int] | None:
 
 
 def answers_adb(address: tuple[str, int]) -> bool:
-    """Whether something at a network address speaks ADB: it is greeted and must greet or ask for a key.
+    """Whether a phone answers at a network address: we send ADB's greeting, and it must greet too or ask for a key.
 
     The message is six little-endian words: command, two arguments, payload length, sum of its bytes, and the
     command inverted (AOSP adb, protocol.txt).

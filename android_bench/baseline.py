@@ -1,4 +1,4 @@
-"""Two measurements side by side: is one slower by more than is allowed, is one faster, and how sure is that?"""
+"""Compares two measurements: is the new one slower than is allowed, which of two is faster, and how sure is that?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_share(text: str) -> float:
 
 
 def compare(document: dict[str, Any], baseline: dict[str, Any]) -> list[dict[str, Any]]:
-    """What both documents measured, matched by model name and thread count.
+    """The results that are in both documents, matched by model name and thread count.
 
     Returns:
         ``model threads baseline_ms median_ms change`` (0.1: 10 % slower) and ``sure``, whether the two intervals of
@@ -34,9 +34,10 @@ def compare(document: dict[str, Any], baseline: dict[str, Any]) -> list[dict[str
     Raises:
         BenchUsageError: The documents are of different devices, or have nothing in common.
     """
-    here, there = (d["device"].get("cpu") for d in (document, baseline))
-    if here != there:
-        raise BenchUsageError(f"the baseline is of another device: {there}, not {here}", where="--baseline")
+    cpu, baseline_cpu = (d["device"].get("cpu") for d in (document, baseline))
+    if cpu != baseline_cpu:
+        what = f"the baseline is of another device: {baseline_cpu}, not {cpu}"
+        raise BenchUsageError(what, where="--baseline")
     old = {(r["model"], r["threads"]): r for r in baseline["results"] if r["median_ms"] is not None}
     rows = []
     for new in document["results"]:

@@ -1,4 +1,4 @@
-"""Where the program that measures is, and whether a phone can run it. None is shipped: see the README.
+"""Finds the program that measures on a phone, and checks that the phone can run it. None is shipped: see the README.
 
 On Android it is the user's ``benchmark_model``; on 64-bit ARM Linux also our own, which ``runner/build.sh`` builds.
 """
@@ -41,7 +41,7 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
         abis: The phone's, the preferred one first.
 
     Raises:
-        DeviceMissing: No program was named and none is in the cache; or the named one does not exist, is no program,
+        DeviceMissing: No program was named and none is in the cache. Or the named file does not exist, is no program,
             or is for another kind of processor.
     """
     named = binary or os.environ.get(VARIABLE)

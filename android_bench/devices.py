@@ -1,4 +1,4 @@
-"""Device names: ``host``, an entry of devices.yaml, a serial, host:port, or a Snapdragon; and is it really there."""
+"""From the name of a device to the device: ``host``, a key of devices.yaml, a serial, host:port, or a chip."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def resolve(device: str) -> Target:
         )
     if device.lower() == "host":
         return Target("host")
-    known, phones = entries(), attached()
-    entry = known.get(device.lower()) or Entry("")
+    entry_of, phones = entries(), attached()
+    entry = entry_of.get(device.lower()) or Entry("")
     serial = entry.serial or ("" if entry.key else device)
     for phone in phones:
         if phone.serial == serial:
@@ -46,10 +46,12 @@ def resolve(device: str) -> Target:
     chips = _chips(entry) if entry.key else called(device)
     if not entry.serial and (entry.key or chips):
         return _target(_the_one(chips, phones), chips, entry)
-    have = ", ".join(p.serial for p in phones)
-    named = f" ({entry.key} in devices.yaml)" if entry.key else ""
-    what = f"no device {serial!r}{named} is attached" + (f", only {have}" if have else "")
-    near = [] if entry.key else difflib.get_close_matches(device.lower(), ["host", *known], n=2, cutoff=0.7)
+    serials = ", ".join(p.serial for p in phones)
+    source = f" ({entry.key} in devices.yaml)" if entry.key else ""
+    what = f"no device {serial!r}{source} is attached" + (f", only {serials}" if serials else "")
+    near = (
+        [] if entry.key else difflib.get_close_matches(device.lower(), ["host", *entry_of], n=2, cutoff=0.7)
+    )
     hint = f"did you mean {' or '.join(near)}? Else " if near else ""
     raise DeviceMissing(what, fix=hint + _PLUG_IN)
 
@@ -59,7 +61,7 @@ def _target(phone: Attached, chips: tuple[Profile, ...], entry: Entry) -> Target
 
 
 def _chips(entry: Entry) -> tuple[Profile, ...]:
-    """The chips of which an entry's phone must have one; none where it does not say."""
+    """The chips of which an entry's phone must have one; none: any chip will do."""
     if not entry.soc:
         return (entry.profile,) if entry.profile else ()
     found = called(entry.soc)
@@ -69,14 +71,14 @@ def _chips(entry: Entry) -> tuple[Profile, ...]:
 
 
 def _the_one(chips: tuple[Profile, ...], phones: list[Attached]) -> Attached:
-    """The attached phone with one of the chips. A single phone is taken as it is: it is asked when it is opened."""
+    """The attached phone that has one of the chips. A single phone is taken: its chip is checked when it is opened."""
     wanted = chip_names(chips)
     if not phones:
         raise DeviceMissing(f"no phone is attached to measure on {wanted}", fix=_PLUG_IN)
     if len(phones) == 1:
         return require_ready(phones[0])
     rows = [look(phone) for phone in phones]
-    have = ", ".join(f"{row['serial']} ({row['soc'] or row['why'][0].split(';')[0]})" for row in rows)
+    seen = ", ".join(f"{row['serial']} ({row['soc'] or row['why'][0].split(';')[0]})" for row in rows)
     keys = {chip.key for chip in chips}
     fitting = [
         phone
@@ -84,9 +86,9 @@ def _the_one(chips: tuple[Profile, ...], phones: list[Attached]) -> Attached:
         if row["cores"] is not None and (not keys or keys & set(row["profiles"]))
     ]
     if not fitting:
-        raise DeviceMissing(f"no attached phone is a {wanted}: {have}", fix="attach it, or name another chip")
+        raise DeviceMissing(f"no attached phone is a {wanted}: {seen}", fix="attach it, or name another chip")
     if len(fitting) > 1:
         raise BenchError(
-            f"several attached phones could be meant: {have}", fix="name one by its serial with --device"
+            f"several attached phones could be meant: {seen}", fix="name one by its serial with --device"
         )
     return fitting[0]

@@ -1,7 +1,7 @@
 """Energy of one inference, from the battery's own current and voltage while the program runs.
 
-It is the energy of the whole phone, its screen and services included, and is known only while the phone runs from its
-battery and lets its shell read ``/sys/class/power_supply/battery``. On a charger nothing can be said.
+It is the energy of the whole phone with its screen and services. It is known only while the phone runs from its battery
+and lets its shell read ``/sys/class/power_supply/battery``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import shlex
 import statistics
 
 _BATTERY = "/sys/class/power_supply/battery"
-# The kernel's unit is the microampere, but some phones say milliampere: no working phone takes as little as 20 mA,
-# and none as much as 20 A.
+# The kernel's unit is the microampere, but some phones give milliamperes. A working phone takes more than 20 mA and less
+# than 20 A, so the size of the number tells its unit.
 _MICRO_FROM = 20_000
 _MICROVOLT_FROM = 100_000  # likewise for the voltage: 3 to 20 V
 
 
 def sampler(folder: str) -> str:
-    """Shell command that notes current and voltage twice a second, in the background, while a program of ours runs.
+    """Shell command that writes current and voltage to a file twice a second while our program runs.
 
-    It begins after the program has left its number in ``folder`` and ends when that is gone (see ``Link.guarded``).
+    It runs in the background. It begins when the file with the program's process id is in ``folder`` and ends when that
+    file is gone (see ``Link.guarded``).
     """
     running, notes = shlex.quote(f"{folder}/running"), shlex.quote(f"{folder}/power")
     read = f"echo $(cat {_BATTERY}/current_now {_BATTERY}/voltage_now)"
@@ -28,7 +29,7 @@ def sampler(folder: str) -> str:
 
 
 def notes(folder: str) -> str:
-    """Shell command that prints what the sampler noted."""
+    """Shell command that prints what the sampler wrote."""
     return f"cat {shlex.quote(f'{folder}/power')} 2> /dev/null"
 
 

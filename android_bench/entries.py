@@ -1,8 +1,8 @@
-"""What devices.yaml says: known chips, and the user's own phones by name.
+"""The entries of devices.yaml: chips, and the user's phones by name.
 
-Three files are read and laid over each other, key by key and field by field: the built-in one, the user's
-(``<config folder>/devices.yaml``, see ``folders.config_folder``) and the project's (``devices.yaml`` in the working
-directory). Fields of a key, all optional:
+Three files are read: the built-in one, the user's (``<config folder>/devices.yaml``, see ``folders.config_folder``) and
+the project's (``devices.yaml`` in the working directory). A later file replaces single fields of the earlier ones.
+Fields of a key, all optional:
 
 - ``serial``: the phone's serial or ``host:port``; ``soc``: the key of the chip that it must have; ``binary``: its
   benchmark_model, relative to the file that names it.
@@ -43,7 +43,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Profile:
-    """A known SoC. ``clusters`` are ordered from the slowest; ``rounded`` clocks are known to the MHz only."""
+    """A chip (SoC). ``clusters`` are ordered from the slowest; ``rounded`` clocks are known to the MHz only."""
 
     key: str
     name: str
@@ -56,7 +56,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of devices.yaml; what it does not say is empty."""
+    """One key of devices.yaml. A field that is not given is empty."""
 
     key: str
     serial: str = ""
@@ -69,7 +69,7 @@ def entries() -> dict[str, Entry]:
     """All entries by key, in small letters.
 
     Raises:
-        BenchUsageError: A file is not what the module's text says.
+        BenchUsageError: A file has another form.
     """
     rows: dict[str, dict[str, Any]] = {}
     for path in (_BUILT_IN, config_folder() / "devices.yaml", Path("devices.yaml").absolute()):
@@ -79,14 +79,16 @@ def entries() -> dict[str, Entry]:
 
 
 def profiles() -> dict[str, Profile]:
-    """The known chips by key, e.g. ``"sd855"``."""
+    """The chips by key, e.g. ``"sd855"``."""
     return {key: entry.profile for key, entry in entries().items() if entry.profile}
 
 
 def called(name: str) -> tuple[Profile, ...]:
-    """The chips that people call so: by key, name or ``ro.soc.model``, whatever the case, blanks and dashes.
+    """The chips with this key, name or ``ro.soc.model``. Case, blanks and dashes do not count.
 
-    ``SM8150`` is two chips, the 855 and the 855+.
+    Example:
+        >>> [chip.key for chip in called("Snapdragon 855")], [chip.key for chip in called("SM8150")]
+        (['sd855'], ['sd855', 'sd855p'])
     """
     wanted = _bare(name)
     return tuple(p for p in profiles().values() if wanted in map(_bare, (p.key, p.name, p.soc_model)))
@@ -98,7 +100,7 @@ def _bare(name: str) -> str:
 
 @functools.cache
 def _read(path: Path, changed: int) -> dict[str, dict[str, Any]]:
-    """The rows of a file that was last changed then; none where there is no file."""
+    """The rows of a file; none where there is no file. ``changed``, its time, makes the cache forget old content."""
     if not changed:
         return {}
     try:
@@ -137,8 +139,8 @@ def _row(key: str, row: Any, path: Path) -> dict[str, Any]:
 
 
 def _entry(key: str, row: dict[str, Any]) -> Entry:
-    own = {field: row.get(field, "") for field in ("serial", "soc", "binary")}
-    return Entry(key, **own, profile=_profile(key, row) if row.keys() & set(_CHIP) else None)
+    phone = {field: row.get(field, "") for field in ("serial", "soc", "binary")}
+    return Entry(key, **phone, profile=_profile(key, row) if row.keys() & set(_CHIP) else None)
 
 
 def _profile(key: str, row: dict[str, Any]) -> Profile:

@@ -14,7 +14,7 @@ class BenchError(Exception):
 
     Args:
         what: What is wrong, e.g. ``"the phone is attached, but not authorised"``.
-        where: File, device or option it was found at.
+        where: The file, device or option where it was found.
         fix: What the user can do about it.
     """
 
@@ -26,19 +26,19 @@ class BenchError(Exception):
 
 
 class BenchUsageError(BenchError):
-    """A wrong argument or a file that is not a TFLite model (exit code 2)."""
+    """A wrong argument, or a file that is no TFLite model (exit code 2)."""
 
     exit_code = 2
 
 
 class DeviceMissing(BenchError):
-    """No such device is attached, or this computer lacks what the measurement needs (exit code 3)."""
+    """The device is not attached, or this computer lacks something that the measurement needs (exit code 3)."""
 
     exit_code = 3
 
 
 class Interrupted(BenchError):
-    """Ctrl-C; what was measured so far is in ``document``, the figures marked unsure (exit code 130)."""
+    """Ctrl-C (exit code 130). ``document`` has the figures so far, marked unsure."""
 
     exit_code = 130
 
@@ -48,7 +48,7 @@ class Interrupted(BenchError):
 
 
 class DeviceLost(Interrupted):
-    """The device went away in mid-run; what was measured so far is in ``document`` (exit code 3)."""
+    """The device went away during the measurement (exit code 3). ``document`` has the figures so far."""
 
     exit_code = 3
 

@@ -36,10 +36,14 @@ Cpu = Path("/sys/devices/system/cpu")
 
 
 class HostBackend:
-    """This computer. ``foreign_limit`` is the load of other programs, in cores, that disturbs a round.
+    """This computer.
 
     Args:
         profile: Whether to time the operators too, in a run of their own.
+
+    Attributes:
+        cores: Cores that we may use.
+        foreign_limit: A round is disturbed when other programs use more cores than this.
     """
 
     def __init__(self, *, profile: bool = False) -> None:
@@ -48,7 +52,7 @@ class HostBackend:
         self.foreign_limit = 0.1 * (os.cpu_count() or 1)
 
     def describe(self) -> dict[str, Any]:
-        """What this computer is; its name and addresses stay out of it."""
+        """What this computer is, without its name and addresses."""
         vnni = has_vnni(_read(Path("/proc/cpuinfo")) or "")
         return {
             "kind": "host",
@@ -88,7 +92,7 @@ class HostBackend:
         return HostRunner(model, threads, seed, profile=self.profiling)
 
     def settle(self) -> bool:
-        """Waits up to 10 s until other programs use less than the limit; True when they do."""
+        """Waits up to 10 s until other programs use less than the limit. Returns whether they do."""
         deadline = time.monotonic() + _QUIET_WAIT_S
         while True:
             busy, begin = machine_busy_seconds(), time.monotonic()
@@ -110,8 +114,8 @@ class HostRunner:
         arguments = {"path": str(model.path), "threads": threads, "seed": seed}
         script = Path(__file__).with_name("worker.py")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close())
-        # -P keeps this folder off the worker's module path; a session of its own keeps the terminal's Ctrl-C
-        # from it, so that the parent decides what happens. It ends with its stdin, even if we are killed.
+        # -P keeps this folder off the worker's module path. In a session of its own the worker does not get the
+        # terminal's Ctrl-C: the parent decides what happens. It ends when its stdin is closed, even if we are killed.
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(script), json.dumps(arguments)],
             stdin=subprocess.PIPE,
@@ -176,7 +180,7 @@ class HostRunner:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
         except OSError:
-            raise BenchError(self._obituary()) from None
+            raise BenchError(self._why_it_ended()) from None
         return self._receive(timeout)
 
     def _receive(self, timeout: float) -> dict[str, Any]:
@@ -186,7 +190,7 @@ class HostRunner:
             self._process.kill()
             raise BenchError(f"no answer from the model within {timeout:.0f} s") from None
         if not line:
-            raise BenchError(self._obituary())
+            raise BenchError(self._why_it_ended())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise BenchError(str(answer["error"]))
@@ -198,20 +202,20 @@ class HostRunner:
             self._lines.put(line)
         self._lines.put("")
 
-    def _obituary(self) -> str:
-        """Why the worker died: its signal or exit code, and the last line it said."""
+    def _why_it_ended(self) -> str:
+        """The worker's signal or exit code, and the last line that it printed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5.0)
         self._process.kill()  # does nothing to a process that has ended
         code = self._process.wait()
         self._stderr.seek(0)
-        said = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"the worker process died ({how})" + (f": {said[-1]}" if said else "")
+        return f"the worker process died ({how})" + (f": {lines[-1]}" if lines else "")
 
 
 def _operators(path: str, threads: str) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
-    """The times of a model's operators, and why there are none."""
+    """The times of a model's operators, or why there are none."""
     script = str(Path(__file__).with_name("profiler.py"))
     command = [sys.executable, "-P", script, path, threads, str(_PROFILED_RUNS)]
     try:

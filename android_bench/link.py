@@ -1,7 +1,7 @@
-"""A phone that may be lost and come back: commands and verified transfers over a ``Transport``.
+"""Commands and verified transfers over a ``Transport``, on a link that may break and come back.
 
-After every break and every time-out the link is closed and opened anew, and a program that we left running on the
-phone is ended, because it would disturb the next measurement.
+After every break and every time-out the link is closed and opened anew. A program of ours that still runs on the phone
+is then ended, because it would disturb the next measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ _T = TypeVar("_T")
 
 
 class Link:
-    """One phone; ``folder`` is our place on it, ``patience_s`` how long it may be away before it counts as gone."""
+    """The link to one phone.
+
+    Args:
+        transport: The way to it.
+        folder: Our folder on the phone.
+        patience_s: Seconds that the phone may be away before it counts as gone.
+    """
 
     def __init__(
         self, transport: Transport, *, folder: str = FOLDER, patience_s: float | None = None
@@ -41,21 +47,21 @@ class Link:
         return self.transport.where
 
     def run(self, command: str, timeout_s: float = 20.0) -> Done:
-        """Runs a command that may be run again: it is, when the link breaks within it.
+        """Runs a command. It must be one that may run twice: it runs again when the link breaks meanwhile.
 
         Raises:
             DeviceMissing: The phone is gone.
-            TimedOut: It did not end in time; on the phone it has been ended if it is ``guarded``.
+            TimedOut: It did not end in time. On the phone it is ended, too, if it is ``guarded``.
         """
         return self._persist(lambda: self.transport.run(command, timeout_s), again_after_timeout=False)
 
     def guarded(self, command: str) -> str:
-        """The command line of a program that is found and ended after a break. It must be one process."""
+        """The shell command that runs a program, so that it can be ended after a break. It must be one process."""
         pid = shlex.quote(f"{self.folder}/running")
         return f"sh -c {shlex.quote(f'echo $$ > {pid}; exec {command}')}; code=$?; rm -f {pid}; (exit $code)"
 
     def digest(self, remote: str) -> str | None:
-        """SHA-256 of a file on the phone, None when there is no such file."""
+        """SHA-256 of a file on the phone; None when there is no such file."""
         done = self.run(f"sha256sum < {shlex.quote(remote)}", 120.0)
         if done.code == 0 and re.match(r"[0-9a-fA-F]{64}\b", done.output):
             return done.output[:64].lower()
@@ -106,11 +112,11 @@ class Link:
         return self._persist(lambda: self.transport.pull(remote, self._time(size)))
 
     def end_strays(self) -> None:
-        """Ends a program of ours that still runs on the phone, if it is really ours."""
+        """Ends a program of ours that still runs on the phone."""
         pid = shlex.quote(f"{self.folder}/running")
         ours = shlex.quote(self.folder)
-        # After a reboot another program may have the number: its command line must name our folder. The shell drops
-        # the zero bytes between its words.
+        # After a reboot another program may have this process id, so the command line must contain our folder. (The
+        # shell drops the zero bytes between its words.)
         self.transport.run(
             f"if read pid < {pid}; then case $(cat /proc/$pid/cmdline) in "
             f"*{ours}/*) kill -9 $pid;; esac; rm -f {pid}; fi 2>/dev/null"
@@ -141,7 +147,7 @@ class Link:
         raise DeviceMissing(last.what, where=self.where, fix="look at the cable or the network")
 
     def _ensure(self) -> None:
-        """Connects if need be, waiting for a phone that was there before; then ends what it still runs."""
+        """Connects if necessary, and ends our program that still runs. Waits for a phone that was there before."""
         end = time.monotonic() + (self._patience_s if self._seen else 0.0)
         while not self._connected:
             try:
@@ -161,11 +167,11 @@ class Link:
     def _need_space(self, size: int) -> None:
         done = self.run(f"mkdir -p {shlex.quote(self.folder)} && df -k {shlex.quote(self.folder)}")
         if done.code:
-            said = done.output.strip().splitlines()
+            lines = done.output.strip().splitlines()
             if "space" in done.output.lower():
                 raise self._full(size)
             raise BenchError(
-                f"the phone has no folder for us: {said[-1] if said else 'mkdir fails'}", where=self.where
+                f"the phone has no folder for us: {lines[-1] if lines else 'mkdir fails'}", where=self.where
             )
         fields = done.output.split()
         if len(fields) > 3 and fields[-3].isdigit() and int(fields[-3]) * 1024 < size:
@@ -183,7 +189,7 @@ class Link:
 
 
 def open_link(target: Target, on_auth: Callable[[], None] | None = None) -> Link:
-    """The link to an attached phone, not yet connected: through the adb server if that has it, else directly."""
+    """The link to an attached phone, through the adb server if that has the phone, else directly. Not yet connected."""
     if target.via == "adb server":
         from android_bench.adb_server import ServerTransport
 

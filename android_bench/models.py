@@ -1,4 +1,4 @@
-"""The files to measure: found, checked to be TFLite, and identified by their hash."""
+"""Finds the files to measure, checks that they are TFLite, and identifies them by their hash."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def digest(path: Path) -> str:
 
 
 def parse_threads(threads: str | int | Iterable[int | str]) -> list[int]:
-    """``"1,2,4"`` or ``[1, 2, 4]`` to a list of thread counts, each 1 to 64, without repeats.
+    """``"1,2,4"`` or ``[1, 2, 4]`` as a list of thread counts, each 1 to 64, none twice.
 
     Raises:
         BenchUsageError: An item is not such a number.

@@ -1,5 +1,7 @@
-"""bench.json, CSV and Paddle-Lite's text table: written to a temporary name, then renamed, so no reader meets half a
-file. The schema of bench.json is described in ``docs/bench.md``.
+"""Writes bench.json, CSV and Paddle-Lite's text table, and reads bench.json.
+
+Files are written to a temporary name and renamed, so that no reader meets half a file. ``docs/bench.md`` describes the
+fields of bench.json.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ COLUMNS = (
 
 @contextlib.contextmanager
 def atomic(path: str | Path, *, parents: bool = False) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; it takes its place on success and is removed on failure.
+    """Yields a temporary path beside ``path``. It replaces ``path`` on success and is removed on failure.
 
     Args:
         path: The file to write.
@@ -208,7 +210,7 @@ def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline(value: Any) -> Any:
-    """Lists of numbers become one marked string, so that 1024 samples do not fill 1024 lines."""
+    """Turns lists of numbers into one marked string, so that 1,024 samples do not fill 1,024 lines."""
     if isinstance(value, dict):
         return {key: _inline(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Reads what measuring programs print: the two called ``benchmark_model`` (classic TFLite's, LiteRT v2's), and ours.
+"""Reads the output of the programs that measure: of two called ``benchmark_model`` (TFLite's, LiteRT v2's), and of ours.
 
-The first two are told apart by their last lines. A figure is only given when the output says it completely: the
-averages are printed twice, and an output cut in the middle of a number disagrees with itself.
+The last lines tell the first two apart. A figure is given only when the output is complete. The programs print their
+averages twice: an output that was cut within a number disagrees with itself.
 
 ``runner/edgecls_runner.c`` prints ``edgecls runner 1``, then lines of a name and values: ``threads``, ``init_us``,
 ``first_us``, ``warmup_us`` and ``runs_us`` (each: how many, then the microseconds of every run), ``memory_kb``
@@ -40,12 +40,12 @@ _FAILURES = ("Benchmarking failed.", "Disallowed CPU fallback detected.")
 
 
 class ParseError(BenchError):
-    """The output is of a failed run, is torn, or is not of ``benchmark_model`` at all (exit code 1)."""
+    """The run failed, its output is torn, or it is not the output of such a program (exit code 1)."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """One line of run statistics in ms; the percentiles are None where the program is too old for them."""
+    """Statistics of runs, in ms. Percentiles are None where the program is too old for them."""
 
     count: int
     first_ms: float
@@ -110,7 +110,7 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
         exit_code: The program's; None when the connection broke before it was known.
 
     Raises:
-        ParseError: With the reason: the program failed, ignored a flag, was cut off, or said nothing usable.
+        ParseError: The program failed, ignored a flag, was cut off, or printed nothing usable; with the reason.
     """
     check_failure(text, exit_code)
     # Without its line end the last line may be cut inside a number.
@@ -145,9 +145,9 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
 
 
 def parse_profile(text: str) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
-    """The operators of LiteRT's profile table, and a note when it is torn.
+    """The operators of LiteRT's profile table, and a note when the table is torn.
 
-    It is the table of ``benchmark_model`` with blanks in place of tabs: a column ends where its header ends.
+    The table is that of ``benchmark_model`` with blanks instead of tabs: a column ends where its header ends.
     """
     lines, ends = [_PROFILE], list[int]()
     for line in text.splitlines():
@@ -168,20 +168,20 @@ def check_failure(text: str, exit_code: int | None = 0) -> None:
     for line in lines:
         if "Unconsumed cmdline flags" in line:
             raise ParseError(f"the program does not know {line.split(':', 1)[-1].strip()}")
-    own = [line.removeprefix(_RUNNER_FAILS) for line in raw if line.startswith(_RUNNER_FAILS)]
-    said = next((_PREFIX.sub("", line) for line in raw if line.startswith("ERROR: ")), "")
-    said = own[-1] if own else said
+    errors_of_ours = [line.removeprefix(_RUNNER_FAILS) for line in raw if line.startswith(_RUNNER_FAILS)]
+    first_error = next((_PREFIX.sub("", line) for line in raw if line.startswith("ERROR: ")), "")
+    reason = errors_of_ours[-1] if errors_of_ours else first_error
     if exit_code in (126, 127):
         why = "cannot be executed" if exit_code == 126 else "is not there"
         raise ParseError(f"the program {why} (exit code {exit_code})")
     if exit_code is None:
         raise ParseError("the connection broke before the program ended")
     if exit_code != 0:
-        last = said or (raw[-1].strip() if raw else "")
+        last = reason or (raw[-1].strip() if raw else "")
         raise ParseError(f"the program failed with exit code {exit_code}" + (f": {last}" if last else ""))
     failure = next((line for line in lines if line.startswith(_FAILURES)), "")
     if failure:
-        raise ParseError(said or failure)
+        raise ParseError(reason or failure)
 
 
 def _runner(lines: list[str], delegates: tuple[str, ...]) -> Output:
@@ -250,8 +250,8 @@ def _stat(line: str) -> Stat | None:
         return None
     if "avg" not in values and "curr" in values:
         # All runs took the same time, or there was one only: the line says just that.
-        same = values["curr"]
-        values |= {"first": same, "min": same, "max": same, "avg": same, "std": 0.0}
+        every_run = values["curr"]
+        values |= {"first": every_run, "min": every_run, "max": every_run, "avg": every_run, "std": 0.0}
     try:
         basic = [values[name] for name in ("first", "min", "max", "avg", "std")]
     except KeyError as missing:
@@ -266,7 +266,7 @@ def _stat(line: str) -> Stat | None:
 
 
 def _summary(lines: list[str], runs: Stat) -> tuple[str, float]:
-    """The program's kind and the initialisation in ms, once the summary agrees with the statistics."""
+    """The program's kind and the initialisation in ms. Raises ParseError when the summary contradicts the statistics."""
     for line in reversed(lines):
         if found := _CLASSIC.search(line):
             init, _, _, mean = map(float, found.groups())
@@ -321,11 +321,11 @@ _REPLACED = re.compile(r"Replacing (\d+) out of (\d+) node\(s\) with delegate \(
 _UNUSED = re.compile(
     r"Though (\w+) delegate is (?:explicitly )?applied, the model graph will not be executed"
 )
-_KNOWN = {"xnnpack": "XNNPACK", "gpu": "GPU", "litert_cl": "GPU", "nnapi": "NNAPI"}
+_DELEGATE_NAMES = {"xnnpack": "XNNPACK", "gpu": "GPU", "litert_cl": "GPU", "nnapi": "NNAPI"}
 
 
 def _delegates(lines: list[str], *, partly: bool = False) -> tuple[str, ...]:
-    """The delegates that took part of the graph, as the program says; only those that took not all with ``partly``."""
+    """The delegates that took the graph or a part of it; with ``partly`` only those that took a part."""
     found: dict[str, bool] = {}
     for line in lines:
         if match := _UNUSED.search(line):
@@ -333,22 +333,22 @@ def _delegates(lines: list[str], *, partly: bool = False) -> tuple[str, ...]:
         elif match := _APPLIED.search(line):
             found[match["a"] or match["b"] or match["c"]] = bool(match["part"])
         elif match := _REPLACED.search(line):
-            name = next((n for key, n in _KNOWN.items() if key in match[3].lower()), match[3])
+            name = next((n for key, n in _DELEGATE_NAMES.items() if key in match[3].lower()), match[3])
             found[name] = found.get(name, False) or match[1] != match[2]
     return tuple(name for name, part in found.items() if part or not partly)
 
 
 def _layers(lines: list[str]) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
-    """The run-order table of the measured runs, and a note when it is torn (it is then not given at all)."""
+    """The operators of the measured runs in their order. A torn table gives none, and a note."""
     begin = next((i for i, line in enumerate(lines) if _PROFILE in line), None)
     if begin is None:
         return (), ()
     rows = list(_rows(lines[begin:]))
-    said = next(
+    executed = next(
         (m for line in lines[begin:] if (m := re.match(r"Number of nodes executed: (\d+)", line))), None
     )
     try:
-        if said is None or int(said[1]) != len(rows):
+        if executed is None or int(executed[1]) != len(rows):
             raise ValueError
         return tuple(_operator(row) for row in rows), ()
     except (KeyError, ValueError):

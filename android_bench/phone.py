@@ -1,4 +1,4 @@
-"""The backend that measures on a phone: a program pushed there, pinned to the big cores, watched for heat."""
+"""The backend that measures on a phone: it pushes a program there, pins it to the big cores and watches the heat."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0
 _COOLING_STEP_S = 5.0
 _MIB = 2**20
-_LEAST_S = 0.5  # over less, the ticks are too coarse to tell a load
+_MIN_LOAD_S = 0.5  # in a shorter time the ticks are too coarse to tell the load
 _TICKS = 100  # USER_HZ, the same on every Android
-# Flags that only one of the programs knows; each warns of the others', which counts as a failure.
+# Each program knows its own flags only. It warns of an unknown one, which counts as a failure.
 _DELEGATE_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "tflite": {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",), "nnapi": ("--use_nnapi=true",)},
     "litert": {
@@ -48,7 +48,7 @@ class PhoneBackend:
     """A phone over ``link``.
 
     Args:
-        target: What ``--device`` named; a profile in it must be this phone's.
+        target: The phone that ``--device`` names. If it demands a chip, the phone must have it.
         binary: The program that measures, see ``binary.find_binary``.
         profile: Whether to time the operators too, in a run of their own.
         delegate: What is asked to compute: ``cpu`` (XNNPACK), ``gpu``, ``nnapi``, ``npu``.
@@ -73,35 +73,35 @@ class PhoneBackend:
         self._tell: Listener = on_event or (lambda event: None)
         self.facts, self.last = facts(link), state(link)
         self.clusters = self.last.clusters()
-        self.known = self.facts.profile(self.clusters)
+        self.chip = self.facts.profile(self.clusters)
         self.notes: list[str] = []
-        self._there: dict[str, str] = {}  # models by their hash, and where they are
-        # Affinity masks, and why the phone does not set them; "" when it does.
+        self._pushed: dict[str, str] = {}  # places on the phone by the hash of the model there
+        # Why the phone does not let us pin to an affinity mask, by mask; "" where it does.
         self._refused: dict[int, str] = {}
         require_chip(target, self.facts.chips(self.clusters), self.facts.soc or self.facts.platform)
-        if not self.clusters and self.known:
-            self.clusters = self.known.clusters
+        if not self.clusters and self.chip:
+            self.clusters = self.chip.clusters
             self.notes.append("the phone does not tell its clocks; the big cores are those of its profile")
         self.cores = self.facts.cores
-        # A phone is never idle: a core's worth of eight is what its own services take.
+        # A phone is never idle: its own services take about one core of eight.
         self.foreign_limit = max(0.5, 0.125 * self.cores)
         self.binary = find_binary(binary or target.binary or None, self.facts.abis)
         self._serial, self._library = target.serial, library_of(self.binary)
         if self._library:
             link.push(self._library, f"{link.folder}/{LIBRARY}")
         self.ours = self._library is not None
-        self.kind = "edgecls" if self.ours else ""  # of the others the first output tells
+        self.kind = "edgecls" if self.ours else ""  # the first output tells which of the other programs it is
         self.program = f"{link.folder}/{RUNNER if self.ours else 'benchmark_model'}"
         link.push(self.binary, self.program, mode=0o755)
 
     def describe(self) -> dict[str, Any]:
-        """What this phone is; its serial and address stay out of it."""
-        known = self.known
+        """What this phone is, without its serial and address."""
+        chip = self.chip
         return {
             "kind": "phone",
             "name": self.facts.name,
-            "cpu": known.name if known else self.facts.soc or self.facts.platform or self.facts.hardware,
-            "profile": known.key if known else None,
+            "cpu": chip.name if chip else self.facts.soc or self.facts.platform or self.facts.hardware,
+            "profile": chip.key if chip else None,
             "soc_model": self.facts.soc,
             "platform": self.facts.platform,
             "cores": self.cores,
@@ -137,16 +137,16 @@ class PhoneBackend:
         return self.last.to_json()
 
     def open(self, model: ModelFile, threads: int, seed: int) -> PhoneRunner:
-        """Puts the model on the phone unless it is there."""
+        """Makes a runner. The model is pushed unless the phone has it."""
         return PhoneRunner(self, self.push(model), threads)
 
     def push(self, model: ModelFile) -> str:
-        """Where the model is on the phone, once it is there."""
-        if model.sha256 not in self._there:
+        """Puts a model on the phone unless it is there. Returns its place."""
+        if model.sha256 not in self._pushed:
             remote = f"{self.link.folder}/{model.sha256[:16]}.tflite"
             self.link.push(model.path, remote, sha256=model.sha256)
-            self._there[model.sha256] = remote
-        return self._there[model.sha256]
+            self._pushed[model.sha256] = remote
+        return self._pushed[model.sha256]
 
     def mask(self, threads: int) -> tuple[int | None, str]:
         """The cores to pin the program to, as an affinity mask, and why it is not pinned where that is None."""
@@ -161,8 +161,9 @@ class PhoneBackend:
         """Why the phone does not let us pin a program to these cores; empty when it does."""
         if mask not in self._refused:
             done = self.link.run(f"taskset {mask:x} true")
-            said = done.output.strip().splitlines()
-            self._refused[mask] = (said[-1] if said else f"exit code {done.code}") if done.code else ""
+            lines = done.output.strip().splitlines()
+            reason = lines[-1] if lines else f"exit code {done.code}"
+            self._refused[mask] = reason if done.code else ""
         return self._refused[mask]
 
     def run(self, command: str, timeout_s: float) -> Done:
@@ -185,12 +186,12 @@ class PhoneBackend:
         return done
 
     def settle(self) -> bool:
-        """A pause for what disturbed us; cooling down is done before each round anyway."""
+        """Waits a moment for what disturbed the rounds. Cooling down happens before each round anyway."""
         time.sleep(2.0)
         return True
 
     def cool_down(self, protocol: Protocol) -> tuple[State, str]:
-        """Waits until the phone is cool. Returns its state, and why it is not to be trusted if it stays hot."""
+        """Waits until the phone is cool. Returns its state, and a reason for distrust if it stays hot (else "")."""
         begin = time.monotonic()
         while True:
             self.last = now = state(self.link)
@@ -288,7 +289,7 @@ class PhoneRunner:
         """Nothing of ours runs on the phone between rounds."""
 
     def _note_delegates(self, out: Output) -> None:
-        """Says so when the program used another delegate than was asked for, or for a part of the network only."""
+        """Notes when the program used another delegate than was asked for, or used it for a part of the network only."""
         asked = _DELEGATE_NAMES[self._phone.delegate]
         if asked in out.delegates:
             if asked in out.partly:
@@ -335,14 +336,14 @@ def _hot(now: State, limit_c: float) -> str:
 
 
 def _foreign_cores(begin: str, end: str) -> float | None:
-    """Busy cores of the whole phone less our own, from /proc/stat, ``times`` and ``date``; None if not told."""
+    """Cores that other programs used, from /proc/stat, ``times`` and ``date``; None where the phone does not tell."""
     first, last = (re.search(r"^cpu +(.+)\n(\d+\.\d+)$", text, re.MULTILINE) for text in (begin, end))
     own = re.findall(r"(\d+)m(\d+(?:\.\d+)?)s", end)
     if not (first and last and len(own) == 4):
         return None
     ours = sum(60 * int(minutes) + float(seconds) for minutes, seconds in own[2:])
     seconds = float(last[2]) - float(first[2])
-    if seconds < _LEAST_S:
+    if seconds < _MIN_LOAD_S:
         return None
     busy = (_busy(last[1]) - _busy(first[1])) / _TICKS - ours
     return round(max(0.0, busy / seconds), 3)

@@ -1,7 +1,7 @@
-"""What a phone is and how it is at this moment, asked through its shell in one go; nothing is changed there.
+"""What a phone is, and its state at this moment. Both are asked through its shell; nothing is changed there.
 
 Sources: ``getprop``, ``/proc``, ``/sys/devices/system/cpu`` (clocks), ``/sys/class/thermal``, ``dumpsys battery`` and
-``dumpsys thermalservice`` (since Android 10). Phones deny some of them: what is not told is None or left out.
+``dumpsys thermalservice`` (since Android 10). A phone may deny some of them. What it does not tell is None or left out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CPU_ZONE = re.compile(r"cpu|tsens|mtktscpu|soc|big|little|apc", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class State:
-    """A phone at one moment: clocks in kHz by core, temperatures in Celsius, battery."""
+    """The state of a phone at one moment: clocks in kHz by core, temperatures in Celsius, battery."""
 
     max_khz: dict[int, int] = field(default_factory=dict)
     cap_khz: dict[int, int] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class State:
         return self.temperature_c.get("skin", self.temperature_c.get("battery"))
 
     def capped(self, mask: int) -> str:
-        """Which core of ``mask`` may not run at its highest clock now, as a sentence; empty when none."""
+        """A sentence about the first core of ``mask`` that may not run at its highest clock now; empty when all may."""
         for core, top in self.max_khz.items():
             cap = self.cap_khz.get(core, top)
             if mask >> core & 1 and cap < top:
@@ -84,7 +84,7 @@ class State:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the phone is: names as it tells them, ABIs in its order of preference, number of cores.
+    """What a phone is: its names, ABIs in its order of preference, number of cores.
 
     A computer with Linux and no Android has one ABI, such as ``aarch64-linux``. ``build`` names the version of the
     whole system.
@@ -102,23 +102,23 @@ class Facts:
     build: str = ""
 
     def profile(self, clusters: tuple[Cluster, ...]) -> Profile | None:
-        """The known profile of this SoC, None when it has none or two fit."""
+        """The chip of devices.yaml that this phone has; None when none or several fit."""
         found = self.chips(clusters)
         return found[0] if len(found) == 1 else None
 
     def chips(self, clusters: tuple[Cluster, ...]) -> list[Profile]:
-        """The known SoCs that this can be.
+        """The chips of devices.yaml that this phone can have.
 
-        ``ro.soc.model`` decides, then the kernel's hardware name, then the platform, which chips share; twins
-        (855 and 855+) are told apart by their clocks.
+        ``ro.soc.model`` decides, then the kernel's hardware name, then the platform, which several chips share. The
+        clocks decide between chips of one model number (855 and 855+).
         """
-        known = list(profiles().values())
+        every_chip = list(profiles().values())
         for fits in (
             lambda p: p.soc_model.lower() == self.soc.lower(),
             lambda p: bool(re.search(rf"\b{p.soc_model}\b", self.hardware, re.IGNORECASE)),
             lambda p: p.platform == self.platform,
         ):
-            found = [p for p in known if fits(p)]
+            found = [p for p in every_chip if fits(p)]
             if len(found) > 1 and clusters:
                 found = [p for p in found if _same_clocks(p, clusters)] or found
             if found:
@@ -128,14 +128,14 @@ class Facts:
 
 def facts(link: Link) -> Facts:
     """Asks the phone what it is. Raises DeviceMissing when it is gone."""
-    said = _ask(link, _FACTS)
-    props = dict(re.findall(r"^\[([^]]+)\]: \[(.*)\]$", said["props"], re.MULTILINE))
-    hardware = re.search(r"^Hardware\s*:\s*(.+)$", said["cpuinfo"], re.MULTILINE)
-    processors = len(re.findall(r"^processor\s*:", said["cpuinfo"], re.MULTILINE))
-    highest = re.search(r"(\d+)\s*$", said["possible"])
-    memory = re.search(r"(\d+) kB", said["memory"])
+    answers = _ask(link, _FACTS)
+    props = dict(re.findall(r"^\[([^]]+)\]: \[(.*)\]$", answers["props"], re.MULTILINE))
+    hardware = re.search(r"^Hardware\s*:\s*(.+)$", answers["cpuinfo"], re.MULTILINE)
+    processors = len(re.findall(r"^processor\s*:", answers["cpuinfo"], re.MULTILINE))
+    highest = re.search(r"(\d+)\s*$", answers["possible"])
+    memory = re.search(r"(\d+) kB", answers["memory"])
     maker, model = (props.get(f"ro.product.{key}", "") for key in ("manufacturer", "model"))
-    kernel, _, machine = [*said["system"].split(), "", "", ""][:3]  # Linux 5.10.66 aarch64
+    kernel, _, machine = [*answers["system"].split(), "", "", ""][:3]  # Linux 5.10.66 aarch64
     abis = props.get("ro.product.cpu.abilist") or props.get("ro.product.cpu.abi") or ""
     if not abis and kernel == "Linux" and machine:
         abis = machine + LINUX
@@ -149,19 +149,19 @@ def facts(link: Link) -> Facts:
         memory_mib=int(memory[1]) // 1024 if memory else None,
         hardware=hardware[1].strip() if hardware else "",
         serial=props.get("ro.serialno") or props.get("ro.boot.serialno") or "",
-        build=props.get("ro.build.fingerprint") or said["system"].strip(),
+        build=props.get("ro.build.fingerprint") or answers["system"].strip(),
     )
 
 
 def state(link: Link) -> State:
     """Asks the phone how it is now. Raises DeviceMissing when it is gone."""
-    said = _ask(link, _STATE)
+    answers = _ask(link, _STATE)
     clocks: dict[str, dict[int, str]] = {}
-    for core, name, value in re.findall(r"/cpu(\d+)/cpufreq/(\w+):(.*)", said["freq"]):
+    for core, name, value in re.findall(r"/cpu(\d+)/cpufreq/(\w+):(.*)", answers["freq"]):
         clocks.setdefault(name, {})[int(core)] = value.strip()
-    battery = dict(re.findall(r"^\s*([\w ]+): (-?\d+)\s*$", said["battery"], re.MULTILINE))
-    status = re.search(r"Thermal Status: (\d+)", said["thermal"])
-    temperatures = _temperatures(said["zones"], said["thermal"])
+    battery = dict(re.findall(r"^\s*([\w ]+): (-?\d+)\s*$", answers["battery"], re.MULTILINE))
+    status = re.search(r"Thermal Status: (\d+)", answers["thermal"])
+    temperatures = _temperatures(answers["zones"], answers["thermal"])
     if "temperature" in battery:
         temperatures["battery"] = int(battery["temperature"]) / 10
     return State(
@@ -177,7 +177,7 @@ def state(link: Link) -> State:
 
 
 def big_mask(clusters: tuple[Cluster, ...], threads: int) -> int | None:
-    """The cores to pin to: all but the slowest, with these too where there are fewer than threads; None: all."""
+    """The cores to pin to, as a mask: all but the slowest, or all where these are fewer than threads; None: not known."""
     everything = sum(cluster.mask for cluster in clusters)
     big = everything - clusters[0].mask if len(clusters) > 1 else 0
     mask = big if big.bit_count() >= threads else everything

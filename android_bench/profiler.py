@@ -1,10 +1,10 @@
-"""Times of single operators on this computer; run as a process of its own by ``host``, never imported by it.
+"""Times of single operators on this computer. ``host`` runs this file as a process of its own and never imports it.
 
     python profiler.py MODEL THREADS RUNS
 
-LiteRT's Python interface tells no such times, so this calls the C interface of the library in the same package. That
-may change with any release: what is missing or crashes ends this process and no other. Prints the runtime's own table,
-which ``parse.parse_profile`` reads; on failure a line on stderr and exit code 1.
+LiteRT's Python interface does not give such times, so this calls the C interface of the library in the same package.
+That interface may change with any release. If something is missing or crashes, only this process ends. It prints the
+runtime's own table, which ``parse.parse_profile`` reads; on failure it prints a line on stderr (exit code 1).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _TensorType(ctypes.Structure):
 
 
 class Library:
-    """LiteRT's C functions: each gives 0, or a status that is raised as RuntimeError."""
+    """LiteRT's C functions. Each returns 0, or a status that is raised as RuntimeError."""
 
     def __init__(self) -> None:
         package = importlib.util.find_spec("ai_edge_litert")
@@ -41,6 +41,7 @@ class Library:
         self._kept: list[Any] = []  # what the library only has a pointer to
 
     def call(self, name: str, *arguments: Any) -> None:
+        """Calls ``LiteRt<name>``. Raises RuntimeError with its status."""
         status = getattr(self._library, f"LiteRt{name}")(*arguments)
         if status:
             raise RuntimeError(f"{name} failed (LiteRT status {status})")
@@ -52,7 +53,7 @@ class Library:
         return handle
 
     def option(self, options: c_void_p, kind: bytes, text: bytes) -> None:
-        """Adds one of the options that are a text in TOML."""
+        """Adds an option that is a text in TOML."""
         payload = ctypes.create_string_buffer(text)
         release = ctypes.CFUNCTYPE(None, c_void_p)(lambda pointer: None)
         self._kept += [payload, release]
@@ -122,7 +123,7 @@ def profile(path: str, threads: int, runs: int) -> str:
 
 
 def main() -> None:
-
+    """The command line."""
     try:
         print(profile(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
     except (RuntimeError, OSError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""How a measurement is made, and what one round of it gives; the same for this computer and for phones."""
+"""The rules of a measurement, and the result of one round; the same for this computer and for phones."""
 
 from __future__ import annotations
 
@@ -21,15 +21,24 @@ DELEGATES = ("cpu", "gpu", "nnapi", "npu")
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is repeated how often.
+    """The rules of a measurement.
 
-    A warm-up takes at least ``warmup`` runs and ``warmup_s`` seconds, a round at least ``runs`` runs and
-    ``run_s`` seconds; neither starts a run after ``max_s`` seconds. Every model and thread count is measured in
-    ``rounds`` rounds, which start at least ``spacing_s`` seconds apart, because clocks drift over tens of seconds;
-    disturbed ones are measured again, up to ``repeats`` more. A round is disturbed when its
-    median is more than ``off_limit`` off the others', or when our threads waited for a core for more than
-    ``wait_limit`` of the time, or when other programs used more than the device's limit of cores. A phone warmer than
-    ``cool_c`` (Celsius, of its skin or else its battery) is waited for before a round, up to ``cool_s`` seconds.
+    Attributes:
+        name: ``"standard"`` or ``"mlperf"``.
+        warmup: Minimum number of warm-up runs before a round.
+        warmup_s: Minimum number of seconds of warm-up.
+        runs: Minimum number of measured runs in a round.
+        run_s: Minimum number of seconds of measured runs.
+        max_s: Neither warm-up nor round starts another run after this many seconds.
+        rounds: Number of rounds of each model and thread count.
+        spacing_s: Rounds start at least this many seconds apart, because clocks drift over tens of seconds.
+        repeats: Maximum number of times that disturbed rounds are measured again.
+        off_limit: A round is disturbed when its median differs from the others' by more than this share,
+        wait_limit: or when our threads waited for a core for more than this share of the time. (Or when other programs
+            use more cores than the device's ``foreign_limit``.)
+        cool_c: A phone that is warmer (Celsius, of its skin or else its battery) is waited for before a round,
+        cool_s: for at most this many seconds.
+        seed: Seed of the input and of the bootstrap.
     """
 
     name: str = "standard"
@@ -60,7 +69,7 @@ class Protocol:
                         f"{name} must be at least {limit} and finite, not {getattr(self, name)}"
                     )
         if self.name == "mlperf":
-            # MLPerf Mobile v4 rules: at least 1,024 samples and 60 s. What was asked beyond that stays.
+            # The rules of MLPerf Mobile v4: at least 1,024 samples and 60 s. More may be asked for.
             object.__setattr__(self, "runs", max(self.runs, 1024))
             object.__setattr__(self, "run_s", max(self.run_s, 60.0))
             object.__setattr__(self, "max_s", max(self.max_s, 600.0))
@@ -68,7 +77,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model made ready: ``init_ms`` loading and preparing, ``first_ms`` the first inference."""
+    """A model that is ready: ``init_ms`` for loading and preparing it, ``first_ms`` for the first inference."""
 
     init_ms: float
     first_ms: float
@@ -78,10 +87,21 @@ class Loaded:
 
 @dataclass
 class Round:
-    """One round of runs in ms, and what disturbed it; None where the device does not tell.
+    """One round of runs in ms, and what disturbed it. A value is None where the device does not tell it.
 
-    ``benchmark_model`` tells no single runs, only their statistics: then ``samples_ms`` is empty and ``stat`` is
-    given. ``why`` is the device's own reason to distrust the round; ``power_mw`` is the power of the whole device.
+    Attributes:
+        samples_ms: The runs. ``benchmark_model`` prints only their statistics: then this is empty and ``stat`` is given.
+        warmup_runs: Number of warm-up runs.
+        foreign_cores: Cores that other programs used meanwhile.
+        wait: Share of the time in which our threads were ready but had no core.
+        switches: Number of involuntary context switches.
+        seconds: Duration of the round.
+        peak_bytes: Peak of memory above what the process had before loading.
+        peak_total_bytes: Whole peak of memory.
+        power_mw: Power of the whole device.
+        stat: Statistics of the runs.
+        why: The device's reason to distrust the round, e.g. heat; empty if it has none.
+        details: More fields for bench.json.
     """
 
     samples_ms: list[float]
@@ -114,7 +134,7 @@ class Round:
 
     @property
     def median_ms(self) -> float:
-        """Median of the runs; the mean where a program is too old to tell the median."""
+        """Median of the runs; the mean where a program is too old to print the median."""
         if self.stat is None:
             return statistics.median(self.samples_ms)
         return self.stat.mean_ms if self.stat.median_ms is None else self.stat.median_ms
@@ -131,7 +151,7 @@ class Runner(Interface):
 
 
 class Backend(Interface):
-    """A device to measure on; ``cores`` that we may use, ``foreign_limit`` cores others may use."""
+    """A device to measure on. ``cores``: how many we may use; ``foreign_limit``: how many others may use."""
 
     cores: int
     foreign_limit: float

@@ -1,4 +1,4 @@
-"""The results as a table for people, to stderr or a terminal; rich is imported only here and only when used."""
+"""Prints results as tables for people. rich is imported only here, and only when a table is printed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _COLOURS = {"ok": "green", "unsure": "yellow", "failed": "red"}
 # Columns that a narrow terminal leaves out, the first one first.
 _DISPENSABLE = ("first", "init", "p90", "min", "runs", "file MB", "peak MiB", "SD855*", "P(B faster)")
 _LEFT = ("model", "status", "B is", "operator", "layer")  # columns of text; the others are numbers
+_OPEN = 1000  # a ratio of medians beyond this is no figure any more
 _GAP = 2  # spaces between columns, and at the table's sides
 _MODEL_WIDTH = 24  # a longer name goes on in the next line
 
@@ -63,7 +64,7 @@ def _columns(results: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         "init": [_ms(r["init_ms"]) for r in results],
         "first": [_ms(r["first_ms"]) for r in results],
         "peak MiB": ["-" if r["peak_mib"] is None else f"{r['peak_mib']:.1f}" for r in results],
-        "file MB": [f"{r['bytes'] / 1e6:.2f}" if r["bytes"] else "-" for r in results],
+        "file MB": [_megabytes(r["bytes"]) for r in results],
     }
     if any(r.get("published_sd855_ms") for r in results):
         columns["SD855*"] = [_ms(r.get("published_sd855_ms")) for r in results]
@@ -119,11 +120,21 @@ def _interval(ends: Sequence[float] | None, text: Callable[[float], str]) -> str
     return " - ".join(map(text, ends)) if ends else "-"
 
 
+def _megabytes(size: int | None) -> str:
+    """Bytes as MB (10^6 bytes)."""
+    return f"{size / 1e6:.{2 if size >= 1e5 else 4}f}" if size else "-"
+
+
 def _ms(value: float | None) -> str:
     """Three significant digits or more, never a bare 0.00 for a fast model."""
     if value is None:
         return "-"
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.2f}"
+
+
+def _ratio(value: float) -> str:
+    """Three decimals. Very noisy rounds leave the interval of a ratio open at its upper end."""
+    return f"{value:.3f}" if value < _OPEN else f"over {_OPEN}"
 
 
 def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
@@ -137,7 +148,7 @@ def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
         "A": [_ms(p["a_ms"]) for p in pairs],
         "B": [_ms(p["b_ms"]) for p in pairs],
         "B / A": [f"{p['ratio']:.3f}" for p in pairs],
-        "95 % interval": [_interval(p["ci95"], "{:.3f}".format) for p in pairs],
+        "95 % interval": [_interval(p["ci95"], _ratio) for p in pairs],
         "P(B faster)": ["-" if p["sure"] is None else f"{p['sure']:.1%}" for p in pairs],
         "B is": [p["verdict"] for p in pairs],
     }
@@ -148,7 +159,7 @@ def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
 
 
 def print_profile(document: dict[str, Any], file: TextIO | None = None, most: int = 20) -> None:
-    """Prints where the time goes, for every result that has an operator profile: by type, then the slowest layers."""
+    """Prints the operator profile of every result that has one: times by type, then the slowest layers."""
     from rich.markup import escape
 
     console = _console(file)

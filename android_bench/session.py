@@ -1,4 +1,4 @@
-"""The measuring session: rounds of all models and thread counts interleaved, so that drift shows in each."""
+"""One session of measuring: the rounds of all models and thread counts are interleaved, so that all meet the same drift."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from android_bench.protocol import Backend, Listener, Loaded, Protocol, Round, R
 from android_bench.stats import summarise, summarise_stats
 from android_bench.words import count
 
-# Loaded models wait for their turn in memory; beyond this many, the plan is cut into groups.
+# Loaded models wait in memory for their turn. More than this many are measured in groups.
 GROUP = 8
 _KEPT_SAMPLES = 1024
 _MIB = 2**20
@@ -24,7 +24,7 @@ _OFF = "its median is"
 
 
 class Case:
-    """One model with one thread count: its rounds, and what became of it."""
+    """One model with one thread count: its rounds, and why it failed if it did."""
 
     def __init__(self, model: ModelFile, threads: int) -> None:
         self.model, self.threads = model, threads
@@ -58,7 +58,7 @@ class Session:
     ) -> None:
         self._backend, self._protocol = backend, protocol
         self._tell: Listener = on_event or (lambda event: None)
-        self._cases = [Case(model, threads_now) for model in models for threads_now in threads]
+        self._cases = [Case(model, thread_count) for model in models for thread_count in threads]
 
     def run(self) -> dict[str, Any]:
         """Measures all.
@@ -153,16 +153,17 @@ class Session:
         return judge(case.rounds, case.threads, self._protocol, self._backend)
 
     def _lacking(self, case: Case) -> bool:
-        """Whether clean rounds are too few, or too many disagreed for no reason that we can see.
+        """Whether there are too few clean rounds, or too many that differ from the others for no visible reason.
 
-        Repeating until enough rounds agree would find agreement anywhere: at most a third may be outliers.
+        If we repeated until enough rounds agreed, we would find agreement anywhere. So at most a third of the rounds may
+        be outliers.
         """
         reasons = self._judge(case)
         clean, off = reasons.count(""), sum(why.startswith(_OFF) for why in reasons)
         return clean < max(self._protocol.rounds, 2 * off)
 
     def _outcome(self, case: Case) -> dict[str, Any]:
-        """``status``, ``why``, and which rounds the figures come from."""
+        """``status``, ``why``, and the indices of the rounds that are ``used`` for the figures."""
         if case.failure or not case.rounds:
             return {
                 "status": "failed",
@@ -229,7 +230,7 @@ def failed_row(model: dict[str, Any], threads: int, why: str) -> dict[str, Any]:
 
 
 def judge(rounds: Sequence[Round], threads: int, protocol: Protocol, backend: Backend) -> list[str]:
-    """Why each round is not to be used; the empty string for a clean one."""
+    """For each round the reason not to use it; an empty string for a clean one."""
     reasons = [_foreign(r, threads, protocol, backend) for r in rounds]
     clean = {i: r.median_ms for i, r in enumerate(rounds) if not reasons[i]}
     for index, median in clean.items():
@@ -275,13 +276,13 @@ def _sentence(*parts: str) -> str:
 
 
 def _median(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.median(known), 6) if known else None
+    present = [value for value in values if value is not None]
+    return round(statistics.median(present), 6) if present else None
 
 
 def _peak(peaks: list[int | None]) -> float | None:
-    known = [p for p in peaks if p is not None]
-    return round(max(known) / _MIB, 3) if known else None
+    present = [p for p in peaks if p is not None]
+    return round(max(present) / _MIB, 3) if present else None
 
 
 def _utc() -> str:

@@ -1,13 +1,13 @@
-"""Statistics of repeated latencies: what a figure is, and how sure it is.
+"""Statistics of repeated latencies: the figures, and their 95 % interval.
 
-Runs inside one round are nearly alike, rounds differ (clocks, caches, other programs), so runs are not
-independent and an interval from the pooled runs alone is far too narrow. The interval here resamples
-rounds, then runs (two-stage bootstrap: Davison & Hinkley 1997, section 3.8), after stretching the rounds'
-deviations by sqrt(k / (k - 1)) * t(k - 1) / z, which corrects the bootstrap's known optimism for few clusters.
+Runs within one round are nearly alike; rounds differ (clocks, caches, other programs). So runs are not independent, and
+an interval from the pooled runs alone is far too narrow. The interval here resamples rounds, then runs (two-stage
+bootstrap: Davison & Hinkley 1997, section 3.8). The bootstrap is too optimistic for few clusters. To correct this, the
+deviations of the k rounds are first stretched by sqrt(k / (k - 1)) * t(k - 1) / z.
 
 Clocks drift over minutes as much as over seconds (flicker noise), so more rounds in a row tell little more about the
-next session: the interval is one of prediction. The stretch has another factor, sqrt(k + 1), which is that of a
-prediction of one round from k, and the interval holds the median that the same measurement would give again.
+next session. The interval is therefore one of prediction: it holds the median that the same measurement would give
+again. The stretch has the factor sqrt(k + 1) for this, which is that of predicting one round from k.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def bootstrap_medians(
 
 
 def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], *, seed: int = 0) -> dict[str, Any]:
-    """Is B faster than A, by how much, and how sure is that?
+    """Tells whether B is faster than A, by how much, and how sure that is.
 
     Args:
         a: Rounds of latencies in ms of the baseline.
@@ -159,7 +159,7 @@ def _arrays(rounds: Sequence[Sequence[float]] | Sequence[Array]) -> list[Array]:
 
 
 def _stretch(arrays: list[Array]) -> list[Array]:
-    """Moves each round away from the overall median, see the module's docstring."""
+    """Moves each round away from the overall median; see the text at the top of this module."""
     k = len(arrays)
     t = _T975[k - 2] if k - 2 < len(_T975) else _Z975 + 2.5 / (k - 1)
     factor = np.sqrt((k + 1) * k / (k - 1)) * t / _Z975

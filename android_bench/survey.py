@@ -1,4 +1,4 @@
-"""What is attached, what it is, and whether one can measure on it now; asks each phone once, changes nothing."""
+"""Lists the attached phones: what they are, and whether one can measure on them now. Nothing is changed there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ _LOW_BATTERY = 20
 
 
 def survey(addresses: list[str] | None = None) -> dict[str, Any]:
-    """The phones of the adb server and of USB, those at ``addresses`` (``host:port``), and those of devices.yaml that
-    answer at theirs.
+    """Looks at the phones of the adb server and of USB, at ``addresses`` (``host:port``) and at those of devices.yaml.
 
     Returns:
         ``{"schema", "devices": [...]}``; a device has ``serial via state``, its ``entry`` in devices.yaml, what
@@ -29,19 +28,19 @@ def survey(addresses: list[str] | None = None) -> dict[str, Any]:
         BenchUsageError: devices.yaml cannot be used.
     """
     phones = attached()
-    own = {entry.serial: entry.key for entry in entries().values() if entry.serial}
-    asked = dict.fromkeys(addresses or [])
-    known = asked | dict.fromkeys(
-        s for s in own if (at := split_address(s)) and s not in asked and answers_adb(at)
-    )
-    there = {phone.serial for phone in phones}
-    phones += [Attached(address, "device", "network") for address in known if address not in there]
+    key_of = {entry.serial: entry.key for entry in entries().values() if entry.serial}
+    given = dict.fromkeys(addresses or [])
+    answering = [
+        s for s in key_of if s not in given and (address := split_address(s)) and answers_adb(address)
+    ]
+    serials = {phone.serial for phone in phones}
+    phones += [Attached(s, "device", "network") for s in (*given, *answering) if s not in serials]
     rows = [look(phone) for phone in phones]
-    return {"schema": SCHEMA, "devices": [row | {"entry": own.get(row["serial"])} for row in rows]}
+    return {"schema": SCHEMA, "devices": [row | {"entry": key_of.get(row["serial"])} for row in rows]}
 
 
 def look(phone: Attached) -> dict[str, Any]:
-    """One phone's row of ``survey``; ``cores`` is None when it does not answer."""
+    """The row of one phone in ``survey``; ``cores`` is None when it does not answer."""
     row: dict[str, Any] = {"serial": phone.serial, "via": phone.via, "state": phone.state}
     unknown = dict.fromkeys(
         (
@@ -68,19 +67,19 @@ def look(phone: Attached) -> dict[str, Any]:
 
 
 def _ask(link: Link) -> dict[str, Any]:
-    what, now = facts(link), state(link)
+    about, now = facts(link), state(link)
     clusters = now.clusters()
-    known = what.profile(clusters)
+    chip = about.profile(clusters)
     why = reasons(now)
     return {
-        "name": what.name,
-        "soc": known.name if known else what.soc or what.platform or None,
-        "profile": known.key if known else None,
-        "profiles": [chip.key for chip in what.chips(clusters)],
-        "cores": what.cores,
+        "name": about.name,
+        "soc": chip.name if chip else about.soc or about.platform or None,
+        "profile": chip.key if chip else None,
+        "profiles": [candidate.key for candidate in about.chips(clusters)],
+        "cores": about.cores,
         "clusters": [{"mask": f"{c.mask:02x}", "max_khz": c.max_khz} for c in clusters],
-        "android": what.android or None,
-        "abi": what.abis[0] if what.abis else None,
+        "android": about.android or None,
+        "abi": about.abis[0] if about.abis else None,
         "battery_percent": now.battery_percent,
         "temperature_c": now.warmth,
         "fit": not why,
@@ -89,7 +88,7 @@ def _ask(link: Link) -> dict[str, Any]:
 
 
 def reasons(now: State, limit_c: float = Protocol.cool_c) -> list[str]:
-    """Why a phone in this state gives doubtful figures; empty when nothing is known against it."""
+    """Reasons why a phone in this state gives doubtful figures; empty when there is none."""
     why = []
     if now.warmth is not None and now.warmth > limit_c:
         why.append(f"{now.warmth:.1f} C warm, more than {limit_c:g}: let it cool down")

@@ -1,7 +1,7 @@
-"""One small interface to a phone: connect, push, pull, run, close. What goes wrong has two names.
+"""The interface to a phone: connect, push, pull, run, close. There are two kinds of errors.
 
-``Broken`` means that the link failed or stayed silent: nothing is known about what was under way, and after a
-new ``connect`` it may be tried again. ``Refused`` is the phone's own no, with its reason.
+``Broken``: the link failed or stayed silent. Nobody knows how far the operation came; after a new ``connect`` it may be
+tried again. ``Refused``: the phone answered that it cannot do this, with its reason.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CONNECT_S = 5.0
 
 
 class Broken(BenchError):
-    """The link to the phone broke (exit code 1); close it, connect again, and start anew."""
+    """The link to the phone broke (exit code 1). Close it, connect again, and repeat the operation."""
 
 
 class TimedOut(Broken):
-    """The phone did not answer in the time that the work may take."""
+    """The phone did not answer within the time of the operation."""
 
 
 class Refused(BenchError):
@@ -39,7 +39,7 @@ class Done:
 
 
 class Deadline:
-    """A moment by which all of an operation must be over, however many messages it takes."""
+    """The moment by which a whole operation must be over, with all its messages."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._end = seconds, time.monotonic() + seconds
@@ -83,9 +83,9 @@ class Transport(ABC):
     def run(self, command: str, timeout_s: float = 20.0) -> Done:
         """Runs a command in the phone's shell.
 
-        ADB's first shell protocol, the only one all phones have, knows neither exit codes nor whether the output
-        is whole. A marker after the command tells both; it is new each time, so no output can contain it. The
-        command runs in a subshell because an ``exit`` would otherwise end the shell before the marker.
+        ADB's first shell protocol, the only one that all phones have, tells neither the exit code nor whether the
+        output is whole. A marker that is printed after the command tells both. It is new each time, so no output can
+        contain it. The command runs in a subshell: an ``exit`` in it must not end the shell before the marker.
         """
         marker = f"=={secrets.token_hex(8)}:"
         raw = self.shell(f"( {command}\n) 2>&1; echo {marker}$?", timeout_s)

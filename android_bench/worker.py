@@ -1,8 +1,8 @@
-"""Measures one model with one thread count; run as a process of its own by ``host``, never imported by it.
+"""Measures one model with one thread count. ``host`` runs this file as a process of its own.
 
-Protocol: one JSON object a line. In: ``{"do": "load"}``, ``{"do": "measure", ...}``; the end of stdin ends the
-process. Out: ``ready`` once, then one answer a command, ``{"error": "..."}`` when it failed. A worker measures
-only when told, so many of them stay loaded while their rounds are interleaved.
+The protocol has one JSON object a line. In: ``{"do": "load"}``, ``{"do": "measure", ...}``; the end of stdin ends the
+process. Out: ``ready`` once, then one answer to each command, ``{"error": "..."}`` when it failed. A worker measures
+only when it is told to, so many workers can be loaded while their rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def random_input(detail: dict[str, Any], seed: int) -> np.ndarray[Any, Any]:
 class Memory:
     """Memory of this process in bytes.
 
-    The kernel hands ``ru_maxrss`` on through fork and exec, so a child of a big process starts with its
+    ``ru_maxrss`` is no use: the kernel keeps it through fork and exec, so a child of a big process starts with its
     parent's peak and shows no growth. VmHWM belongs to this process alone and can be reset.
     """
 
@@ -77,7 +77,7 @@ class Memory:
 
 
 def machine_busy_seconds() -> float | None:
-    """CPU seconds all programs of the machine have used since boot (steal by other guests included)."""
+    """CPU seconds that all programs have used since boot, with those taken by other virtual machines (steal)."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
@@ -96,7 +96,7 @@ def waited_seconds() -> float | None:
 
 
 class Window:
-    """What happened on the machine between two moments."""
+    """The load of the machine between two moments."""
 
     def __init__(self) -> None:
         self._begin = self._now()
@@ -132,6 +132,8 @@ class Window:
 
 
 class Worker:
+    """A model that is loaded once and measured when asked."""
+
     def __init__(self, path: str, threads: int, seed: int) -> None:
         self._path, self._threads, self._seed = path, threads, seed
         self._interpreter_class, self.runtime = runtime()
@@ -139,6 +141,7 @@ class Worker:
         self._memory: Memory | None = None
 
     def load(self) -> dict[str, Any]:
+        """Loads the model and runs it once: ``init_ms``, ``first_ms`` and ``partitions``."""
         self._memory = Memory()
         begin = time.perf_counter_ns()
         interpreter = self._interpreter_class(model_path=self._path, num_threads=self._threads)
@@ -157,6 +160,7 @@ class Worker:
         return {"init_ms": init / 1e6, "first_ms": first / 1e6, "partitions": self._partitions(interpreter)}
 
     def measure(self, warmup: int, warmup_s: float, runs: int, run_s: float, max_s: float) -> dict[str, Any]:
+        """Warms up and measures one round; see ``Protocol`` for the arguments."""
         assert self._memory is not None
         gc.collect()
         gc.disable()

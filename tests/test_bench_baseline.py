@@ -123,6 +123,15 @@ def test_a_duel_with_a_single_round() -> None:
     assert re.search(r"0\.80\d +- +(- +)?no difference shown", text.getvalue())
 
 
+def test_an_interval_that_is_open_fits_the_table() -> None:
+    result = duel(measured("m", *SLOW), measured("m", *FAST))
+    result["pairs"][0]["ci95"] = [0.0, 1.6e304]
+    text = io.StringIO()
+    print_duel(result, text)
+    assert "over 1000" in text.getvalue() and " m " in text.getvalue()
+    assert max(map(len, text.getvalue().splitlines())) <= 80
+
+
 def test_the_duel_as_text() -> None:
     text = io.StringIO()
     print_duel(duel(measured("fp32", *SLOW), measured("int8", *FAST, cpu="other")), text)
