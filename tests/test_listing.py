@@ -95,6 +95,14 @@ def test_a_pipe_is_not_opened(tmp_path):
     assert answers == ["not a file"] and images.inspect("/dev/zero") == "not a file"
 
 
+def test_photos_beside_the_class_folders_are_named(photos):
+    picture(photos / "loose.png", 95)
+    (photos / "._loose.png").touch()
+    found = load_dataset(Data(path=str(photos)))  # they are no damaged files: the limit of 1 % is for those
+    assert found.bad == [("loose.png", "in no class folder")]
+    assert load_for_scoring(photos, ["cat", "dog"]).bad == found.bad
+
+
 # Reading ---------------------------------------------------------------------------------------------------------
 
 

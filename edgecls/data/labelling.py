@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,12 +26,14 @@ class Part:
         labels: int64 [N].
         files: Paths, or None.
         images: uint8 [N, H, W, 1], or None.
+        left_out: (name, reason) of photos in the source that belong to no class and are not used.
     """
 
     names: list[str]
     labels: np.ndarray
     files: list[str] | None = None
     images: np.ndarray | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 ========  =====================================================================================================
 folder    Each subfolder is a class; its photos may lie at any depth. Or ``train``, ``val`` and ``test`` with class
-          folders inside. Without any class folder, the photos in ``path`` are unlabelled.
+          folders inside. Photos beside class folders are named and left out. Without any class folder, the photos in
+          ``path`` are unlabelled.
 list      A text file, one ``path label`` a line. The label is the last word, so paths may contain spaces. Labels are
           numbers or names; an image with the label -1 or without one is unlabelled. Paths start from the file's
           folder. File names are bytes, as on disk; labels are UTF-8.
@@ -19,12 +20,13 @@ import importlib.util
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgecls import recipe
-from edgecls.data.images import EXTENSIONS, list_folders, list_photos
+from edgecls.data.images import EXTENSIONS, is_photo_name, list_folders, list_photos
 from edgecls.data.labelling import Labels, Part, Row, number_rows
 from edgecls.data.sampling import UNLABELLED
 from edgecls.errors import EdgeclsError, MissingError, UsageError
@@ -66,9 +68,10 @@ def read_to_score(path: Path, classes: Sequence[str], split: str) -> Part:
         if folders and split not in folders:
             fix = f"choose with --split: {', '.join(folders)}"
             raise UsageError(f"the folder has no {split} split", where=str(path), fix=fix)
-        rows = _folder_rows(folders.get(split, path))
+        root = folders.get(split, path)
+        rows, left_out = _folder_rows(root), _loose(root)
     else:
-        rows = _list_rows(path)
+        rows, left_out = _list_rows(path), []
     words = {row.label for row in rows}
     fix = "rename it to a class of the model, or leave it out"
     labels = Labels(words, classes, numbers_allowed=path.is_file(), fix=fix)
@@ -80,7 +83,7 @@ def read_to_score(path: Path, classes: Sequence[str], split: str) -> Part:
     if rows and not (part.labels != UNLABELLED).any():
         fix = "scores need photos in class folders, or a list file with labels"
         raise UsageError("no photo has a label", where=str(path), fix=fix)
-    return part
+    return replace(part, left_out=left_out)
 
 
 def _path(text: str | None, what: str) -> Path:
@@ -115,7 +118,10 @@ def read_folder(cfg: recipe.Data) -> tuple[list[str], Parts]:
         fix = "add images, or move the folder away if it is no class"
         name = escape(empty[0].name)
         raise UsageError(f"no images in the class folder '{name}'", where=str(empty[0]), fix=fix)
-    return _label({purpose: _folder_rows(folder) for purpose, folder in roots.items()}, cfg)
+    classes, parts = _label({purpose: _folder_rows(folder) for purpose, folder in roots.items()}, cfg)
+    return classes, {
+        purpose: replace(part, left_out=_loose(roots[purpose])) for purpose, part in parts.items()
+    }
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -126,6 +132,14 @@ def _split_folders(root: Path) -> dict[str, Path]:
         if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
     }
     return folders if any(map(list_folders, folders.values())) else {}
+
+
+def _loose(root: Path) -> list[tuple[str, str]]:
+    """Photos that lie beside the class folders of ``root``, with the reason why they are not used."""
+    if not list_folders(root):
+        return []
+    names = sorted(path.name for path in root.iterdir() if is_photo_name(path.name) and not path.is_dir())
+    return [(escape(name), "in no class folder") for name in names]
 
 
 def _folder_rows(root: Path) -> list[Row]:

@@ -149,9 +149,10 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
     splits = {purpose: _check(part, source, progress) for purpose, part in parts.items()}
     bad = [pair for split in splits.values() for pair in split.bad]
-    if len(bad) > cfg.max_bad_fraction * count:
+    undecodable = len(bad) - sum(len(part.left_out) for part in parts.values())
+    if undecodable > cfg.max_bad_fraction * count:
         limit = f"data.max_bad_fraction {cfg.max_bad_fraction:g}"
-        what = f"{len(bad)} of {count} images cannot be used, more than {limit}: {_shown(bad)}"
+        what = f"{undecodable} of {count} images cannot be used, more than {limit}: {_shown(bad)}"
         raise EdgeclsError(what, where=where, fix="remove or repair them, or raise the limit")
 
     fractions = {"test": cfg.test_fraction, "val": cfg.val_fraction}
@@ -224,7 +225,8 @@ def _check(part: Part, source: str, progress: Callable[[int, int], None] | None)
         ),
         files=[str(Path(part.files[i]).absolute()) for i in good],
         jpeg=np.array([info.jpeg for info in infos], bool),
-        bad=[(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)],
+        bad=[(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)]
+        + part.left_out,
     )
 
 
