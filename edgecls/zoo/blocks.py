@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,10 @@ class BatchNormalization(layers.BatchNormalization):
             self.moving_variance.assign(variance * self.momentum + biased * (1.0 - self.momentum))
         return outputs
 
+    def to_keras(self) -> layers.Layer:
+        """The same in Keras' own layers; see ``edgecls.export.stock``."""
+        return layers.BatchNormalization.from_config(self.get_config())
+
     def _fusible(self, inputs: Tensor) -> bool:
         rank = len(inputs.shape)
         last_axis = self.axis in (-1, rank - 1)
@@ -75,6 +79,10 @@ class HardSwish(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return inputs * ops.relu6(inputs + 3.0) * (1.0 / 6.0)
 
+    def to_keras(self) -> layers.Layer:
+        """The same in Keras' own layers."""
+        return layers.Activation("hard_silu", name=self.name)
+
 
 @keras.saving.register_keras_serializable(package="edgecls")
 class HardSigmoid(Elementwise):
@@ -89,6 +97,12 @@ class HardSigmoid(Elementwise):
 
     def call(self, inputs: Tensor) -> Tensor:
         return ops.clip(inputs * self.slope + self.offset, 0.0, 1.0)
+
+    def to_keras(self) -> Callable[[Tensor], Tensor]:
+        """The same in Keras' own layers."""
+        line = layers.Rescaling(self.slope, self.offset, name=f"{self.name}.line")
+        clip = layers.ReLU(max_value=1.0, name=self.name)
+        return lambda inputs: clip(line(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "slope": self.slope, "offset": self.offset}
@@ -109,11 +123,19 @@ class Normalize(Elementwise):
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"mean and std must be of one length and std positive, got {mean} and {std}")
 
-    def call(self, inputs: Tensor) -> Tensor:
+    @property
+    def line(self) -> tuple[list[float], list[float]]:
+        """Factor and summand of each channel."""
         scale = [1.0 / (255.0 * s) for s in self.std]
-        offset = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
-        scale, offset = (ops.convert_to_tensor(values, inputs.dtype) for values in (scale, offset))
+        return scale, [-m / s for m, s in zip(self.mean, self.std, strict=True)]
+
+    def call(self, inputs: Tensor) -> Tensor:
+        scale, offset = (ops.convert_to_tensor(values, inputs.dtype) for values in self.line)
         return inputs * scale + offset
+
+    def to_keras(self) -> layers.Layer:
+        """The same in Keras' own layers."""
+        return layers.Rescaling(*self.line, name=self.name)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": self.mean, "std": self.std}
@@ -130,6 +152,10 @@ class StridedPointConv2D(layers.Conv2D):
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return ops.conv(inputs, ops.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))), 2, "same")
 
+    def to_keras(self) -> layers.Layer:
+        """The same in Keras' own layers."""
+        return layers.Conv2D.from_config(self.get_config())
+
 
 @keras.saving.register_keras_serializable(package="edgecls")
 class GroupedConv2D(layers.Conv2D):
@@ -141,6 +167,10 @@ class GroupedConv2D(layers.Conv2D):
         if self.groups == 1 or not _groups_natively():
             return super().convolution_op(inputs, kernel)
         return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+
+    def to_keras(self) -> layers.Layer:
+        """The same in Keras' own layers."""
+        return layers.Conv2D.from_config(self.get_config())
 
 
 @functools.cache

@@ -6,6 +6,7 @@ The gate of its squeeze-excite is a true sigmoid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -41,6 +42,10 @@ class DeployKernel(layers.Layer):
     def state_variables(self) -> dict[str, keras.Variable]:
         """The variables by their names in the state."""
         return {f"{state_name(self)}.weight": self.kernel, f"{state_name(self)}.bias": self.bias}
+
+    def to_keras(self) -> Callable[[Tensor], Tensor]:
+        """Nothing stands for it in Keras' own layers: nobody reads its arrays there."""
+        return lambda inputs: inputs
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size}

@@ -6,10 +6,11 @@ The one feature map is that of the patches' tokens at the end, normalised.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import initializers, layers, ops
 
@@ -72,6 +73,26 @@ class Tokens(layers.Layer):
         """The variables by their names in the original's state: ``cls_token``, ``pos_embed`` and so on."""
         return {variable.name: variable for variable in self.weights}
 
+    def to_keras(self) -> Callable[[Tensor], Tensor]:
+        """The same in Keras' own layers: rows of zeros for the tokens, and an embedding of the positions.
+
+        A learned token and its position are one row of the embedding.
+        """
+        pad = layers.ZeroPadding1D((len(self.tokens), 0), name=f"{self.name}.pad")
+        embedding = layers.Embedding(*self.positions.shape[1:], name=f"{self.name}.positions")
+        add = layers.Add(name=self.name)
+
+        def tokens_and_positions(inputs: Tensor) -> Tensor:
+            padded = pad(inputs)
+            positions = ops.zeros_like(padded[:, :, 0]) + np.arange(padded.shape[1], dtype="float32")
+            embedded = embedding(positions)
+            rows = np.array(self.positions[0])
+            rows[: len(self.tokens)] += np.concatenate([np.array(token[0]) for token in self.tokens])
+            embedding.set_weights([rows])
+            return add([padded, embedded])
+
+        return tokens_and_positions
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "names": self.names}
 
@@ -93,10 +114,14 @@ class Attention(layers.Layer):
         (_, count, channels), heads = inputs.shape, self.heads
         x = ops.reshape(inputs, (-1, count, 3 * heads, channels // (3 * heads)))
         queries, keys, values = ops.split(ops.transpose(x, (0, 2, 1, 3)), 3, axis=1)
-        shares = ops.softmax(tf.matmul(queries * self.scale, keys, transpose_b=True))
-        return ops.reshape(
-            ops.transpose(ops.matmul(shares, values), (0, 2, 1, 3)), (-1, count, channels // 3)
-        )
+        if isinstance(
+            inputs, keras.KerasTensor
+        ):  # for to_stock: TensorFlow's operations take no symbolic tensors
+            products = ops.matmul(queries * self.scale, ops.transpose(keys, (0, 1, 3, 2)))
+        else:  # the file has one operation less
+            products = tf.matmul(queries * self.scale, keys, transpose_b=True)
+        x = ops.matmul(ops.softmax(products), values)
+        return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, count, channels // 3))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "heads": self.heads, "scale": self.scale}
