@@ -1,6 +1,7 @@
 """edgecls: image classification for phones, from photographs to a verified int8 TFLite model.
 
-Importing the package does not import TensorFlow; building or loading a network does.
+Importing the package does not import TensorFlow; building or loading a network does. Once it is imported,
+``keras.models.load_model`` opens the networks that edgecls saves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ _register_layers()
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the zoo that match a shell pattern, e.g. ``list_models("MobileNetV3*")``."""
+    """Names of the zoo that match a shell pattern, in the catalog's order; case is ignored.
+
+    Example:
+        >>> edgecls.list_models("MobileNetV3_large*")[:2]
+        ['MobileNetV3_large_x0_35', 'MobileNetV3_large_x0_5']
+    """
     from edgecls.zoo import catalog
 
     return catalog.names(pattern)
@@ -33,8 +39,16 @@ def list_models(pattern: str = "*") -> list[str]:
 def model_info(name: str) -> Entry:
     """Parameters, MACs, evaluation preprocessing and published figures of a network, without building it.
 
+    Args:
+        name: A name of ``list_models()``.
+
     Raises:
-        edgecls.zoo.catalog.UnknownModelError: No network has this name.
+        edgecls.zoo.catalog.UnknownModelError: No network has this name; the text has similar names.
+
+    Example:
+        >>> info = edgecls.model_info("ResNet50_vd")
+        >>> info.input_size, info.params, info.top1
+        (224, 25576264, 0.7912)
     """
     from edgecls.zoo import catalog
 
@@ -42,7 +56,12 @@ def model_info(name: str) -> Entry:
 
 
 def model_cost(name: str, input_size: int | None = None, classes: int = 1000) -> dict[str, int]:
-    """What one image costs at any input size, counted from the network's layers in a second and without memory.
+    """What one image costs at any input size. It is counted from the network's layers; no weights are made.
+
+    Args:
+        name: A name of ``list_models()``.
+        input_size: Height and width in pixels; the network's own by default.
+        classes: Number of logits.
 
     Returns:
         ``params``, ``macs`` (multiply-accumulates of convolutions and dense layers), ``memory_access`` (scalars they
@@ -51,6 +70,10 @@ def model_cost(name: str, input_size: int | None = None, classes: int = 1000) ->
     Raises:
         edgecls.zoo.catalog.UnknownModelError: No network has this name.
         ValueError: An argument is out of its range.
+
+    Example:
+        >>> edgecls.model_cost("MobileNetV3_small_x0_35", input_size=96)["macs"]
+        4024768
     """
     from edgecls.zoo import cost
 
@@ -85,15 +108,24 @@ def build_model(
         include_preprocessing: Take pixels 0..255 and normalise them inside.
         mean: Channel means for that, as fractions of 255; the network's own by default.
         std: Channel standard deviations for that, likewise.
-        features: Return ``{"stride_4": map, ...}`` in place of logits, maps [batch, height, width, channels];
-            transformers have one, at the stride of their patches. Names pick some of them, or outputs of layers.
-        auxiliary: Return a list of logits, the main ones first, where the network has classifiers that only its
-            training uses (GoogLeNet, from about 90 pixels on).
+        features: The network returns ``{"stride_4": map, ...}`` instead of logits. Each map is
+            [batch, height, width, channels]. Transformers have one map, at the stride of their patches. A list of names
+            chooses maps, or outputs of layers.
+        auxiliary: The network returns a list of logits, the main ones first, if it has classifiers that only training
+            uses (GoogLeNet, from about 90 pixels on).
 
     Raises:
         edgecls.zoo.catalog.UnknownModelError: No network has this name.
         ValueError: An argument is out of its range.
         edgecls.errors.EdgeclsError: The weights cannot be had or do not fit.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=64)
+        >>> model.input_shape, model.output_shape
+        ((None, 64, 64, 3), (None, 3))
+        >>> maps = edgecls.build_model("MobileNetV3_small_x0_35", input_size=64, features=True)
+        >>> maps.output["stride_8"].shape
+        (None, 8, 8, 16)
     """
     from edgecls import zoo
 
@@ -143,14 +175,44 @@ def load_model(path: str | Path) -> keras.Model:
 def load_weights(
     model: keras.Model, source: str | Path | Mapping[str, np.ndarray], strict: bool = False
 ) -> LoadReport:
-    """Load a file, ``"imagenet"`` or a state ``{name: array}`` into ``model``; see ``edgecls.weights.load``."""
+    """Load pretrained weights into a network of the zoo.
+
+    Args:
+        model: From ``build_model``; changed in place.
+        source: A file (``.pdparams``, ``.pth``, ``.onnx``, ``.h5``, ``.keras``, ...), a URL, ``"imagenet"``, or
+            ``{name: array}``.
+        strict: Every array must fit. Otherwise a classifier of another number of classes is left out.
+
+    Returns:
+        What was loaded and what was left out; printing it gives one line.
+
+    Raises:
+        edgecls.errors.EdgeclsError: The weights cannot be had or do not fit.
+
+    Example:
+        >>> teacher = edgecls.build_model("MobileNetV3_small_x0_35", classes=10, input_size=32)
+        >>> teacher.save("teacher.keras")
+        >>> student = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> report = edgecls.load_weights(student, "teacher.keras")
+    """
     from edgecls.weights import load
 
     return load.load_weights(model, source, strict)
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """The plain deploy form of a network with branches (RepVGG, ACNet, PP-LCNetV2); see ``edgecls.reparam.fuse``."""
+    """The plain form for deployment of a network that is trained with branches (RepVGG, ACNet, PP-LCNetV2).
+
+    Both compute the same in inference. A network without branches is returned as it is.
+
+    Raises:
+        edgecls.errors.UsageError: The model is not functional.
+
+    Example:
+        >>> model = edgecls.build_model("RepVGG_A0", classes=3, input_size=32)
+        >>> edgecls.fuse(model).count_params() < model.count_params()
+        True
+    """
     from edgecls import reparam
 
     return reparam.fuse(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from quantization import BLOCKS, EQUAL, SIZE, network
 from quantization import photos as blobs
@@ -98,6 +100,64 @@ def test_files_of_another_network_are_not_the_runs(folder: Path) -> None:
     save_qat(run, network(BLOCKS["relu6_depthwise"], **EQUAL, classes=2))
     assert list(exported(run)) == ["fp32"]
     assert rungs(run) == {"float.keras = model_fp32.tflite": True}
+
+
+@pytest.mark.parametrize("output", ["float", "uint8"])
+def test_samples_are_what_the_files_compute(folder: Path, output: str) -> None:
+    """The scores by an interpreter of its own, from the PNG; the pixels by Pillow, as photo and input are of one size."""
+    run = make_run(folder, f"[fp32, int8], output: {output}")
+    where = Path(workflow.export(run, Console())["samples"])
+    document = read_json(where / "samples.json")
+    assert document["preprocess"] == read_json(run.file("preprocess.json"))
+    assert "OpenCV INTER_LINEAR" in document["preprocess_text"]
+    assert len(document["samples"]) == 6  # the test split
+    for sample in document["samples"]:
+        pixels = np.asarray(Image.open(where / sample["pixels"]))
+        assert np.array_equal(pixels, np.asarray(Image.open(where / sample["photo"])))
+        for name, file in document["files"].items():
+            interpreter = Interpreter(str(run.file("export", name)))
+            found = interpreter.get_signature_runner()(image=pixels[None])["logits"][0]
+            if file["output"] == "uint8":
+                found = (found.astype(float) - file["zero_point"]) * file["scale"]
+            scores = sample["scores"][name]
+            np.testing.assert_allclose(scores, found, rtol=1e-6, atol=1e-6)
+            assert sample["top1"][name] == CLASSES[int(np.argmax(found))]
+            assert 0 < file["tolerance"] < np.ptp(scores)
+    labels = [sample["label"] for sample in document["samples"]]
+    assert sorted(labels) == ["blue"] * 3 + ["red"] * 3
+
+
+def test_the_code_of_the_docs_checks_a_file(folder: Path, monkeypatch) -> None:
+    run = make_run(folder)
+    workflow.export(run, Console())
+    page = (Path(__file__).parents[1] / "docs/preprocessing.md").read_text(encoding="utf-8")
+    (block,) = (
+        text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "samples.json" in text
+    )
+    monkeypatch.chdir(run.path)
+    exec(block, {})
+    document = read_json("export/samples/samples.json")
+    document["samples"][3]["scores"]["model_int8.tflite"][0] += 1.0
+    write_json("export/samples/samples.json", document)
+    with pytest.raises(AssertionError):
+        exec(block, {})
+
+
+def test_samples_are_made_anew_when_a_file_or_a_photo_changes(folder: Path, capsys) -> None:
+    run = make_run(folder, "[fp32]")
+
+    def made() -> bool:
+        capsys.readouterr()
+        workflow.export(run, Console())
+        return "samples: done before" not in capsys.readouterr().err
+
+    assert [made(), made()] == [True, False]
+    for path in (folder / "photos/red").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert [made(), made()] == [True, False]
+    (folder / "photos").rename(folder / "elsewhere")
+    result = workflow.export(run, Console())
+    assert result["samples"] is None and "no samples beside the files" in capsys.readouterr().err
 
 
 def test_the_ladder_is_climbed_again_when_a_photo_changes(folder: Path, capsys) -> None:

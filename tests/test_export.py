@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 import zipfile
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, network, photos, settled
 from edgecls import quantize
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.export import inspect, metadata, tflite, verify
-from edgecls.export.tflite import to_tflite
+from edgecls.export.tflite import convert, to_tflite
 from edgecls.zoo import build_model
 
 IMAGES = photos(SIZE, 16)
@@ -138,6 +140,52 @@ def test_metadata_comes_back(tmp_path) -> None:
         "std": [128.0],
     }  # and come back to themselves when quantized
     assert zipfile.ZipFile(tmp_path / "a.tflite").namelist() == ["labels.txt", "edgecls.json"]
+
+
+def test_the_resize_is_named_exactly(tmp_path) -> None:
+    """In the standard table, which any tool shows, and in our JSON."""
+    model = network(BLOCKS["conv"], **EQUAL)
+    path = to_tflite(model, tmp_path / "a.tflite", "fp32", CLASSES, PREPROCESS)
+    exact = "bilinear, half-pixel centres, no anti-aliasing; OpenCV INTER_LINEAR"
+    details = json.loads(zipfile.ZipFile(path).read("edgecls.json"))
+    assert exact in details["preprocess_text"]
+    assert f"RGB photo: {details['preprocess_text']}".encode() in path.read_bytes()
+    path = to_tflite(model, tmp_path / "b.tflite", "fp32", CLASSES, PREPROCESS | {"antialias": True})
+    assert b"anti-aliasing; PIL resize(BILINEAR)" in path.read_bytes()
+    assert metadata.read(path)["preprocess"]["antialias"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("labels.txt", b"a\n" * 50_000_000, r"labels\.txt is larger than 8 MB"),
+        ("edgecls.json", b" " * 200_000_000, r"edgecls\.json is larger than 8 MB"),
+        ("labels.txt", b"gr\xf6\xdfe", "utf-8"),
+        ("edgecls.json", b"[" * 100_000, "recursion"),
+        ("edgecls.json", b"[]", "not a JSON object"),
+    ],
+)
+def test_metadata_of_strangers(name: str, content: bytes, reason: str, tmp_path) -> None:
+    """A zip bomb, or another fault, is one line, and no more than the limit is unpacked."""
+    path = tmp_path / "bomb.tflite"
+    path.write_bytes(convert(network(BLOCKS["conv"], **EQUAL), "fp32"))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    del content
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=reason) as error:
+        metadata.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    assert "\n" not in str(error.value) and "bomb.tflite" in str(error.value)
+
+
+def test_only_a_line_feed_ends_a_label(tmp_path) -> None:
+    path = tmp_path / "a.tflite"
+    path.write_bytes(convert(network(BLOCKS["conv"], **EQUAL), "fp32"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "one\u2028label\nvertical\x0btab\n")
+    assert metadata.read(path)["classes"] == ["one\u2028label", "vertical\x0btab"]
 
 
 def test_same_model_same_bytes(tmp_path) -> None:

@@ -75,6 +75,21 @@ def test_interpolations_agree_on_a_smooth_picture(interpolation):
     assert np.abs(pixels.astype(int) - other).mean() < 2.5
 
 
+@pytest.mark.parametrize("shape", [(375, 500), (500, 333), (97, 301), (1000, 41), (28, 28)])
+@pytest.mark.parametrize(("kind", "limit"), [("bilinear", 1), ("bicubic", 2)])
+def test_antialiased_is_pillows(shape, kind, limit):
+    """Pillow rounds and clips after each of two passes; a bicubic kernel overshoots, so its pixels keep off the ends."""
+    low, high = (0, 256) if kind == "bilinear" else (64, 192)
+    image = RNG.integers(low, high, (*shape, 3), dtype=np.uint8)
+    height, width = (round(side * 146 / min(shape)) for side in shape)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling[kind.upper()])
+    top, left = (height - 128) // 2, (width - 128) // 2
+    expect = np.asarray(resized)[top : top + 128, left : left + 128]
+    preprocess = Preprocess(128, 146, kind, antialias=True)
+    assert steps(preprocess.array(image), expect) <= limit
+    assert min(shape) < 146 or steps(Preprocess(128, 146, kind).array(image), expect) > 20
+
+
 def test_bicubic_does_not_wrap_around():
     image = np.zeros((50, 50, 3), np.uint8)
     image[:, 25:] = 255
@@ -223,10 +238,11 @@ def test_from_recipe_takes_the_published_settings():
     smaller = Preprocess.from_recipe(ENTRY, SimpleNamespace(input_size=130, mean=[0.1, 0.2, 0.3], std=None))
     assert (smaller.size, smaller.resize_short, smaller.mean) == (130, 146, (0.1, 0.2, 0.3))
     assert Preprocess(224).resize_short == 256 and Preprocess(128).resize_short == 146
+    assert Preprocess.from_recipe(ENTRY, none, antialias=True).antialias and not published.antialias
 
 
 def test_dict_round_trip_and_bad_settings():
-    preprocess = Preprocess(96, 110, "area", (0.1, 0.2, 0.3), (1, 1, 1))
+    preprocess = Preprocess(96, 110, "area", (0.1, 0.2, 0.3), (1, 1, 1), antialias=True)
     assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
     with pytest.raises(UsageError, match="smaller than the input"):
         Preprocess(128, 100)

@@ -25,7 +25,7 @@ from edgecls.console import Console
     default=["tflite"],
     show_default=True,
     type=CommaList(click.Choice(["tflite", "saved_model", "keras"]), "LIST"),
-    help="tflite, saved_model, keras.",
+    help="tflite, saved_model, keras (Keras' own layers alone: opens without edgecls).",
 )
 def command(
     console: Console, run: str | None, precisions: tuple[list[str], ...], formats: tuple[list[str], ...]

@@ -144,7 +144,11 @@ def _verdict(ok: bool | None) -> str | None:
 def show_files(result: Mapping[str, Any]) -> str:
     """Files that were written, and their run."""
     return "\n".join(
-        [*(f"{kind}: {path}" for kind, path in result["files"].items()), f"run: {result['run']}"]
+        [
+            *(f"{kind}: {path}" for kind, path in result["files"].items()),
+            *([f"samples: {result['samples']}"] if result.get("samples") else []),
+            f"run: {result['run']}",
+        ]
     )
 
 

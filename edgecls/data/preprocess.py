@@ -4,8 +4,9 @@ Training without random crops, evaluation, calibration, the exported file and th
 to 8-bit RGB, resize the short side, cut the centre, round to 8 bits. The networks take those pixels (0..255) and
 normalise inside.
 
-The resize samples at half-pixel centres without anti-aliasing, as OpenCV's ``INTER_LINEAR`` does and the published
-PaddleClas figures assume; ``bicubic`` is Keys' kernel with a = -0.5 (OpenCV's has -0.75), ``area`` averages.
+The resize samples at half-pixel centres. It does so without anti-aliasing, as OpenCV's ``INTER_LINEAR`` and the published
+figures of PaddleClas do, or with it, as Pillow does. ``bicubic`` is Keys' kernel with a = -0.5 (OpenCV's has -0.75),
+``area`` is the mean of the covered area. docs/preprocessing.md has the same in the words of other libraries.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tensorflow as tf
 from edgecls.data import images
 from edgecls.errors import EdgeclsError, UsageError
 
+# tf.image.resize anti-aliases by the same scaled kernels as Pillow, but without anti-aliasing it is slower than these.
 _RESIZE = {
     "bilinear": lambda x, size: tf.raw_ops.ResizeBilinear(images=x, size=size, half_pixel_centers=True),
     "bicubic": lambda x, size: tf.raw_ops.ResizeBicubic(images=x, size=size, half_pixel_centers=True),
@@ -66,9 +68,16 @@ class Preprocess:
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"area"``.
         mean: RGB mean of pixel / 255, applied inside the network; here for the metadata.
         std: RGB deviation of pixel / 255, likewise.
+        antialias: Widen the kernel where the photo gets smaller, so that every pixel counts, as Pillow does.
+            ``"area"`` always does.
 
     Raises:
         UsageError: ``resize_short`` below ``size`` or an unknown interpolation.
+
+    Example:
+        >>> preprocess = Preprocess(size=224, resize_short=256)
+        >>> preprocess.load("photo.jpg").shape
+        (224, 224, 3)
     """
 
     size: int
@@ -76,6 +85,7 @@ class Preprocess:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    antialias: bool = False
 
     def __post_init__(self) -> None:
         if self.resize_short is None:
@@ -92,10 +102,15 @@ class Preprocess:
             )
 
     @classmethod
-    def from_recipe(cls, entry: Published, model: Settings) -> Preprocess:
+    def from_recipe(cls, entry: Published, model: Settings, antialias: bool = False) -> Preprocess:
         """The settings of a catalog entry, changed by the recipe's ``model`` (or ``teacher``) section.
 
         Another input size scales the short side as published (``resize_short / input_size`` of the entry).
+
+        Args:
+            entry: Of the catalog.
+            model: The recipe's section.
+            antialias: The recipe's ``data.antialias``.
         """
         size = model.input_size or entry.input_size
         short = getattr(model, "resize_short", None)
@@ -107,6 +122,7 @@ class Preprocess:
             interpolation=entry.interpolation,
             mean=tuple(entry.mean if model.mean is None else model.mean),
             std=tuple(entry.std if model.std is None else model.std),
+            antialias=antialias,
         )
 
     def decode(self, data: tf.Tensor, jpeg: tf.Tensor | bool = False) -> tf.Tensor:
@@ -133,7 +149,11 @@ class Preprocess:
 
     def resize(self, image: tf.Tensor, size: tf.Tensor | Sequence[int]) -> tf.Tensor:
         """Resize uint8 [H, W, C] to uint8 [size[0], size[1], C] by this interpolation."""
-        resized = tf.round(_RESIZE[self.interpolation](image[None], size)[0])
+        if self.antialias:
+            resized = tf.image.resize(image, size, self.interpolation, antialias=True)
+        else:
+            resized = _RESIZE[self.interpolation](image[None], size)[0]
+        resized = tf.round(resized)
         if self.interpolation == "bicubic":  # may overshoot
             resized = tf.clip_by_value(resized, 0.0, 255.0)
         return tf.cast(resized, tf.uint8)

@@ -15,14 +15,14 @@ _IMAGES = 4
 
 
 def write_fresh(name: str, folder: Path, precisions: Sequence[str]) -> dict[str, str]:
-    """Writes ``<folder>/<name>_<precision>.tflite``: pixels in, 1000 logits out.
+    """Write ``<folder>/<name>_<precision>.tflite``: from pixels to 1000 logits.
 
     Args:
         name: Catalog name.
         precisions: ``fp32``, ``fp16``, ``int8``; int8 ranges are calibrated on noise.
 
     Returns:
-        Why not, for each precision that cannot be made.
+        The reason for each precision that cannot be made.
     """
     from edgecls.quiet import import_tensorflow
 
@@ -51,7 +51,7 @@ def write_fresh(name: str, folder: Path, precisions: Sequence[str]) -> dict[str,
                 network = quantize_model(model)
                 calibrate(network, list(noise), "minmax")
             to_tflite(network, folder / f"{name}_{precision}.tflite", precision, labels, preprocess)  # type: ignore[arg-type]
-        except Exception as error:  # a layer that is not known, or whatever the converter raises
+        except Exception as error:  # a layer without a quantization rule, or whatever the converter raises
             failed[precision] = " ".join(str(error).split()) or type(error).__name__
     return failed
 

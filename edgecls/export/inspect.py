@@ -18,7 +18,11 @@ class Runner:
 
     Args:
         path: The .tflite file.
-        threads: Of the interpreter.
+        threads: How many threads the interpreter uses.
+
+    Attributes:
+        input: The interpreter's details of the input tensor: shape, dtype, quantization.
+        output: The same of the output tensor.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -37,12 +41,12 @@ class Runner:
         return self.real(np.stack(logits))
 
     def decode(self, data: bytes) -> np.ndarray:
-        """Real-valued logits [N, classes] of the bytes of N outputs, wherever they were computed."""
+        """Real-valued logits [N, classes] of the bytes of N outputs that were computed elsewhere."""
         values = np.frombuffer(data, self.output["dtype"])
         return self.real(values.reshape(-1, *self.output["shape"][1:]))
 
     def real(self, result: np.ndarray) -> np.ndarray:
-        """Outputs as they are in the file, as float32."""
+        """The real values behind outputs of the file's type, as float32."""
         if result.dtype == np.float32:
             return result
         scale, zero = self.output["quantization"]
@@ -55,39 +59,45 @@ def runner(path: str | Path, threads: int = 1) -> Runner:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Operators, float operators left and delegation of a file.
+    """The operators of a file, and what the runtime does with them.
 
     Returns:
-        ``bytes``; ``ops`` {name: count}; ``float_ops``: names of operators that compute in float, without conversions
-        at input and output; ``partitions``: delegate nodes; ``undelegated``: operators left to the interpreter.
+        ``bytes``: size of the file. ``ops``: {name: count}. ``float_ops``: names of operators that compute in float,
+        without the conversions at input and output. ``partitions``: parts that XNNPACK runs. ``undelegated``: operators
+        that XNNPACK does not run.
+
+    Example:
+        >>> describe("model_int8.tflite")["partitions"]  # doctest: +SKIP
+        1
     """
     interpreter = Interpreter(model_path=os.fspath(path), num_threads=1)
     interpreter.allocate_tensors()
     types = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
     nodes = interpreter._get_ops_details()
-    own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
     floats = [
-        node["op_name"] for node in own if any(types.get(int(i)) == np.float32 for i in node["outputs"])
+        node["op_name"] for node in operators if any(types.get(int(i)) == np.float32 for i in node["outputs"])
     ]
     return {
         "bytes": Path(path).stat().st_size,
-        "ops": dict(Counter(node["op_name"] for node in own)),
+        "ops": dict(Counter(node["op_name"] for node in operators)),
         "float_ops": sorted({name for name in floats if name not in BOUNDARY_OPS}),
         "partitions": len(delegates),
-        "undelegated": _undelegated(own, delegates, interpreter.get_output_details()),
+        "undelegated": _undelegated(operators, delegates, interpreter.get_output_details()),
     }
 
 
-def _undelegated(own: list[Any], delegates: list[Any], outputs: list[Any]) -> list[str]:
-    """Operators that still run by themselves: delegation keeps the replaced ones in the list.
+def _undelegated(operators: list[Any], delegates: list[Any], outputs: list[Any]) -> list[str]:
+    """Operators that no delegate has replaced; the interpreter's list keeps the replaced ones, too.
 
-    Backwards from what the delegates and the user read: what no delegate makes, an operator makes.
+    The search goes backwards from the tensors that delegates and the user read. If no delegate makes such a tensor, an
+    operator does.
     """
     made = {int(i) for node in delegates for i in node["outputs"]}
     needed = {int(i) for node in delegates for i in node["inputs"]} | {int(o["index"]) for o in outputs}
     left = []
-    for node in reversed(own):
+    for node in reversed(operators):
         if {int(i) for i in node["outputs"]} & (needed - made):
             needed |= {int(i) for i in node["inputs"]}
             left.append(node["op_name"])
@@ -95,7 +105,7 @@ def _undelegated(own: list[Any], delegates: list[Any], outputs: list[Any]) -> li
 
 
 def output_step(path: str | Path) -> float:
-    """The quantization step of an int8 file's logits, whether it gives them raw or dequantized."""
+    """The quantization step of an int8 file's logits, whether the file gives them raw or dequantized; 0 of a float file."""
     interpreter = Interpreter(model_path=os.fspath(path), num_threads=1)
     output = interpreter.get_output_details()[0]
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}

@@ -1,9 +1,9 @@
 """TFLite metadata: what a phone must know to feed the file and to name its answers.
 
-Three places, all inside the one file: a signature; the standard metadata table ("M001",
-https://www.tensorflow.org/lite/models/convert/metadata), written here field by field with the flatbuffers runtime; and
-a zip at the end of the file, as the standard has it, with ``labels.txt`` and our ``edgecls.json``, which says how to
-resize and crop.
+It is in three places of the file: a signature; the standard metadata table ("M001",
+https://www.tensorflow.org/lite/models/convert/metadata), which is written here field by field with the flatbuffers
+runtime; and, as the standard has it, a zip archive at the end of the file. The archive has ``labels.txt`` and our
+``edgecls.json``, which says how to resize and crop.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+from edgecls.data.resizing import describe_preprocess
 from edgecls.errors import UsageError
+from edgecls.labels import format_labels, parse_labels
+from edgecls.text import first_line
 
 SIGNATURE = "serving_default"
 LABELS, DETAILS = "labels.txt", "edgecls.json"
+MEMBER_LIMIT = 8_000_000
+"""Bytes of labels or details: 100,000 classes with long names need less."""
 _ENTRY, _IDENTIFIER = "TFLITE_METADATA", b"M001"
 # Field numbers and union members of metadata_schema.fbs.
 _RGB, _IMAGE, _FEATURE, _NORMALIZATION, _AXIS_LABELS = 1, 2, 1, 1, 2
@@ -38,12 +44,14 @@ def add(content: bytes, name: str, classes: Sequence[str], preprocess: Any, prec
     Args:
         content: The converter's flatbuffer; one input, one output.
         name: Of the model.
-        classes: One label a logit; no line breaks.
+        classes: One label a logit.
         preprocess: ``Preprocess`` or its ``to_dict()``; kept whole in the JSON part.
         precision: Kept in the JSON part.
+
+    Raises:
+        UsageError: A label cannot be kept; see ``edgecls.labels.check_labels``.
     """
-    if any("\n" in label or "\r" in label for label in classes):
-        raise UsageError("a label with a line break", where=LABELS, fix="one line a label")
+    labels = format_labels(classes)
     settings = preprocess if isinstance(preprocess, dict) else preprocess.to_dict()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     graph = model.subgraphs[0]
@@ -60,11 +68,17 @@ def add(content: bytes, name: str, classes: Sequence[str], preprocess: Any, prec
     model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
-    details = {"schema": "edgecls.model/1", "name": name, "precision": precision, "preprocess": settings}
+    details = {
+        "schema": "edgecls.model/1",
+        "name": name,
+        "precision": precision,
+        "preprocess": settings,
+        "preprocess_text": describe_preprocess(settings),
+    }
     file = io.BytesIO()
     file.write(builder.Output())
     with zipfile.ZipFile(file, "a") as archive:  # ZipInfo's fixed date: the same model is the same bytes
-        archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(classes) + "\n")
+        archive.writestr(zipfile.ZipInfo(LABELS), labels)
         archive.writestr(zipfile.ZipInfo(DETAILS), json.dumps(details, indent=1))
     return file.getvalue()
 
@@ -77,29 +91,50 @@ def read(path: str | Path) -> dict[str, Any]:
         ``normalization`` ({"mean", "std"} that standard tools apply before a float input, or None), ``signatures``.
 
     Raises:
-        UsageError: It is not a TFLite file.
+        UsageError: It is not a TFLite file, or its metadata cannot be read.
     """
     content = Path(path).read_bytes()
     if content[4:8] != b"TFL3":
         raise UsageError("not a TFLite file", where=str(path))
-    labels = ""
-    details: dict[str, Any] = {}
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            text = [name for name in names if name == LABELS or name.endswith(".txt")]
-            labels = archive.read(text[0]).decode() if text else ""
-            details = json.loads(archive.read(DETAILS)) if DETAILS in names else {}
+    try:
+        classes, details = _attached(content)
+    except (ValueError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(
+            f"the metadata cannot be read: {first_line(error)}", where=str(path), fix="export the file again"
+        ) from None
     model = schema.Model.GetRootAs(content)
     signatures = [model.SignatureDefs(i).SignatureKey().decode() for i in range(model.SignatureDefsLength())]
     return {
-        "classes": labels.splitlines(),
+        "classes": classes,
         "preprocess": details.get("preprocess"),
         "name": details.get("name", ""),
         "precision": details.get("precision", ""),
         "normalization": _normalization(model),
         "signatures": signatures,
     }
+
+
+def _attached(content: bytes) -> tuple[list[str], dict[str, Any]]:
+    """Labels and details in the zip at the end of a file; empty where there is none."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return [], {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        text = [name for name in names if name == LABELS or name.endswith(".txt")]
+        classes = parse_labels(_member(archive, text[0]).decode()) if text else []
+        details = json.loads(_member(archive, DETAILS)) if DETAILS in names else {}
+    if not isinstance(details, dict):
+        raise ValueError(f"{DETAILS} is not a JSON object")
+    return classes, details
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member's content. A few bytes can be packed gigabytes, so no more than the limit is unpacked."""
+    with archive.open(name) as file:
+        content = file.read(MEMBER_LIMIT + 1)
+    if len(content) > MEMBER_LIMIT:
+        raise ValueError(f"{name} is larger than {MEMBER_LIMIT / 1e6:.0f} MB")
+    return content
 
 
 def _signature(graph: Any) -> Any:
@@ -114,10 +149,10 @@ def _signature(graph: Any) -> Any:
 
 
 def _standard(image: Any, settings: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """The normalization in units of pixels that agrees with the input tensor's own scale and zero point.
+    """Mean and standard deviation for tools that follow the standard; they leave uint8 pixels as they are.
 
-    The network normalises inside. Tools which follow the standard normalise and then quantize: with these constants
-    uint8 pixels come through as they are, as the schema asks of quantized models.
+    The network normalises inside. Such tools normalise and then quantize with the input tensor's scale and zero point,
+    so these constants have to undo that.
     """
     quantization = image.quantization
     if quantization is None or quantization.scale is None or not len(quantization.scale):
@@ -186,14 +221,11 @@ def _table(name: str, image: Any, settings: dict[str, Any]) -> bytes:
     properties = w.table(2, {1: size}, byte=(0, _RGB))
     picture = w.table(3, {1: properties}, byte=(0, _IMAGE))
     stats = w.table(2, {0: w.floats([255.0]), 1: w.floats([0.0])})
-    resize = (
-        f"resize the short side to {settings.get('resize_short')}, crop the centre {settings.get('size')}"
-    )
     source = w.table(
         7,
         {
             0: w.text("image"),
-            1: w.text(f"RGB photo, {resize}"),
+            1: w.text(f"RGB photo: {describe_preprocess(settings)}"),
             3: picture,
             4: w.vector([normalize]),
             5: stats,

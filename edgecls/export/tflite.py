@@ -1,4 +1,4 @@
-"""Keras networks to .tflite files that take photos as they are: uint8 RGB [1, size, size, 3]."""
+"""Keras networks to .tflite files that take the pixels of a resized photo: uint8 RGB [1, size, size, 3], 0 to 255."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ def to_tflite(
     preprocess: Any,
     output: Literal["float", "uint8"] = "float",
 ) -> Path:
-    """Convert ``model``, write its metadata into the file, run it once, and only then give it its name.
+    """Convert a network and write its metadata into the file.
+
+    The file is run once before it gets its name, so a file of that name works.
 
     Args:
-        model: Pixels in, logits out: the float network for fp32 and fp16, the quantization-aware one for int8, which
-            is finalized.
-        path: Where to; replaced atomically.
-        precision: int8 computes everything in int8; fp16 stores float weights in half the bytes.
-        classes: One label a logit.
+        model: From pixels to logits: the float network for fp32 and fp16, the quantization-aware one for int8. The
+            latter is finalized.
+        path: The file to write; replaced atomically.
+        precision: ``int8`` computes everything in int8; ``fp16`` stores float weights in half the bytes.
+        classes: One label for each logit.
         preprocess: The ``Preprocess`` of the network, or its ``to_dict()``.
-        output: Of int8 files: dequantized logits, or the raw uint8 ones whose scale the tensor carries.
+        output: Type of an int8 file's output: dequantized logits, or raw uint8 ones, whose scale is in the file.
 
     Returns:
         ``path``.
@@ -48,6 +50,15 @@ def to_tflite(
     Raises:
         UsageError: The network does not fit the precision or the labels.
         EdgeclsError: Conversion fails or the file does not compute finite numbers.
+
+    Example:
+        >>> from edgecls.data.preprocess import Preprocess
+        >>> model = edgecls.build_model(
+        ...     "MobileNetV3_small_x0_35", classes=2, input_size=32, include_preprocessing=True
+        ... )
+        >>> path = to_tflite(model, "model.tflite", "fp32", ["cat", "dog"], Preprocess(32))
+        >>> edgecls.export.metadata.read(path)["classes"]
+        ['cat', 'dog']
     """
     path = Path(path)
     if precision not in ("fp32", "fp16", "int8"):
@@ -101,8 +112,9 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
 def _converter(function: Any, *, quantized: bool) -> Any:
     """TensorFlow's converter for the function of a network.
 
-    Its own freezing makes a function of the graph with constants, which takes ten times the memory of the weights and
-    half the time of a conversion. Only quantized networks and functions within functions need that.
+    The converter freezes a function by making another function of a graph with constants. That takes ten times the
+    memory of the weights and half the time of a conversion, and only quantized networks and functions within functions
+    need it.
     """
     graph = function.graph.as_graph_def()
     if quantized or graph.library.function:
@@ -125,10 +137,10 @@ def _converter(function: Any, *, quantized: bool) -> Any:
 
 
 def _body(model: keras.Model, precision: Precision) -> tuple[keras.Model, tf.DType]:
-    """What goes into the file and the type of its input while converting.
+    """The part of the network that goes into the file, and the type of its input in the conversion.
 
-    A normalization that a quantized network has kept as a layer is the zero point and step of its first grid (see
-    ``rewrite``): the file starts right after it, and pixels are those integers.
+    If a quantized network has a ``Normalize`` layer, that layer is the zero point and the step of its first grid (see
+    ``rewrite``). So the file starts after the layer, and the pixels are the integers on that grid.
     """
     if precision != "int8":
         return model, tf.uint8
@@ -138,7 +150,7 @@ def _body(model: keras.Model, precision: Precision) -> tuple[keras.Model, tf.DTy
 
 
 def _smoke_test(path: Path) -> None:
-    """Run the file once on noise; a converter fault shows as NaN here and not on a phone."""
+    """Run the file once on noise, so that a fault of the converter (NaN) shows now and not on a phone."""
     run = inspect.runner(path)
     size = run.input["shape"][1:]
     logits = run(np.random.default_rng(0).integers(0, 256, size, np.uint8)[None])

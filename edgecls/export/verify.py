@@ -6,7 +6,8 @@
     float.keras ~ model_fp16.tflite     what rounding the weights to 16 bits costs
     model.tflite = model.tflite on a phone      the kernels of its processor
 
-Every .tflite runs in one runtime (ai_edge_litert with XNNPACK): kernels of different runtimes differ by a few steps.
+Every .tflite runs in the same runtime (ai_edge_litert with XNNPACK), because kernels of different runtimes differ by a few
+steps.
 """
 
 from __future__ import annotations
@@ -83,18 +84,19 @@ def device_rung(
     """Compare what a file computes here with what it computed on a device.
 
     Args:
-        path: The file; ``runner`` runs it here.
+        path: The file.
+        runner: Runs the file on this computer.
         images: uint8 [N, size, size, 3].
         answer: The bytes of its N outputs on the device.
         device: The device's name.
 
     Returns:
         A rung of verify.json with ``device``. int8 files may differ by ``STEP_LIMIT`` steps, others by ``FLOAT_LIMIT``
-        of the logits' range, so classes differ only where two are that close.
+        of the logits' range. So the answers differ only for images whose two best classes are that close.
     """
-    here, there = runner(images), runner.decode(answer)
+    on_host, on_device = runner(images), runner.decode(answer)
     name, step = f"{Path(path).name} = {Path(path).name} on {device}", output_step(path)
-    rung = _step_rung(here, there, step, name) if step else _float_rung(here, there, name)
+    rung = _step_rung(on_host, on_device, step, name) if step else _float_rung(on_host, on_device, name)
     return rung | {"device": device}
 
 

@@ -274,6 +274,7 @@ def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
         from edgecls.recipe import load_recipe
         from edgecls.zoo import catalog
 
-        model = load_recipe(recipe).model
-        return classes, Preprocess.from_recipe(catalog.get(model.name), model)
+        resolved = load_recipe(recipe)
+        entry = catalog.get(resolved.model.name)
+        return classes, Preprocess.from_recipe(entry, resolved.model, resolved.data.antialias)
     return classes, None

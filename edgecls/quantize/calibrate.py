@@ -15,26 +15,33 @@ from edgecls.quantize.layers import Quantize
 from edgecls.quantize.quantizers import STEPS
 
 BINS = 2048
-SHRINKS = np.linspace(1.0, 0.3, 71)  # candidate ends of a range, as parts of the extremes
+SHRINKS = np.linspace(1.0, 0.3, 71)  # candidates for an end of a range, as fractions of the extreme
 
 
 def calibrate(
     model: keras.Model, batches: Iterable[Any], method: str = "mse"
 ) -> dict[str, tuple[float, float]]:
-    """Set every activation range from what the unquantized network does on real images.
+    """Set the range of every activation from the values that the network computes on real images without rounding.
 
     Args:
         model: From ``quantize_model``.
-        batches: Pixels [batch, size, size, 3], or tuples that begin with them. Gone through twice; a one-shot iterator
-            is kept in memory.
-        method: ``"minmax"`` is the extremes, ``"percentile"`` leaves out 0.01 % at either end, ``"mse"`` picks the
-            range with the least squared rounding and clipping error.
+        batches: Pixels [batch, size, size, 3], or tuples that begin with them. They are read twice; an iterator is
+            kept in memory.
+        method: ``"minmax"`` takes the extremes, ``"percentile"`` leaves out 0.01 % at either end, ``"mse"`` takes the
+            range with the least squared error of rounding and clipping.
 
     Returns:
         ``{quantizer name: (low, high)}``.
 
     Raises:
         UsageError: There is no batch, or the method is unknown, or a value is not finite.
+
+    Example:
+        >>> from edgecls.quantize import quantize_model
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> network = quantize_model(model)
+        >>> ranges = calibrate(network, [np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))])
+        >>> low, high = ranges["fc.quant"]
     """
     if method not in ("minmax", "percentile", "mse"):
         raise UsageError(f"unknown calibration method {method!r}", fix="use minmax, percentile or mse")
@@ -104,7 +111,7 @@ def _percentile(histogram: np.ndarray, low: float, high: float, outside: float =
 
 
 def _least_error(histogram: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The range whose 8-bit grid is nearest to the values, one end after the other, twice."""
+    """The range whose 8-bit grid has the least squared error; found for one end after the other, twice."""
     centers = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
     weights = histogram / histogram.sum()
 

@@ -1,4 +1,7 @@
-"""Switches of a quantization-aware network. They are read when a step is traced: make a new ``tf.function`` after one."""
+"""Switches of a quantization-aware network.
+
+They are read when a ``tf.function`` is traced. After a switch has changed, make a new ``tf.function``.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
 
 @contextmanager
 def fake_quantization(model: keras.Model, on: bool) -> Iterator[None]:
-    """Within the block, compute with (``on``) or without rounding to 8 bits."""
+    """Within the block, round to 8 bits (``on``) or do not."""
     with _switched(model, "enabled", on):
         yield
 

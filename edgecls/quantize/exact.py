@@ -1,11 +1,12 @@
 """The integer arithmetic of the file, in Keras: what a finalized network computes in inference.
 
-Fake quantization rounds a float that is a last bit away from the file's, and half up where XNNPACK rounds half to even.
-Some values in a million then fall to the neighbouring step, and every later layer doubles them. So once ranges are
-final, a layer that ends in a grid goes back to the integers behind its float inputs, accumulates those, which float32
-does without error below 2**24, and rounds as XNNPACK's int8 kernels do.
+Fake quantization rounds a float that can differ from the file's in the last bit. It also rounds halves up, and XNNPACK
+rounds halves to even. Such a difference can move a value to the next int8 step (about 1 value in 10^6), and each later
+layer amplifies it. So once the ranges are final, a layer whose output goes to a grid computes with integers: it divides
+its float inputs by their step, accumulates the integers (float32 does so without error below 2**24), and rounds as
+XNNPACK's int8 kernels do.
 
-Values between layers stay real numbers on their grids: saturation is left to the ``Quantize`` that follows.
+Between layers the values stay real numbers on their grids. Saturation is done by the ``Quantize`` layer that follows.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from edgecls.errors import UsageError
 
 Tensor = Any
 
-MULTIPLIER_BITS = 20  # of the larger term of a sum
+MULTIPLIER_BITS = 20  # of the fixed-point factor of a sum's larger term
 
 _serializable = keras.saving.register_keras_serializable(package="edgecls")
 
 
 class Exact:
-    """What the layers share that end in a grid.
+    """What the layers share whose outputs go to a grid.
 
     Args:
-        steps: The steps of the grids of the inputs and, last, of the output; ``finalize`` sets them, None until then.
+        steps: The steps of the grids of the inputs and, last, of the output. ``finalize`` sets them; None before.
         zeros: The int8 values that stand for zero on those grids.
     """
 
@@ -65,20 +66,20 @@ class Exact:
 
 
 def counted(values: Tensor, step: float | Tensor) -> Tensor:
-    """How many steps the values on a grid are, in float32."""
+    """The integers behind values on a grid, as float32."""
     return tf.round(values / tf.cast(step, tf.float32))
 
 
 def requantized(total: Tensor, unit: Any, step: float) -> Tensor:
-    """``total``, in units of ``unit``, on the grid of ``step``: one float32 factor, halves to even.
+    """Round an accumulator to the grid of the output, with one float32 factor and halves to even.
 
     Args:
         total: An integer accumulator in float32.
-        unit: What one of it is worth, a float64 that float32 holds: one number, or one a channel.
-        step: Of the output.
+        unit: The real value of 1 in the accumulator: one number, or one a channel, as float64 that float32 can hold.
+        step: The step of the output's grid.
     """
     target = float(np.float32(step))
-    # In float64, rounded once: equal to a division in float32, and out of reach of graph optimizers.
+    # A division in float64 that is rounded once equals one in float32, and no graph optimizer changes it.
     factor = tf.cast(tf.cast(unit, tf.float64) / target, tf.float32)
     return tf.round(total * factor) * target
 
@@ -94,9 +95,14 @@ def single(value: Any) -> Tensor:
 
 
 def added(a: Tensor, b: Tensor, steps: Sequence[float]) -> Tensor:
-    """The sum of ``a`` steps of the first grid and ``b`` of the second on the third.
+    """Add integers on two grids and round the sum to a third.
 
-    XNNPACK scales both terms with fixed-point factors, the larger of 21 bits, and rounds halves up.
+    XNNPACK multiplies both terms by fixed-point factors, the larger of them with 21 bits, and rounds halves up.
+
+    Args:
+        a: Integers on the first grid, as float32.
+        b: Integers on the second grid, as float32.
+        steps: The steps of the first, the second and the output's grid.
     """
     ratios = [np.float32(step) / np.float32(steps[2]) for step in steps[:2]]
     shift = MULTIPLIER_BITS - (math.frexp(max(ratios))[1] - 1)
@@ -146,17 +152,16 @@ class QuantizedMean(Exact, layers.GlobalAveragePooling2D):
         offset = np.float32(self.zeros[1]) - np.float32(count * self.zeros[0]) * factor
         total = tf.reduce_sum(counted(inputs, self.steps[0]), [1, 2], keepdims=self.keepdims)
         total = tf.cast(total + count * self.zeros[0], tf.float64)
-        scaled = tf.cast(
-            total * float(factor), tf.float32
-        )  # no float32 product: nothing may fuse it with the sum
+        # The product is in float64: a compiler could fuse a float32 one with the sum and round once less.
+        scaled = tf.cast(total * float(factor), tf.float32)
         return (tf.round(scaled + offset) - self.zeros[1]) * target
 
 
 @_serializable
 class QuantizedAverage(Exact, layers.AveragePooling2D):
-    """``AveragePooling2D`` of a tensor on a grid, which the result keeps.
+    """``AveragePooling2D`` of a tensor on a grid; the result is on the same grid.
 
-    It runs outside XNNPACK: TFLite rounds the average of the int8 values as they are, halves away from int8's zero.
+    It runs outside of XNNPACK. TFLite averages the int8 values as they are, and rounds halves away from int8's zero.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -166,7 +171,9 @@ class QuantizedAverage(Exact, layers.AveragePooling2D):
         assert self.zeros is not None
         step, zero = self.steps[0], self.zeros[0]
         ones = tf.ones([1, *inputs.shape[1:3], 1]), tf.ones([*self.pool_size, 1, 1])
-        size = tf.nn.conv2d(*ones, self.strides, self.padding.upper())  # of each window, without padding
+        size = tf.nn.conv2d(
+            *ones, self.strides, self.padding.upper()
+        )  # cells of each window, without padding
         total = tf.round(super().call(counted(inputs, step)) * size) + size * zero
         average = tf.sign(total) * tf.floor((tf.abs(total) + tf.floor(size / 2)) / size)
         return (average - zero) * float(np.float32(step))

@@ -1,7 +1,7 @@
-"""The last touch of a quantization-aware network: what the converter will do to it is done here.
+"""The last step of a quantization-aware network: do to it what the converter will do.
 
 An int8 file has no batch normalization, its kernels are integers, and its biases lie on the grid of the accumulator.
-Once the network has all that too, its ranges are the file's, and inference can be exact.
+When the network is like that too, its ranges are those of the file, and inference can be exact.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from edgecls.quantize.control import measure_kernels
 from edgecls.quantize.quantizers import KERNEL_STEPS, STEPS
 
 # XNNPACK refuses an operator (LiteRT 2.3 even crashes on it) if one unit of its accumulator is more than 256 steps of
-# its output, as it is where all outputs have died.
+# its output. That happens where all outputs are nearly zero.
 UNITS = 128
-LEAST_GAIN = 1e-5  # of a normalization, for the same reason at the other end
+LEAST_GAIN = 1e-5  # of a normalization: a smaller one makes the unit too small in the same way
 LOWEST = -128  # of int8
 LARGEST_BIAS = 2.0**30  # steps; the file has 32 bits for them
 
@@ -41,12 +41,11 @@ def finalize(model: keras.Model) -> None:
 class _Finisher:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.makers = {op.output: op for op in graph.ops}
 
     def run(self, model: keras.Model) -> None:
         for op in self.graph.ops:
             if isinstance(op.layer, ql.FreezableBatchNormalization):
-                _fold(op.layer, self.makers[op.inputs[0]].layer)
+                _fold(op.layer, self.graph.makers[op.inputs[0]].layer)
         measure_kernels(model)
         for op in self.graph.ops:  # in order: a widened range is the input of what follows
             if isinstance(op.layer, ql.QuantizedKernel):
@@ -54,29 +53,29 @@ class _Finisher:
             elif isinstance(op.layer, exact.QuantizedAverage):
                 _settle(op.layer, [self._grid(op.inputs[0])] * 2)
             elif isinstance(op.layer, ql.Quantize) and op.call == 0:
-                self._end(op.layer, op.inputs[0])
+                self._set_output_grid(op.layer, op.inputs[0])
 
-    def _end(self, grid: ql.Quantize, ref: Ref) -> None:
-        """Tell the layer whose results go to ``grid`` about it, once that is wide enough."""
+    def _set_output_grid(self, grid: ql.Quantize, ref: Ref) -> None:
+        """Widen ``grid`` if it is too narrow, and tell it to the layer that computes ``ref``."""
         if not grid.fixed:
             low, high = grid.range
             width = float(np.max(self._unit(ref))) * STEPS / UNITS
             if high - low < width:
                 grid.set_range(low, low + width)
-        op = self.makers[ref]
+        op = self.graph.makers[ref]
         while op.inputs and not isinstance(op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D):
-            op = self.makers[op.inputs[0]]
+            op = self.graph.makers[op.inputs[0]]
         grids = [self._grid(source) for source in op.inputs]
         if isinstance(op.layer, exact.Exact) and all(grids) and len(grids) < 3:
             _settle(op.layer, [*grids, grid])
 
     def _grid(self, ref: Ref) -> Any:
-        """The grid that ``ref`` lies on, behind pads, pools and the like; None if on none."""
-        op = self.makers[ref]
+        """The grid that ``ref`` lies on, found through pads, pools and the like; None if there is none."""
+        op = self.graph.makers[ref]
         while not isinstance(op.layer, ql.Quantize):
             if not op.inputs:
                 return None
-            op = self.makers[op.inputs[0]]
+            op = self.graph.makers[op.inputs[0]]
         return op.layer
 
     def _step(self, ref: Ref) -> float:
@@ -85,8 +84,8 @@ class _Finisher:
         return _step(grid) if grid else 0.0
 
     def _unit(self, ref: Ref) -> np.ndarray | float:
-        """One unit of the integer accumulator from which ``ref`` comes, for each channel."""
-        op = self.makers[ref]
+        """The real value of 1 in the integer accumulator that ``ref`` is rounded from, for each channel."""
+        op = self.graph.makers[ref]
         layer: Any = op.layer
         if isinstance(layer, ql.QuantizedKernel):
             return self._step(op.inputs[0]) * _float64(layer.ranges["max_var"]) / KERNEL_STEPS
@@ -122,9 +121,9 @@ def _fold(norm: ql.FreezableBatchNormalization, layer: Any) -> None:
 
 
 def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
-    """Round kernel and bias to what int8 and int32 hold: the converter, which computes otherwise, finds the same.
+    """Round kernel and bias to what int8 and int32 hold, so that the converter finds the same integers.
 
-    A kernel on a grid too fine for its bias (a dead channel's) gets a coarser one.
+    A channel whose kernel is nearly zero can have a grid that is too fine for its bias. It gets a coarser one.
     """
     weights: Any = layer
     bias = _float64(weights.bias) * layer.output_scale + layer.output_shift

@@ -31,7 +31,10 @@ _serializable = keras.saving.register_keras_serializable(package="edgecls")
 
 
 def _uneven(channels: int) -> np.ndarray:
-    """Ones but for a last bit: the converter quantizes a bias of equal numbers with the first channel's scale only."""
+    """Ones, the first with a different last bit.
+
+    The converter quantizes a bias of equal numbers with the scale of the first channel alone.
+    """
     ones = np.ones(channels, np.float32)
     ones[0] += 2 * np.finfo(np.float32).eps
     return ones
@@ -39,12 +42,12 @@ def _uneven(channels: int) -> np.ndarray:
 
 @_serializable
 class Quantize(layers.Layer):
-    """Puts a tensor on an 8-bit grid: the end of every group of layers that int8 computes in one go.
+    """Round a tensor to an 8-bit grid. It follows every group of layers that is one int8 operation in the file.
 
-    Called with ``follow=False`` it never moves its range: for pools, which keep the grid of their input.
+    Called with ``follow=False`` its range stays as it is. Pools need that: they keep the grid of their input.
 
     Args:
-        fixed: ``(low, high)`` where the range is known beforehand; else it is calibrated and follows the data.
+        fixed: ``(low, high)`` if the range is known beforehand. Otherwise it is calibrated and follows the data.
         floor: See ``ActivationQuantizer``.
         decay: See ``ActivationQuantizer``.
         width: See ``ActivationQuantizer``.
@@ -104,8 +107,8 @@ class Quantize(layers.Layer):
 class QuantizedKernel(exact.Exact):
     """What the linear layers share: a kernel on an int8 grid of its own, and constant scales around it.
 
-    ``output = output_scale * (layer(input / input_scale)) + output_shift``. Each has a bias: one without ``use_bias``
-    is for ``finalize`` to fold a normalization into, and takes no part before.
+    ``output = output_scale * (layer(input / input_scale)) + output_shift``. Each has a bias. Without ``use_bias`` the
+    bias is not used before ``finalize`` folds a normalization into it.
     """
 
     per_channel = True
@@ -144,7 +147,7 @@ class QuantizedKernel(exact.Exact):
         return exact.requantized(total, unit, target)
 
     def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        """The layer's operation on the last axis of ``inputs``, with ``kernel`` for its own."""
+        """The layer's operation on ``inputs``, with ``kernel`` in place of the layer's own, without bias."""
         raise NotImplementedError
 
     def quantized_kernel(self, training: bool | None) -> Tensor:
@@ -223,11 +226,11 @@ class QuantizedDense(QuantizedKernel, layers.Dense):
 
 @_serializable
 class FreezableBatchNormalization(blocks.BatchNormalization):
-    """Batch normalization that can stay with its running statistics in training while gamma and beta still learn.
+    """Batch normalization that can use its running statistics in training, while gamma and beta still learn.
 
     Args:
         output_scale: Constant factor of the output.
-        folded: ``finalize`` has put it into the layer before; nothing is left to do here.
+        folded: ``finalize`` has put it into the layer before it, so it passes its input on.
     """
 
     def __init__(self, *args: Any, output_scale: float = 1.0, folded: bool = False, **kwargs: Any) -> None:
@@ -242,7 +245,7 @@ class FreezableBatchNormalization(blocks.BatchNormalization):
         if training or self.output_scale == 1.0:
             outputs = super().call(inputs, training=training, mask=mask)
             return outputs if self.output_scale == 1.0 else outputs * self.output_scale
-        # One factor and one offset: the converter folds no second factor.
+        # One factor and one offset: the converter does not fold a second factor.
         gain = tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon) * self.output_scale
         if self.scale:
             gain *= tf.convert_to_tensor(self.gamma)
@@ -280,10 +283,10 @@ class ScaledHardSwish(exact.Exact, layers.Layer):
 
 @_serializable
 class ConstantConv2D(exact.Exact, layers.Layer):
-    """A depthwise convolution with constant weights, in int8 an op of its own: ``mean of a window * scale + offset``.
+    """A depthwise convolution with constant weights: ``mean of a window * scale + offset``. It is one int8 operation.
 
     All weights of a channel are 127 steps of its grid, so they are exact. With a window of one pixel it is an affine
-    map of each channel; larger windows stand for average pools, which XNNPACK does not take in int8.
+    map of each channel. Larger windows compute average pools, which XNNPACK does not run in int8.
 
     Args:
         scale: Factor of each channel, not zero.
@@ -321,7 +324,7 @@ class ConstantConv2D(exact.Exact, layers.Layer):
                 kernel, -np.abs(weights), np.abs(weights), narrow_range=True
             )
         outputs = self._windows(inputs, kernel)
-        # Between a convolution and a normalization even zeros would keep the converter from folding.
+        # An addition, even of zeros, would stop the converter from folding a convolution and a normalization.
         return outputs + offset.astype(np.float32) * _uneven(len(weights)) if offset.any() else outputs
 
     def _windows(self, inputs: Tensor, kernel: Tensor) -> Tensor:
@@ -334,5 +337,5 @@ class ConstantConv2D(exact.Exact, layers.Layer):
         return batch, rows, columns, channels
 
     def get_config(self) -> dict[str, Any]:
-        own = {key: getattr(self, key) for key in ("scale", "offset", "window")}
-        return {**super().get_config(), **own}
+        constants = {key: getattr(self, key) for key in ("scale", "offset", "window")}
+        return {**super().get_config(), **constants}

@@ -1,8 +1,8 @@
 """tfmot's quantizers on Keras 3 layers.
 
 The quantizers hold a range in two variables of the layer they serve and apply TensorFlow's fake-quantization ops with
-straight-through gradients (Jacob et al., 2018, https://arxiv.org/abs/1712.05877). They are Keras-agnostic but for one
-call, ``layer.add_weight(name, initializer=<tf_keras>, shape=None or int)``, which ``ranges`` answers with Keras 3's.
+straight-through gradients (Jacob et al., 2018, https://arxiv.org/abs/1712.05877). They need the legacy Keras for one call
+only: ``layer.add_weight(name, initializer=<tf_keras>, shape=None or int)``. ``ranges`` answers it with Keras 3's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Tensor = Any
 Ranges = dict[str, keras.Variable]
 
 STEPS = 255  # steps of an 8-bit grid
-KERNEL_STEPS = 127  # of either sign on that of a kernel
+KERNEL_STEPS = 127  # steps of a kernel's grid on either side of zero
 TINY = 1e-6  # least width of a range: a scale of zero breaks the converter
-DEAD = 2.0**-14  # least range of a channel's kernel against that of the largest, for the same reason
+DEAD = 2.0**-14  # least range of a channel's kernel relative to the largest channel's, for the same reason
 
 
 def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, layer: keras.Layer) -> Ranges:
@@ -53,10 +53,10 @@ def values(ranges: Ranges) -> dict[str, Tensor]:
 
 
 class KernelQuantizer(quantizers.LastValueQuantizer):
-    """Symmetric signed 8 bits, -127..127, the range that of the kernel at hand; one a channel of the last axis.
+    """Symmetric signed 8 bits, -127..127. The range is that of the present kernel.
 
     Args:
-        per_channel: One range a channel, else one for the tensor.
+        per_channel: One range for each channel of the last axis; otherwise one for the tensor.
     """
 
     def __init__(self, per_channel: bool = True) -> None:
@@ -75,14 +75,15 @@ class KernelQuantizer(quantizers.LastValueQuantizer):
 class ActivationQuantizer(quantizers.MovingAverageQuantizer):
     """Asymmetric 8 bits over a range that follows a moving average of each batch's minimum and maximum.
 
-    tfmot's decay is 0.999 from a start of -6..6, which a short run never leaves; here it is an argument and the start
-    comes from ``calibrate``.
+    tfmot starts at -6..6 with a decay of 0.999, and a short training never leaves that start. Here the decay is an
+    argument, and ``calibrate`` sets the start.
 
     Args:
         decay: Weight of the old range.
-        floor: Values below it mean the same to what follows (-3 before hard-swish): the range ends there.
+        floor: The range ends there, because what follows treats all lower values alike (-3 before hard-swish).
         width: The least width of the range.
-        headroom: How much wider than the values seen it is. Logits of other images must not saturate.
+        headroom: Factor of the range: 1.5 is half as wide again as the values seen, so that the logits of other
+            images do not saturate.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
         self.decay, self.floor, self.width, self.headroom = decay, floor, width, headroom
 
     def clipped(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """The range made to hold zero, to end at the floor and to have its width."""
+        """Widen a range so that it holds zero and has the least width, and end it at the floor."""
         low = tf.minimum(low if self.floor is None else tf.maximum(low, self.floor), 0.0)
         return low, tf.maximum(tf.maximum(high, 0.0), low + self.width)
 

@@ -1,8 +1,8 @@
 """Rewrite a float network into one that trains with the arithmetic of its int8 file.
 
-One walk over the graph; what becomes of a layer is one rule in ``RULES``. Rules hand on ``Value``s, which are put on an
-int8 grid only when a consumer needs it: convolution, batch normalization and ReLU are one int8 operation and get one
-grid, at their end. A value also remembers by how much it is scaled against the float network (``layers`` says why).
+It is one walk over the graph. A rule in ``RULES`` says what a layer becomes. Rules return a ``Value``, which is put on an
+int8 grid only when a consumer needs it: convolution, batch normalization and ReLU are one int8 operation, so they get one
+grid, after the last of them. A value also knows its scale relative to the float network (``layers`` says why).
 
 A new kind of layer takes one function with ``@rule(TheLayer)``.
 """
@@ -36,8 +36,8 @@ class Value:
         name: Of the layer that made it; its quantizer is named after it.
         users: How many operations take it.
         linear: It comes from an op into which TFLite fuses a following ReLU.
-        maker: The layer that made it, if that has an ``output_scale`` to set.
-        grid: The quantizer on whose grid it lies, None while it is on none.
+        maker: The layer that made it, if that layer has an ``output_scale`` to set.
+        grid: The quantizer on whose grid it lies; None if it is on no grid yet.
     """
 
     tensor: Tensor
@@ -51,12 +51,12 @@ class Value:
 
     @property
     def scalable(self) -> bool:
-        """Another scale would cost nothing."""
+        """Whether another scale costs no operation."""
         return self.maker is not None and self.users == 1 and self.grid is None and not self.shift
 
 
-# XNNPACK adds int8 tensors only if no term's step is 2**10 times finer than the sum's: a term that has all but died
-# out would split the graph.
+# XNNPACK adds int8 tensors only if no term's step is 2**10 times finer than the sum's. A term that is nearly zero
+# everywhere would have such a step and split the graph.
 TERM_WIDTH = 0.02
 HEADROOM = 1.5  # of the logits
 ZERO_TOLERANCE = 0.02  # pixels: recipes round 127 / 255 to three digits
@@ -90,6 +90,12 @@ def quantize_model(model: keras.Model) -> keras.Model:
 
     Raises:
         UsageError: A layer has no rule; the text names it.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> network = quantize_model(model)
+        >>> network.get_layer("conv1.conv").__class__.__name__
+        'QuantizedConv2D'
     """
     graph = trace(model)
     network = Rewriter(graph).run(model.name)
@@ -100,7 +106,7 @@ def quantize_model(model: keras.Model) -> keras.Model:
 
 
 class Rewriter:
-    """The walk: the new value of each old tensor, and what rules need to make more."""
+    """The walk over the graph: the new value of each old tensor, and what rules call to make new layers."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -161,7 +167,10 @@ class Rewriter:
         return value.tensor if value.linear and value.users == 1 else self.on_grid(value)
 
     def rescaled(self, value: Value, scale: float) -> Value:
-        """``value`` at another scale and without shift: free where the maker has not been seen yet, else an op of its own."""
+        """``value`` at another scale and without shift.
+
+        It costs an operation, unless the layer that made the value can take the factor.
+        """
         factor = scale / value.scale
         if factor == 1.0 and not value.shift:
             return value
@@ -177,7 +186,7 @@ class Rewriter:
     def affine(
         self, value: Value, factor: float, offset: float, name: str, scale: float, shift: float = 0.0
     ) -> Value:
-        """``value * factor + offset`` as an op of its own, known as of ``scale`` and ``shift``."""
+        """``value * factor + offset`` as an operation of its own; the result has ``scale`` and ``shift``."""
         tensor = self.on_grid(value)
         channels = tensor.shape[-1]
         tensor = ql.ConstantConv2D([factor] * channels, [offset] * channels, name=name)(tensor)
@@ -261,7 +270,7 @@ def _linear(rewriter: Rewriter, op: Op, value: Value, cls: type) -> Value:
 
 @rule(kl.BatchNormalization)
 def _batch_norm(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
-    """The converter folds it into the convolution before; where there is none, into an identity one."""
+    """The converter folds it into the convolution before it. If there is none, an identity convolution is added."""
     value = rewriter.plain(inputs[0])
     if not (isinstance(value.maker, ql.QuantizedKernel) and value.users == 1 and value.grid is None):
         value = rewriter.affine(value, 1.0, 0.0, f"{op.layer.name}.identity", 1.0)
@@ -305,9 +314,9 @@ def _multiply(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
 
 @rule(kl.Add)
 def _add(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
-    """Both terms at one scale: that of a term which cannot be rescaled for free."""
-    stuck = [value.scale for value in inputs if not value.scalable]
-    scale = max(stuck) if stuck else inputs[0].scale
+    """Both terms get one scale: that of a term that cannot be rescaled without an operation."""
+    fixed_scales = [value.scale for value in inputs if not value.scalable]
+    scale = max(fixed_scales) if fixed_scales else inputs[0].scale
     terms = [rewriter.on_grid(rewriter.rescaled(value, scale), width=TERM_WIDTH * scale) for value in inputs]
     return rewriter.result(op, _clone(op.layer, exact.QuantizedAdd)(terms), scale=scale, linear=True)
 
@@ -332,9 +341,10 @@ def _average(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
 
 @rule(kl.MaxPooling2D, kl.ZeroPadding2D, kl.Flatten, kl.Reshape, kl.Dropout)
 def _same_grid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
-    """Ops whose int8 output has the grid of its input. Averages are rounded to it.
+    """Operations whose int8 output has the grid of the input. Averages are rounded to it.
 
-    A pool with several consumers is put on it once more, else the converter leaves one of them in float.
+    The output of a pool with several consumers is put on the grid once more. Otherwise the converter leaves one
+    consumer in float.
     """
     value = inputs[0] if not inputs[0].shift else rewriter.plain(inputs[0])
     average = isinstance(op.layer, kl.AveragePooling2D)

@@ -64,7 +64,7 @@ def recipe_preprocess(recipe: Recipe) -> Preprocess:
     import_tensorflow()
     from edgecls.data.preprocess import Preprocess
 
-    return Preprocess.from_recipe(catalog.get(recipe.model.name), recipe.model)
+    return Preprocess.from_recipe(catalog.get(recipe.model.name), recipe.model, recipe.data.antialias)
 
 
 def save_network(model: keras.Model, path: Path) -> None:

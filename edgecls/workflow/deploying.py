@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecls.console import Console
-from edgecls.errors import MissingError
+from edgecls.errors import EdgeclsError, MissingError
 from edgecls.files import atomic, read_json, sha256, write_json
 from edgecls.labels import read_labels
+from edgecls.quiet import import_tensorflow
 from edgecls.recipe import Precision
 from edgecls.run import Run, Stage
 from edgecls.saving import load_model
 from edgecls.workflow.common import load_data, load_deployed, recipe_preprocess, run_stage, spread
 
 if TYPE_CHECKING:
-    from edgecls.data.sources import Dataset
+    from edgecls.data.sources import Dataset, Split
 
 TFLITE = {
     "fp32": "export/model_fp32.tflite",
@@ -32,6 +33,8 @@ SOURCES = {"fp32": "float.keras", "fp16": "float.keras", "int8": "qat.keras"}
 MAKERS = {"float.keras": "edgecls train RECIPE", "qat.keras": "edgecls quantize"}
 OTHER_FORMATS = {"saved_model": "export/saved_model", "keras": "export/model.keras"}
 LADDER_IMAGES = 200
+SAMPLES = 8
+SAMPLES_FOLDER = "export/samples"
 
 
 def export(
@@ -39,30 +42,36 @@ def export(
     console: Console,
     precisions: Sequence[Precision] | None = None,
     formats: Sequence[str] = ("tflite",),
+    data: Dataset | None = None,
 ) -> dict[str, Any]:
     """Write the run's networks for other programs under ``export/``.
+
+    Beside the .tflite files it writes ``samples/``: a few photos with the pixels and scores that are right.
 
     Args:
         precisions: ``fp32``, ``fp16`` and ``int8`` for TFLite; None: what the recipe says, without int8 if the run is
             not quantized.
-        formats: ``tflite``, ``saved_model``, ``keras``.
+        formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls).
+        data: The run's data, if it is loaded already. Without the photos there are no samples.
 
     Returns:
-        ``{"schema", "run", "files": {precision or format: path}}``.
+        ``{"schema", "run", "files": {precision or format: path}, "samples": folder or None}``.
 
     Raises:
         MissingError: The run has no network for what was asked for; the line names the command that makes it.
     """
     files: dict[str, str] = {}
+    samples = None
     if "tflite" in formats:
         for precision in precisions or _precisions_of_recipe(run):
             inputs, work = _export_inputs(run, precision), partial(_write_tflite, run, precision)
             run_stage(run, console, f"export_{precision}", inputs, [TFLITE[precision]], work)
             files[precision] = str(run.file(TFLITE[precision]))
+        samples = _export_samples(run, console, data)
     for form in OTHER_FORMATS:
         if form in formats:
             files[form] = str(_write_other(run, form))
-    return {"schema": "edgecls.export/1", "run": str(run.path), "files": files}
+    return {"schema": "edgecls.export/1", "run": str(run.path), "files": files, "samples": samples}
 
 
 def exported(run: Run) -> dict[str, Path]:
@@ -115,12 +124,51 @@ def _write_tflite(run: Run, precision: Precision) -> dict[str, Any]:
     return {"bytes": path.stat().st_size}
 
 
+def _export_samples(run: Run, console: Console, data: Dataset | None) -> str | None:
+    """Write ``export/samples`` with a few photos of the test split (or another one, if there are none)."""
+    try:
+        data = data or load_data(run.recipe.data, console)
+    except EdgeclsError as error:  # the files can be exported where the photos are not
+        console.log(f"no samples beside the files: {error}")
+        return None
+    split = spread(next(part for part in (data.test, data.val, data.train) if len(part)), SAMPLES)
+    files = exported(run)
+    inputs = {**files, "preprocess": run.file("preprocess.json"), "photos": split.digests}
+    work = partial(_write_samples, run, split, files)
+    run_stage(run, console, "samples", inputs, [SAMPLES_FOLDER], work)
+    return str(run.file(SAMPLES_FOLDER))
+
+
+def _write_samples(run: Run, split: Split, files: dict[str, Path]) -> dict[str, Any]:
+    from edgecls.data.images import decode, read_file
+    from edgecls.data.preprocess import Preprocess
+    from edgecls.export.samples import Sample, png, write_samples
+
+    settings, classes = read_json(run.file("preprocess.json")), read_labels(run.file("labels.txt"))
+    preprocess, samples = Preprocess.from_dict(settings), []
+    for i, label in enumerate(split.labels):
+        if split.files is not None:
+            photo, suffix = read_file(split.files[i]), Path(split.files[i]).suffix
+            image = decode(photo)
+        else:
+            image = split.images[i]  # type: ignore[index]  # a split has files or images
+            photo, suffix = png(image), ".png"
+        name = classes[label] if label >= 0 else None
+        samples.append(Sample(photo, suffix, preprocess.array(image), name))
+    with atomic(run.file(SAMPLES_FOLDER)) as folder:
+        write_samples(folder, samples, files, classes, settings)
+    return {"photos": len(samples)}
+
+
 def _write_other(run: Run, form: str) -> Path:
-    """Write the float network in a format of ``OTHER_FORMATS``."""
+    """Write the float network in a format of ``OTHER_FORMATS``; the ``.keras`` has Keras' own layers alone."""
+    import_tensorflow()
+    from edgecls.export.stock import to_stock
+
     model = load_deployed(run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}"))
     path = run.file(OTHER_FORMATS[form])
     with atomic(path) as part:
-        model.export(part, verbose=False) if form == "saved_model" else model.save(part)
+        model.export(part, verbose=False) if form == "saved_model" else to_stock(model).save(part)
     return path
 
 
