@@ -48,7 +48,7 @@ def model_info(name: str) -> Entry:
     Example:
         >>> info = edgecls.model_info("ResNet50_vd")
         >>> info.input_size, info.params, info.top1
-        (224, 25576264, 0.7912)
+        (224, 25576264, 0.791)
     """
     from edgecls.zoo import catalog
 
@@ -73,7 +73,7 @@ def model_cost(name: str, input_size: int | None = None, classes: int = 1000) ->
 
     Example:
         >>> edgecls.model_cost("MobileNetV3_small_x0_35", input_size=96)["macs"]
-        4024768
+        3716728
     """
     from edgecls.zoo import cost
 
@@ -125,7 +125,7 @@ def build_model(
         ((None, 64, 64, 3), (None, 3))
         >>> maps = edgecls.build_model("MobileNetV3_small_x0_35", input_size=64, features=True)
         >>> maps.output["stride_8"].shape
-        (None, 8, 8, 16)
+        (None, 8, 8, 8)
     """
     from edgecls import zoo
 

@@ -58,7 +58,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     Example:
         >>> with atomic("labels.txt") as temporary:
-        ...     temporary.write_text("cat\\ndog\\n")
+        ...     _ = temporary.write_text("cat\\ndog\\n")
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}{TEMPORARY}{os.getpid()}{path.suffix}")

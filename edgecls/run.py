@@ -49,8 +49,8 @@ class Run:
         path: The folder, absolute.
 
     Example:
-        >>> run = Run.find()                     # the newest run under runs/
-        >>> run.recipe.model.name
+        >>> run = Run.find()  # doctest: +SKIP
+        >>> run.recipe.model.name  # doctest: +SKIP
         'MobileNetV3_small_x1_0'
     """
 

@@ -23,7 +23,7 @@ def modules_with_examples() -> Iterator[str]:
             yield ".".join(("edgecls", *path.relative_to(package).with_suffix("").parts))
 
 
-@pytest.mark.parametrize("name", modules_with_examples())
+@pytest.mark.parametrize("name", list(modules_with_examples()))
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(name.removesuffix(".__init__"))
     monkeypatch.chdir(tmp_path)

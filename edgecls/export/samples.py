@@ -76,10 +76,10 @@ def write_samples(
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for number, sample in enumerate(samples):
-        row = {"photo": f"{number}.photo{sample.suffix}", "pixels": f"{number}.pixels.png"}
-        (folder / row["photo"]).write_bytes(sample.photo)
-        (folder / row["pixels"]).write_bytes(png(sample.pixels))
-        rows.append({**row, "label": sample.label, "top1": {}, "scores": {}})
+        photo, picture = f"{number}.photo{sample.suffix}", f"{number}.pixels.png"
+        (folder / photo).write_bytes(sample.photo)
+        (folder / picture).write_bytes(png(sample.pixels))
+        rows.append({"photo": photo, "pixels": picture, "label": sample.label, "top1": {}, "scores": {}})
     pixels = np.stack([sample.pixels for sample in samples])
     outputs = {}
     for precision, path in files.items():

@@ -94,7 +94,7 @@ def quantize_model(model: keras.Model) -> keras.Model:
     Example:
         >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
         >>> network = quantize_model(model)
-        >>> network.get_layer("conv1.conv").__class__.__name__
+        >>> network.get_layer("conv.conv").__class__.__name__
         'QuantizedConv2D'
     """
     graph = trace(model)
