@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from android_bench.errors import BenchError, BenchUsageError, DeviceLost, DeviceMissing, Interrupted
-
-if TYPE_CHECKING:
-    from android_bench.protocol import Backend, Listener
+from android_bench.protocol import Backend, Listener, Protocol
 
 __all__ = [
     "BenchError",
@@ -34,20 +32,20 @@ def bench(
     device: str = "host",
     threads: str | Iterable[int | str] = (1,),
     *,
-    warmup: int = 10,
-    runs: int = 30,
-    rounds: int = 5,
-    spacing_s: float = 6.0,
-    warmup_s: float = 0.5,
-    run_s: float = 0.5,
-    repeats: int = 3,
-    protocol: str = "standard",
+    warmup: int = Protocol.warmup,
+    runs: int = Protocol.runs,
+    rounds: int = Protocol.rounds,
+    spacing_s: float = Protocol.spacing_s,
+    warmup_s: float = Protocol.warmup_s,
+    run_s: float = Protocol.run_s,
+    repeats: int = Protocol.repeats,
+    protocol: str = Protocol.name,
     profile: bool = False,
     delegate: str = "cpu",
     binary: str | Path | None = None,
-    cool_c: float = 40.0,
-    cool_s: float = 300.0,
-    seed: int = 0,
+    cool_c: float = Protocol.cool_c,
+    cool_s: float = Protocol.cool_s,
+    seed: int = Protocol.seed,
     resume: bool = False,
     fresh: bool = False,
     on_event: Listener | None = None,
@@ -93,7 +91,6 @@ def bench(
     """
     from android_bench.devices import resolve
     from android_bench.models import find_models, parse_threads
-    from android_bench.protocol import Protocol
 
     counts = parse_threads(threads)
     plan = Protocol(

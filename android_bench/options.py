@@ -61,8 +61,10 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         ),
         click.option(
             "--threads",
+            multiple=True,
             type=ThreadCounts(),
-            default=threads,
+            callback=_joined,
+            default=threads and [threads],
             show_default=True,
             help="Thread counts, for example 1,2,4.",
         ),
@@ -134,6 +136,11 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         return function
 
     return decorate
+
+
+def _joined(ctx: click.Context, param: click.Parameter, lists: tuple[list[int], ...]) -> list[int] | None:
+    """The thread counts of an option that is given any number of times; None where it is not given."""
+    return list(dict.fromkeys(count for counts in lists for count in counts)) or None
 
 
 def _devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

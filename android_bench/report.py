@@ -32,8 +32,8 @@ def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
     missing = _drop(columns, console.width)
     title = escape(f"{device['name']}: {device.get('cpu') or ''}".removesuffix(": "))
     caption = (
-        f"ms; {count(protocol['rounds'], 'round')}, each of {protocol['runs']} runs and "
-        f"{protocol['run_s']:g} s or more, after {protocol['warmup']} warm-up runs and {protocol['warmup_s']:g} s"
+        f"ms; {count(protocol['rounds'], 'round')}, each of {count(protocol['runs'], 'run')} and "
+        f"{protocol['run_s']:g} s or more, after {count(protocol['warmup'], 'warm-up run')} and {protocol['warmup_s']:g} s"
     )
     console.print(_table(columns, title, caption))
     if "SD855*" in columns:

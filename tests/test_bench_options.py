@@ -49,6 +49,21 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert defaults["protocol"] == Protocol.name
 
 
+def test_threads_may_be_given_several_times() -> None:
+    @click.command
+    @bench_options(device=None, threads=None)
+    def asked(threads: list[int] | None, **options: Any) -> list[int] | None:
+        """Returns the thread counts."""
+        return threads
+
+    for arguments, threads in (
+        ([], None),
+        (["--threads", "4,1"], [4, 1]),
+        (["--threads", "1", "--threads", "2,1"], [1, 2]),
+    ):
+        assert asked.main(arguments, standalone_mode=False) == threads
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, edgecls.cli.bench, android_bench.options\n"
