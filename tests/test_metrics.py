@@ -8,7 +8,7 @@ import pytest
 
 from edgecls import metrics
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.metrics import balanced_interval, evaluate, softmax, wilson
+from edgecls.metrics import balanced_interval, difference_interval, evaluate, softmax, wilson
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -88,6 +88,24 @@ def test_wilson_equals_published_intervals(hits, n, low, high):
 def test_wilson_of_no_proportion_is_refused(hits, n):
     with pytest.raises(ValueError, match="hits of"):
         wilson(hits, n)
+
+
+# Newcombe, "Interval estimation for the difference between independent proportions", Stat. Med. 17 (1998), table II,
+# method 10.
+@pytest.mark.parametrize(
+    ("new", "old", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_difference_equals_published_intervals(new, old, low, high):
+    shares = [hits / n for hits, n in (new, old)]
+    found = difference_interval(shares[0], wilson(*new), shares[1], wilson(*old))
+    assert found == pytest.approx((low, high), abs=6e-5)
+    back = difference_interval(shares[1], wilson(*old), shares[0], wilson(*new))
+    assert back == pytest.approx((-high, -low), abs=6e-5)
 
 
 def test_perfect_recall_is_not_certain():

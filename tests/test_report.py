@@ -451,7 +451,7 @@ def test_a_ratio_is_judged_only_where_the_intervals_leave_no_doubt(finished, int
 
 def test_a_small_loss_of_accuracy_is_no_judgement(finished):
     figure = next(f for f in headline(Facts(finished)) if f.label == "int8 minus float")
-    assert (figure.tone, figure.detail) == ("", "balanced accuracy, same images; the intervals overlap")
+    assert (figure.tone, figure.detail) == ("", "95 %: −4.6 points to +3.8 points, same images")
     change(finished, "eval.json", lambda e: e["models"]["int8"].update(scores(0.5)))
     assert next(f for f in headline(Facts(finished)) if f.label == "int8 minus float").tone == "bad"
 

@@ -23,7 +23,7 @@ def test_scores_have_intervals_and_fit_the_terminal():
     result = {"test": {kind: scored(labels, labels) for kind in ("teacher", "float", "fp32", "qat", "int8")}}
     text = show.show_scores({**result, "drop": 0.012, "run": "runs/a/b", "report": "runs/a/b/report.html"})
     assert "% of 60 images" in text and "94.0 - 100.0" in text and "top-5" in text
-    assert "int8 loses 1.20 points of balanced accuracy; the intervals overlap" in text
+    assert "int8 loses 1.20 points of balanced accuracy (95 %: -6.0 to +6.0)" in text
     assert "run: runs/a/b" in text and max(map(len, text.splitlines())) <= 80
 
 
@@ -31,9 +31,9 @@ def test_a_certain_loss_and_a_gain_are_said_so():
     labels = np.repeat(range(6), 50)
     good, bad = scored(labels, labels), scored((labels + (np.arange(300) % 2)) % 6, labels)
     text = show.show_scores({"test": {"float": good, "int8": bad}, "drop": 0.5})
-    assert text.endswith("int8 loses 50.00 points of balanced accuracy")
+    assert text.endswith("int8 loses 50.00 points of balanced accuracy (95 %: -55.6 to -44.2)")
     text = show.show_scores({"test": {"float": bad, "int8": good}, "drop": -0.5})
-    assert text.endswith("int8 gains 50.00 points of balanced accuracy")
+    assert text.endswith("int8 gains 50.00 points of balanced accuracy (95 %: +44.2 to +55.6)")
 
 
 def test_nothing_is_lost_by_a_network_that_answers_one_class():
@@ -76,6 +76,15 @@ def test_an_evaluation_of_more_classes_than_a_matrix_can_have():
     scores = evaluate(np.eye(2100, dtype=np.float32)[:4], [0, 1, 2, 4], classes)
     text = show.show_eval(evaluated(scores, classes))
     assert "the 4 of 2100 classes with the lowest recall" in text and "confused" not in text
+
+
+def test_float_operators_are_named_where_there_should_be_none():
+    about = {"bytes": 1_500_000, "ops": {"CONV_2D": 3, "ADD": 1}, "float_ops": ["ADD", "CONV_2D"]}
+    files = {"model_fp32.tflite": about, "model_int8.tflite": about | {"float_ops": ["ADD"], "partitions": 2}}
+    text = show.show_verify({"images": 2, "rungs": [], "files": files})
+    lines = [line.split() for line in text.splitlines()]
+    assert ["model_fp32.tflite", "1.50", "4", "all", "-"] in lines
+    assert ["model_int8.tflite", "1.50", "4", "ADD", "2"] in lines
 
 
 def test_a_ladder_without_files_counts_in_the_singular():

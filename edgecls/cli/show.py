@@ -51,11 +51,13 @@ def _drop(drop: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> l
     """What int8 loses, unless the float network answers one class: nothing is left to lose then."""
     if before.get("predicted_classes") == 1:
         return []
-    verb = "gains" if drop < 0 else "loses"
-    text = f"int8 {verb} {abs(100 * drop):.2f} points of balanced accuracy"
-    intervals = [ends for entry in (before, after) if (ends := entry.get("balanced_accuracy_ci95"))]
-    if len(intervals) == 2 and max(low for low, _ in intervals) <= min(high for _, high in intervals):
-        text += "; the intervals overlap"
+    from edgecls.metrics import difference_interval
+
+    text = f"int8 {'gains' if drop < 0 else 'loses'} {abs(100 * drop):.2f} points of balanced accuracy"
+    old, new = (entry.get("balanced_accuracy_ci95") for entry in (before, after))
+    if old and new:
+        low, high = difference_interval(after["balanced_accuracy"], new, before["balanced_accuracy"], old)
+        text += f" (95 %: {100 * low:+.1f} to {100 * high:+.1f})"
     return [text]
 
 
@@ -118,7 +120,7 @@ def show_verify(result: Mapping[str, Any]) -> str:
             name,
             number(about["bytes"] / 1e6),
             sum(about.get("ops", {}).values()),
-            ", ".join(about.get("float_ops", [])) or "none",
+            (", ".join(about.get("float_ops", [])) or "none") if "int8" in name else "all",
             about.get("partitions"),
         )
         for name, about in result.get("files", {}).items()

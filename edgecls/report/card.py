@@ -38,7 +38,7 @@ def card(run: RunLike) -> str:
     facts = Facts(run)
     source = str(at(facts.recipe, "data", "source") or "unknown")
     classes = texts(facts.split.get("classes")) or texts(facts.eval.get("classes"))
-    checked, drop = ladder(facts), facts.drop()
+    checked = ladder(facts)
     text = render(
         "card.md",
         name=facts.name,
@@ -60,7 +60,7 @@ def card(run: RunLike) -> str:
         top5=len(classes) >= TOP5_CLASSES,
         files=[_file(about) for about in checked["files"]],
         rungs=checked["rungs"],
-        change=points(None if drop is None else -drop),
+        change=_change(facts),
         latencies=bench_rows(facts),
         device=device(facts),
         preparation=_preparation(facts.preprocess),
@@ -74,6 +74,13 @@ def card(run: RunLike) -> str:
         },
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _change(facts: Facts) -> str:
+    """What int8 changes of the balanced accuracy, with its interval."""
+    drop, ends = facts.drop(), facts.change_interval()
+    text = points(None if drop is None else -drop)
+    return text if ends is None else f"{text} (95 %: {points(100 * ends[0])} to {points(100 * ends[1])})"
 
 
 # resize of preprocess.json -> how libraries call it

@@ -19,6 +19,7 @@ import yaml
 
 from edgecls.files import sha256
 from edgecls.infer.classifier import KINDS
+from edgecls.metrics import difference_interval
 from edgecls.report.values import at, mapping, number, pair, rows, texts
 from edgecls.text import plural
 
@@ -118,6 +119,14 @@ class Facts:
         """Balanced accuracy that int8 loses against the float student, in points."""
         float_share, int8_share = self.balanced("float"), self.balanced("int8")
         return None if float_share is None or int8_share is None else 100 * (float_share - int8_share)
+
+    def change_interval(self) -> tuple[float, float] | None:
+        """95 % interval of balanced accuracy of int8 minus that of the float student, as shares."""
+        float_share, int8_share = self.balanced("float"), self.balanced("int8")
+        float_ends, int8_ends = self.balanced_interval("float"), self.balanced_interval("int8")
+        if float_share is None or int8_share is None or float_ends is None or int8_ends is None:
+            return None
+        return difference_interval(int8_share, int8_ends, float_share, float_ends)
 
     def warnings(self) -> list[str]:
         """What the stamps of trainings, eval.json and verify.json warn of."""

@@ -53,10 +53,12 @@ def _change(facts: Facts) -> Figure:
     drop = facts.drop()
     if drop is None:
         return Figure("int8 minus float", "–", "not measured yet", "eval.json")
-    before, after = facts.balanced_interval("float"), facts.balanced_interval("int8")
-    tone = compared(after, before, more_is_better=True)
-    detail = "balanced accuracy, same images" + ("" if tone else "; the intervals overlap")
-    return Figure("int8 minus float", points(-drop), detail, "eval.json", tone)
+    low, high = facts.change_interval() or (-1.0, 1.0)
+    tone = "good" if low > 0 else "bad" if high < 0 else ""
+    detail = (
+        f"95 %: {points(100 * low)} to {points(100 * high)}" if facts.change_interval() else "no interval"
+    )
+    return Figure("int8 minus float", points(-drop), f"{detail}, same images", "eval.json", tone)
 
 
 def _size(facts: Facts) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,10 +100,15 @@ def _file(name: str, about: Any) -> dict[str, Any]:
         "total": sum(n for _, n in ops),
         "partitions": None if partitions is None else int(partitions),
         "tone": "" if not quantized else "good" if partitions == 1 else "warn",
-        "undelegated": ", ".join(texts(at(about, "undelegated"))),
+        "undelegated": _counted(texts(at(about, "undelegated"))),
         "float_ops": texts(at(about, "float_ops")) if quantized else [],
         "quantized": quantized and isinstance(at(about, "float_ops"), list),
     }
+
+
+def _counted(names: list[str]) -> str:
+    """Names with how often each occurs: "QUANTIZE, ADD x 14"."""
+    return ", ".join(name if count == 1 else f"{name} x {count}" for name, count in Counter(names).items())
 
 
 def _rung(rung: Mapping[str, Any]) -> dict[str, str]:
