@@ -74,7 +74,7 @@ def test_the_list_says_what_the_commands_say():
         ("train r.yaml -o train.epohcs=1", "did you mean 'train.epochs'?"),
         ("train r.yaml -o model.name=ResNet5", "unknown model 'ResNet5'"),
         ("bench --threads 0,x", "--threads"),
-        ("bench --threads 1,x", "'x' is not a valid integer range"),
+        ("bench --threads 1,x", "threads must be numbers from 1 to 64, not 'x'"),
         ("bench --threads ,", "--threads"),
         ("bench --max-ms 0 x", "--max-ms"),
         ("predict none.tflite r.yaml", "not a run (none.tflite)"),
