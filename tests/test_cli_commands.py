@@ -190,7 +190,7 @@ def test_export_predict_eval_report(call, workflow, run):
     for name in ("photos/a/2.JPG", "photos/1.png", "photos/notes.txt"):
         Path(name).touch()
     answer = [{"image": "1.png", "predictions": [{"class": "cat", "probability": 0.875}]}]
-    workflow.predict = lambda target, images, top: seen.append((images, top)) or {"results": answer}
+    workflow.predict = lambda target, images, top, progress: seen.append((images, top)) or {"results": answer}
     assert call("predict", "demo", "photos", "r.yaml", "--top", "1")[1] == "1.png: cat 87.5 %\n"
     assert seen.pop() == ([Path("photos/1.png"), Path("photos/a/2.JPG"), Path("r.yaml")], 1)
 

@@ -127,6 +127,9 @@ def test_unreadable_images_are_skipped_named_and_counted(run, photos, tmp_path):
         ("absent.jpg", "no such file"),
     ]
     assert Classifier.load(run).predict(files[:1], 1, skipped) == [] and len(skipped) == 4
+    done = []
+    Classifier.load(run).predict([photos[0]] * 40, progress=done.append)
+    assert done == [32, 40]
 
 
 def test_runs_are_found_by_name_and_link(run, tmp_path, monkeypatch):

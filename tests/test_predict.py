@@ -29,7 +29,8 @@ def asked(monkeypatch):
     """(model, photos) of each call; photos called bad are skipped."""
     calls = []
 
-    def predict(target, images, top):
+    def predict(target, images, top, progress):
+        progress(len(images))
         calls.append((target and os.path.relpath(target), [str(path) for path in images]))
         bad = [path for path in images if "bad" in path.name]
         answer = [{"class": "cat\x1b", "probability": 0.875}]

@@ -41,7 +41,9 @@ def command(console: Console, arguments: tuple[str, ...], top: int) -> None:
     files = [file for photo in photos for file in _files(Path(photo))]
     from edgecls import workflow
 
-    result = workflow.predict(path, files, top)
+    with console.progress() as bars:
+        task = bars.add_task("photos", total=len(files), text="")
+        result = workflow.predict(path, files, top, lambda done: bars.update(task, completed=done))
     console.emit(result, _text)
     skipped = result.get("skipped", ())
     for file in skipped:

@@ -112,6 +112,7 @@ class Classifier:
         paths: Iterable[str | os.PathLike[str]],
         top: int = 5,
         skipped: list[dict[str, str]] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> list[dict[str, Any]]:
         r"""The likeliest classes of image files.
 
@@ -120,6 +121,7 @@ class Classifier:
             top: How many classes to name, likeliest first.
             skipped: A list that gets ``{"image": path, "why": reason}`` of each file that cannot be read. None: such a
                 file is an error.
+            progress: Called with the number of files that are done.
 
         Returns:
             For each image ``{"image": path, "predictions": [{"class", "probability"}]}``. A path that is not UTF-8 or
@@ -148,6 +150,7 @@ class Classifier:
                 results += [
                     self._answer(file, row, top) for file, row in zip(read, probabilities, strict=True)
                 ]
+            progress(min(start + BATCH, len(files)))
         return results
 
     def _answer(self, file: str, probabilities: NDArray[Any], top: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -177,7 +177,12 @@ def evaluate(
     }
 
 
-def predict(target: Path | None, images: Sequence[Path], top: int = 5) -> dict[str, Any]:
+def predict(
+    target: Path | None,
+    images: Sequence[Path],
+    top: int = 5,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
     """The likeliest classes of photos, by a run's int8 file (or float network), or by a model file.
 
     Returns:
@@ -188,7 +193,7 @@ def predict(target: Path | None, images: Sequence[Path], top: int = 5) -> dict[s
     import_tensorflow()
     classifier = Classifier.load(target or Run.find(None).path)
     skipped: list[dict[str, str]] = []
-    results = classifier.predict(images, top, skipped)
+    results = classifier.predict(images, top, skipped, progress)
     return {
         "schema": "edgecls.predict/1",
         "model": str(classifier.path),
