@@ -510,10 +510,10 @@ def test_the_card_says_how_photos_are_prepared(finished):
     settings = {"size": 224, "resize_short": 256, "interpolation": "bilinear"}
     write(finished, "preprocess.json", settings)
     card = write_card(finished).read_text()
-    assert "2. Resize to a short side of 256 pixels: bilinear at half-pixel centres" in card
-    assert "without anti-aliasing" in card and "3. Cut 224 x 224 pixels" in card
+    assert "2. Resize to a short side of 256 pixels: bilinear, half-pixel centres" in card
+    assert "no anti-aliasing; OpenCV INTER_LINEAR" in card and "3. Cut 224 x 224 pixels" in card
     write(finished, "preprocess.json", settings | {"antialias": True})
-    assert "INTER_LINEAR, with anti-aliasing" in write_card(finished).read_text()
+    assert "half-pixel centres, anti-aliasing; PIL resize(BILINEAR)" in write_card(finished).read_text()
 
 
 def test_names_break_between_words_only(finished):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgecls.data.resizing import describe_interpolation
 from edgecls.report.accuracy import TOP5_CLASSES, score_rows, worst_class
 from edgecls.report.facts import Facts, RunLike, bad_images, split_counts
 from edgecls.report.html import render, write_page
@@ -83,12 +84,6 @@ def _change(facts: Facts) -> str:
     return text if ends is None else f"{text} (95 %: {points(100 * ends[0])} to {points(100 * ends[1])})"
 
 
-# resize of preprocess.json -> how libraries call it
-_KERNELS = {
-    "bilinear": "bilinear at half-pixel centres, as OpenCV's INTER_LINEAR",
-    "bicubic": "bicubic (Keys' kernel, a = -0.5) at half-pixel centres",
-    "area": "the average of each pixel's area, as OpenCV's INTER_AREA",
-}
 _OUTPUTS = {"float": "float32 logits", "uint8": "uint8 logits (scale and zero point are the tensor's)"}
 
 
@@ -97,12 +92,10 @@ def _preparation(preprocess: Mapping[str, Any]) -> list[str]:
     size, short = (number(preprocess.get(key)) for key in ("size", "resize_short"))
     if size is None or short is None:
         return []
-    kernel = str(preprocess.get("interpolation"))
-    antialias = "with" if preprocess.get("antialias") else "without"
     return [
         "Decode to 8-bit RGB, turned upright as its EXIF orientation says.",
-        f"Resize to a short side of {short:.0f} pixels: {_KERNELS.get(kernel, kernel)}, {antialias} anti-aliasing; "
-        "round to whole numbers.",
+        f"Resize to a short side of {short:.0f} pixels: {describe_interpolation(preprocess)}. "
+        "Round to whole numbers.",
         f"Cut {size:.0f} x {size:.0f} pixels out of the centre.",
         "Give these values, 0 to 255, to the file: it normalizes inside.",
     ]

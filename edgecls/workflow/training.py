@@ -166,8 +166,8 @@ def quantize(
     write_json(run.file("split.json"), data.describe())
     work = partial(_on_devices, _make_qat, recipe, run, console, data, inputs)
     run_stage(run, console, "qat", inputs, ["qat.keras"], work)
-    files = deploying.export(run, console)["files"]
-    verified = deploying.verify(run, console)
+    files = deploying.export(run, console, data=data)["files"]
+    verified = deploying.verify(run, console, data=data)
     scores = scoring.score_run(run, console, data, ["float", "qat", *deploying.exported(run)])
     scoring.report(run, console)
     return {
