@@ -14,7 +14,7 @@ from PIL import Image
 from run_folders import MODEL_FILES, RECIPE, make_models, scores, stamp, stamp_reports, timing, write
 
 from edgecls.files import sha256
-from edgecls.report import compare, plots, write_card, write_report
+from edgecls.report import compare, plots, sections, write_card, write_report
 from edgecls.report.facts import Facts
 from edgecls.report.figures import headline
 from edgecls.report.units import duration, mebibytes, megabytes, milliseconds, percent, points
@@ -196,7 +196,7 @@ def test_headline_figures_come_from_the_files(finished):
 def test_every_part_is_there(finished):
     page = read(write_report(finished))
     for said in (
-        "1 of 2 parity checks failed",
+        "taught by EfficientNetLite0, on 400 images of elpv. 1 of 2 parity checks failed",
         "✗ fails",
         "✓ holds",
         "3 steps",
@@ -571,10 +571,19 @@ def test_plots_leave_gaps_for_figures_that_are_not_finite():
 def test_units():
     assert (percent(0.5), percent(None), percent(float("nan"))) == ("50.0 %", "–", "–")
     assert (points(-0.04), points(-1.26), points(2)) == ("0.0 points", "−1.3 points", "+2.0 points")
-    assert (milliseconds(0.123), milliseconds(12.34), milliseconds(123.4)) == ("0.12 ms", "12.3 ms", "123 ms")
+    assert (milliseconds(0.0969), milliseconds(1.234)) == ("0.097 ms", "1.23 ms")
+    assert (milliseconds(12.34), milliseconds(123.4)) == ("12.3 ms", "123 ms")
     assert (mebibytes(40), mebibytes(None)) == ("40.0 MiB", "–")
     assert (megabytes(1_680_000), megabytes(900)) == ("1.68 MB", "0.9 kB")
     assert (duration(9.81), duration(95.2), duration(3725)) == ("9.8 s", "1 min 35 s", "1 h 02 min")
+
+
+def test_counts_agree_with_their_nouns():
+    protocol = sections.protocol_text({"warmup": 1, "runs": 30, "rounds": 1})
+    assert protocol == "Each figure: 1 warm-up run, 30 measured runs a round, 1 round."
+    assert sections.protocol_text({"rounds": [3]}) == ""
+    assert sections.device_text({"name": "box", "cores": 1}) == "box, 1 core"
+    assert sections.bench_row(timing("int8", 1, 3.0))["threads_text"] == "1 thread"
 
 
 def test_no_tensorflow(finished):

@@ -23,13 +23,17 @@ _LICENCES = {
 
 
 def write_card(run: RunLike) -> Path:
-    """Write ``card.md``; parts the run does not have yet name the command that makes them.
+    """Write ``card.md``; a part that the run does not have yet names the command that makes it.
 
     Returns:
         Path of the card.
 
     Raises:
         MissingError: No space on the disk.
+
+    Example:
+        >>> write_card(Run.find("runs/latest"))   # doctest: +SKIP
+        PosixPath('runs/mv3_ssld/20260102-030405/card.md')
     """
     return write_page(run.file("card.md"), card(run))
 

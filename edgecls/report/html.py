@@ -32,13 +32,17 @@ _CONTENTS = (
 
 
 def write_report(run: RunLike) -> Path:
-    """Write ``report.html`` from whatever files the run has; the page says what is missing and what makes it.
+    """Write ``report.html`` from the files that the run has; the page says what is missing and what makes it.
 
     Returns:
         Path of the page.
 
     Raises:
         MissingError: No space on the disk.
+
+    Example:
+        >>> write_report(Run.find("runs/latest"))   # doctest: +SKIP
+        PosixPath('runs/mv3_ssld/20260102-030405/report.html')
     """
     return write_page(run.file("report.html"), page(run))
 
@@ -82,7 +86,11 @@ def page(run: RunLike) -> str:
 
 
 def compare(runs: Sequence[RunLike]) -> str:
-    """Several runs as one HTML table: a column a run, a row a figure."""
+    """Several runs as one HTML table: a column a run, a row a figure.
+
+    Example:
+        >>> Path("compare.html").write_text(compare([Run("runs/a/1"), Run("runs/b/1")]))   # doctest: +SKIP
+    """
     facts = [Facts(run) for run in runs]
     table: list[tuple[str, list[str]]] = [
         ("network", [f.model for f in facts]),

@@ -1,4 +1,4 @@
-"""Small line plots as inline SVG whose colours are the page's own, so that one plot suits light, dark and paper.
+"""Small plots as inline SVG. Their colours are the page's own, so that one plot suits light, dark and paper.
 
 matplotlib is imported when the first plot is drawn; its object interface needs no display and no global state.
 """
@@ -47,7 +47,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, points, and half-open error bars (below, above) where there are any."""
+    """One curve: its name, its points, and how far error bars reach (below, above) where there are any."""
 
     name: str
     x: Sequence[float]

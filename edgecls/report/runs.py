@@ -40,6 +40,10 @@ def list_runs(root: str | Path = "runs") -> dict[str, Any]:
         ``state`` is "running" (a process has locked it), "interrupted", "empty" (nothing is done yet), "trained",
         "quantized" or "benchmarked". Of a running or interrupted one, ``stage`` is what it was at, and ``epoch``
         of ``epochs`` how many epochs of that were complete.
+
+    Example:
+        >>> [(run["name"], run["state"]) for run in list_runs("runs")["runs"]]   # doctest: +SKIP
+        [('mv3_ssld/20260102-030405', 'benchmarked')]
     """
     root = Path(root)
     latest = _latest(root)

@@ -63,11 +63,9 @@ def summary(facts: Facts) -> str:
     text = facts.model
     if facts.teacher:
         text += f" taught by {facts.teacher}"
-    if source:
-        text += f", on {source}"
     total = sum(count for _, count, _ in split_counts(facts.split))
     if total:
-        text += f" ({total} images)"
+        text += f", on {plural(total, 'image')}" + ("" if source in (None, "folder") else f" of {source}")
     gated = [r for r in rows(facts.verify.get("rungs")) if isinstance(r.get("ok"), bool)]
     failed = sum(not r["ok"] for r in gated)
     if failed:
@@ -158,13 +156,21 @@ def bench(facts: Facts) -> dict[str, Any]:
     }
 
 
-_PROTOCOL = {"warmup": "warm-up runs", "runs": "measured runs a round", "rounds": "rounds"}
+_PROTOCOL = {  # key of a protocol -> its noun for one and for more
+    "warmup": ("warm-up run", "warm-up runs"),
+    "runs": ("measured run a round", "measured runs a round"),
+    "rounds": ("round", "rounds"),
+}
 
 
 def protocol_text(protocol: Any) -> str:
     """How often each figure was measured, in words."""
-    counts = mapping(protocol)
-    parts = [f"{counts[key]} {name}" for key, name in _PROTOCOL.items() if key in counts]
+    counts = {key: number(value) for key, value in mapping(protocol).items()}
+    parts = [
+        plural(int(count), *nouns)
+        for key, nouns in _PROTOCOL.items()
+        if (count := counts.get(key)) is not None
+    ]
     return f"Each figure: {', '.join(parts)}." if parts else ""
 
 

@@ -34,9 +34,12 @@ def points(value: Any) -> str:
 
 
 def milliseconds(value: Any) -> str:
-    """Milliseconds with three figures."""
+    """Milliseconds with three figures, at most three decimals."""
     value = number(value)
-    return "–" if value is None else f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} ms"
+    if value is None:
+        return "–"
+    decimals = next((digits for digits, least in enumerate((100, 10, 1)) if value >= least), 3)
+    return f"{value:.{decimals}f} ms"
 
 
 def megabytes(value: Any) -> str:
