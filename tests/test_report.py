@@ -512,6 +512,16 @@ def test_the_card_says_how_photos_are_prepared(finished):
     card = write_card(finished).read_text()
     assert "2. Resize to a short side of 256 pixels: bilinear, half-pixel centres" in card
     assert "no anti-aliasing; OpenCV INTER_LINEAR" in card and "3. Cut 224 x 224 pixels" in card
+    assert "samples" not in card
+    finished.file("export/samples").mkdir()
+    assert "`export/samples/` has photographs with the pixels" in write_card(finished).read_text()
+    for junk in (
+        {"size": 3, "resize_short": 4},
+        {"size": "x"},
+        {"size": 3, "resize_short": 4, "interpolation": []},
+    ):
+        write(finished, "preprocess.json", junk)
+        write_card(finished)
     write(finished, "preprocess.json", settings | {"antialias": True})
     assert "half-pixel centres, anti-aliasing; PIL resize(BILINEAR)" in write_card(finished).read_text()
 
