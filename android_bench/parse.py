@@ -266,7 +266,7 @@ def _stat(line: str) -> Stat | None:
 
 
 def _summary(lines: list[str], runs: Stat) -> tuple[str, float]:
-    """The program's kind and the initialisation in ms. Raises ParseError when the summary contradicts the statistics."""
+    """The program's kind and the initialization in ms. Raises ParseError when the summary contradicts the statistics."""
     for line in reversed(lines):
         if found := _CLASSIC.search(line):
             init, _, _, mean = map(float, found.groups())

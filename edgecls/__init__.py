@@ -105,7 +105,7 @@ def build_model(
         weights: What ``load_weights`` takes, or None for fresh weights.
         dropout: Rate before the classifier; the network's own by default.
         embedding_dim: Width of a linear layer before the classifier.
-        include_preprocessing: Take pixels 0..255 and normalise them inside.
+        include_preprocessing: Take pixels 0..255 and normalize them inside.
         mean: Channel means for that, as fractions of 255; the network's own by default.
         std: Channel standard deviations for that, likewise.
         features: The network returns ``{"stride_4": map, ...}`` instead of logits. Each map is

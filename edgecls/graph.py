@@ -113,7 +113,7 @@ def _variables(layer: Any) -> list[Any]:
 
 
 def _refs(value: Any) -> Iterator[Ref]:
-    """The tensors in the serialised arguments of a call."""
+    """The tensors in the serialized arguments of a call."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         name, call, index = value["config"]["keras_history"]
         yield name, call, index
@@ -123,7 +123,7 @@ def _refs(value: Any) -> Iterator[Ref]:
 
 
 def _ends(value: Any) -> Iterator[Ref]:
-    """The tensors in the serialised outputs of a model: one, or any nest of lists and dictionaries."""
+    """The tensors in the serialized outputs of a model: one, or any nest of lists and dictionaries."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value[0], str):

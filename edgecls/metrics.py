@@ -174,7 +174,7 @@ def _checked(
             fix="pass logits [N, C], labels [N] and C class names",
         )
     if not len(truth):
-        raise UsageError("there are no labelled images to evaluate", fix="give a split with images")
+        raise UsageError("there are no labeled images to evaluate", fix="give a split with images")
     truth = truth.astype(np.int64)
     if truth.min() < 0 or truth.max() >= len(classes):
         raise UsageError(

@@ -63,7 +63,7 @@ def asymmetric(model: keras.Model, loaded: bool = False) -> keras.Model:
     """``model`` with asymmetric convolutions (ACNet) for training; ``fuse`` makes it plain again.
 
     Every convolution larger than 1x1 that a batch normalization follows becomes the sum of itself, a vertical and a
-    horizontal one through its middle, each normalised. Depthwise ones, too: mobile networks have hardly any others.
+    horizontal one through its middle, each normalized. Depthwise ones, too: mobile networks have hardly any others.
     The square one keeps its names; those beside it end in ``_acver`` and ``_achor``.
 
     Args:

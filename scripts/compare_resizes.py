@@ -82,7 +82,7 @@ def measure(photos: Path) -> str:
         )
     return "\n".join(
         [
-            f"On {len(paths)} photographs, short side to {SHORT} and the centre of {SIZE} x {SIZE} pixels. Differences "
+            f"On {len(paths)} photographs, short side to {SHORT} and the center of {SIZE} x {SIZE} pixels. Differences "
             "are in levels of 255, from what edgecls computes. Answers: top-1 of "
             f"{NETWORK} with its published ImageNet weights, in float.",
             "",

@@ -43,7 +43,7 @@ def figures(run: Run) -> str:
 
 
 def accuracy_table(scores: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each network: shares of the labelled test photographs, from 0 to 1."""
+    """A line for each network: shares of the labeled test photographs, from 0 to 1."""
     lines = [
         "| network | balanced accuracy | 95 % interval | top-1 | 95 % interval |",
         "|---|---|---|---|---|",

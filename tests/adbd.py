@@ -166,7 +166,7 @@ class _Threaded:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A cancelled one is not an error either, but the streams of asyncio would print it as one.
+        # A canceled one is not an error either, but the streams of asyncio would print it as one.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self.client(reader, writer)
         writer.transport.abort()

@@ -88,7 +88,7 @@ def settled(model: keras.Model, images: np.ndarray) -> keras.Model:
 
 
 def photos(size: int, count: int) -> np.ndarray:
-    """uint8 [count, size, size, 3]: smooth coloured blobs with noise, always the same."""
+    """uint8 [count, size, size, 3]: smooth colored blobs with noise, always the same."""
     rng = np.random.default_rng(7)
     coarse = rng.uniform(0, 255, (count, 5, 5, 3))
     at = np.linspace(0, 3.999, size)

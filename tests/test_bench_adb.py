@@ -53,7 +53,7 @@ class Way:
     server: AdbServer | None = None
 
     def cut_after(self, size: int | None) -> None:
-        """Breaks the link after that many bytes more; through a server only those towards us count."""
+        """Breaks the link after that many bytes more; through a server only those toward us count."""
         (self.server or self.daemon).cut_after = size
 
 

@@ -146,7 +146,7 @@ def test_the_resize_is_named_exactly(tmp_path) -> None:
     """In the standard table, which any tool shows, and in our JSON."""
     model = network(BLOCKS["conv"], **EQUAL)
     path = to_tflite(model, tmp_path / "a.tflite", "fp32", CLASSES, PREPROCESS)
-    exact = "bilinear, half-pixel centres, no anti-aliasing; OpenCV INTER_LINEAR"
+    exact = "bilinear, half-pixel centers, no anti-aliasing; OpenCV INTER_LINEAR"
     details = json.loads(zipfile.ZipFile(path).read("edgecls.json"))
     assert exact in details["preprocess_text"]
     assert f"RGB photo: {details['preprocess_text']}".encode() in path.read_bytes()

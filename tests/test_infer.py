@@ -19,7 +19,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run folder with a network that answers the brightest colour channel, as .keras, fp32 and int8 .tflite."""
+    """A run folder with a network that answers the brightest color channel, as .keras, fp32 and int8 .tflite."""
     import keras
 
     from edgecls.data.preprocess import Preprocess

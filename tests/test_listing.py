@@ -237,7 +237,7 @@ def test_what_cannot_be_scored_is_one_line(photos, tmp_path):
         (tmp_path / "none.txt", MODEL, UsageError, "no photo has a label"),
         (tmp_path / "empty", MODEL, MissingError, "no images found"),
         (tmp_path / "nowhere", MODEL, MissingError, "no such folder or list file"),
-        (tmp_path / "bad", MODEL, EdgeclsError, "no labelled photo can be used.*cat/0.png: not an image"),
+        (tmp_path / "bad", MODEL, EdgeclsError, "no labeled photo can be used.*cat/0.png: not an image"),
     ):
         with pytest.raises(kind, match=text) as caught:
             load_for_scoring(path, classes)

@@ -47,7 +47,7 @@ def cv2_linear(image, height, width):
 
 
 def reference(image, size, short):
-    """Short side, centre crop, in plain Python."""
+    """Short side, center crop, in plain Python."""
     height, width = image.shape[:2]
     least = min(height, width)
     height, width = (round(side * short / least) for side in (height, width))

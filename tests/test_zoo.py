@@ -108,7 +108,7 @@ def test_catalog_costs_are_the_networks_own(name):
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_every_parameter_gets_a_gradient(name):
-    # 96 pixels leave 3x3 maps at the end: on a single cell a batch of this size normalises everything away.
+    # 96 pixels leave 3x3 maps at the end: on a single cell a batch of this size normalizes everything away.
     keras.utils.set_random_seed(
         1
     )  # by bad luck, both of a small gate's two units draw weights that keep them at 0
@@ -149,7 +149,7 @@ def test_saves_loads_and_converts(name, tmp_path):
     ops = Counter(op["op_name"] for op in interpreter._get_ops_details())
     kinds = Counter(type(layer) for layer in model.layers)
     assert ops["HARD_SWISH"] == kinds[HardSwish]
-    # One to normalise, one a gate, swish or pool of edges, one a norm that no convolution precedes to be folded into.
+    # One to normalize, one a gate, swish or pool of edges, one a norm that no convolution precedes to be folded into.
     swishes = sum(getattr(layer, "activation", None) is keras.activations.silu for layer in model.layers)
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     # Fresh norms of one map are equal, and the converter computes them once.

@@ -27,7 +27,7 @@ SHOWN = 20  # names of arrays of one kind; --json has all
 @click.option("--classes", type=click.IntRange(1), help="Number of classes; as many as FILE has by default.")
 @click.option("--input-size", type=click.IntRange(32), help="Pixels; the network's own by default.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The .keras file to write.")
-@click.option("--pixels", is_flag=True, help="Take pixels 0..255 and normalise them inside.")
+@click.option("--pixels", is_flag=True, help="Take pixels 0..255 and normalize them inside.")
 @click.option("--strict", is_flag=True, help="Fail unless every array of both sides fits.")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded and write nothing.")
 def command(
@@ -48,7 +48,7 @@ def command(
     """
     from edgecls.zoo import catalog
 
-    catalog.get(model)  # before TensorFlow is imported: a misspelt name is told at once
+    catalog.get(model)  # before TensorFlow is imported: a misspelled name is told at once
     import_tensorflow()
     from edgecls.weights.convert import convert
 

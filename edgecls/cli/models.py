@@ -108,7 +108,7 @@ def _one(model: Mapping[str, Any]) -> str:
         "family": model["family"],
         "architecture": model["architecture"],
         "input": f"{size} px, RGB",
-        "resize": f"shorter side to {model['resize_short']} px ({model['interpolation']}), centre crop {model['crop']} px",
+        "resize": f"shorter side to {model['resize_short']} px ({model['interpolation']}), center crop {model['crop']} px",
         "mean, of x/255": " ".join(f"{v:g}" for v in model["mean"]),
         "std, of x/255": " ".join(f"{v:g}" for v in model["std"]),
         "parameters": f"{model['params']:,}",

@@ -1,7 +1,7 @@
 """Image files: finding them, decoding them to RGB, and naming the ones that cannot be decoded. No TensorFlow.
 
-JPEG (grey, colour, CMYK), PNG, GIF (first frame), BMP, WebP, TIFF and the other formats of Pillow are read. Palettes
-become colour, 1-bit images become grey, 16-bit grey is scaled to 8 bits, transparent pixels are put on white, and the
+JPEG (gray, color, CMYK), PNG, GIF (first frame), BMP, WebP, TIFF and the other formats of Pillow are read. Palettes
+become color, 1-bit images become gray, 16-bit gray is scaled to 8 bits, transparent pixels are put on white, and the
 EXIF orientation is applied. Images above ``MAX_PIXELS`` or ``MAX_RATIO`` and floating point images are refused.
 """
 
@@ -47,9 +47,9 @@ class Info(NamedTuple):
     height: int
     width: int
     channels: int
-    """1 if the file's format holds grey values only, else 3."""
+    """1 if the file's format holds gray values only, else 3."""
     jpeg: bool
-    """A grey or YCbCr JPEG that needs no rotation. TensorFlow's decoder gives the same pixels as Pillow for it, and can
+    """A gray or YCbCr JPEG that needs no rotation. TensorFlow's decoder gives the same pixels as Pillow for it, and can
     decode a window of it alone."""
     digest: str
     """Hash of the file's bytes: copies of a file have equal digests."""
@@ -190,7 +190,7 @@ def decode(data: bytes) -> np.ndarray:
         data: The file's content.
 
     Returns:
-        uint8 [height, width, 1 or 3], 1 if the format holds grey values only.
+        uint8 [height, width, 1 or 3], 1 if the format holds gray values only.
 
     Raises:
         ValueError: It is no image, damaged, too large or of an unsupported kind; the text says which.
@@ -250,7 +250,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
     mode = image.mode
     if mode == "F":
         raise ValueError("floating point images are not supported")
-    if mode.startswith("I"):  # 16-bit grey, also where Pillow widens it to 32
+    if mode.startswith("I"):  # 16-bit gray, also where Pillow widens it to 32
         values = np.asarray(image).astype(np.int64)
         return np.clip((values + 128) // 257, 0, 255).astype(np.uint8)[..., None]
     if image.has_transparency_data:

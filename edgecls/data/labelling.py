@@ -60,7 +60,7 @@ class Labels:
     """Turns labels of folders and list files into class numbers.
 
     Args:
-        words: All labels there are; None and "-1" mean unlabelled.
+        words: All labels there are; None and "-1" mean unlabeled.
         names: Class names in the order of their numbers; None: the words, sorted.
         count: How many classes there are, where ``names`` is None; None: as many as there are labels.
         numbers_allowed: Labels that are all whole numbers are class numbers, not names.

@@ -42,7 +42,7 @@ def batches(
     Training batches are shuffled and augmented at random. Their random numbers depend only on ``seed``, ``epoch`` and
     the index of the image. So an epoch is the same bit for bit with any number of threads and after a resume. (Random
     crops of a JPEG with and without ``cache`` may differ by one level along the border of the crop, where the decoder
-    interpolates colour.)
+    interpolates color.)
 
     Args:
         split: The images.
@@ -57,7 +57,7 @@ def batches(
         drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
 
     Returns:
-        Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabelled).
+        Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabeled).
 
     Raises:
         UsageError: A training split has too few images for one batch.
@@ -110,7 +110,7 @@ def _example(
             crop_seed = tf.random.fold_in(draws, _CROP)
             window = random_window(height, width, crop_scale, settings["crop_ratio"], crop_seed)
             image = preprocess.resize(read(index, window), [size, size])
-        image = tf.broadcast_to(image, [size, size, 3])  # from one channel where grey
+        image = tf.broadcast_to(image, [size, size, 3])  # from one channel where gray
         return tf.ensure_shape(change(image, draws), [size, size, 3])
 
     return example

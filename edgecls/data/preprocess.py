@@ -1,10 +1,10 @@
 """The one definition of the pixels a network sees.
 
 Training without random crops, evaluation, calibration, the exported file and the phone all use the same steps: decode
-to 8-bit RGB, resize the short side, cut the centre, round to 8 bits. The networks take those pixels (0..255) and
-normalise inside.
+to 8-bit RGB, resize the short side, cut the center, round to 8 bits. The networks take those pixels (0..255) and
+normalize inside.
 
-The resize samples at half-pixel centres. It does so without anti-aliasing, as OpenCV's ``INTER_LINEAR`` and the published
+The resize samples at half-pixel centers. It does so without anti-aliasing, as OpenCV's ``INTER_LINEAR`` and the published
 figures of PaddleClas do, or with it, as Pillow does. ``bicubic`` is Keys' kernel with a = -0.5 (OpenCV's has -0.75),
 ``area`` is the mean of the covered area. docs/preprocessing.md has the same in the words of other libraries.
 """
@@ -64,7 +64,7 @@ class Preprocess:
 
     Args:
         size: Side of the square input, pixels.
-        resize_short: Short side before the centre crop, pixels, at least ``size``; None: ``size * 256 / 224``.
+        resize_short: Short side before the center crop, pixels, at least ``size``; None: ``size * 256 / 224``.
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"area"``.
         mean: RGB mean of pixel / 255, applied inside the network; here for the metadata.
         std: RGB deviation of pixel / 255, likewise.
@@ -138,7 +138,7 @@ class Preprocess:
         return tf.cond(jpeg, lambda: decode_jpeg(data), lambda: _decode_any(data))
 
     def resize_crop(self, image: tf.Tensor) -> tf.Tensor:
-        """Resize the short side and cut the centre: uint8 [H, W, C] to uint8 [size, size, C]."""
+        """Resize the short side and cut the center: uint8 [H, W, C] to uint8 [size, size, C]."""
         shape = tf.shape(image)
         sides = tf.cast(shape[:2], tf.float64)
         # As int(round(side * short / shortest)): tf.round, as Python's, rounds halves to even.

@@ -3,9 +3,9 @@
 ========  =====================================================================================================
 folder    Each subfolder is a class; its photos may lie at any depth. Or ``train``, ``val`` and ``test`` with class
           folders inside. Photos beside class folders are named and left out. Without any class folder, the photos in
-          ``path`` are unlabelled.
+          ``path`` are unlabeled.
 list      A text file, one ``path label`` a line. The label is the last word, so paths may contain spaces. Labels are
-          numbers or names; an image with the label -1 or without one is unlabelled. Paths start from the file's
+          numbers or names; an image with the label -1 or without one is unlabeled. Paths start from the file's
           folder. File names are bytes, as on disk; labels are UTF-8.
 idx       The MNIST format, gzipped or not: a folder with the files' usual names, or an images file.
 elpv      2,624 photographs of solar cells of the package elpv-dataset (Deitsch et al., 2019, Buerhop-Lutz et al.,
@@ -143,7 +143,7 @@ def _loose(root: Path) -> list[tuple[str, str]]:
 
 
 def _folder_rows(root: Path) -> list[Row]:
-    """The photos below ``root``; without class folders they are unlabelled."""
+    """The photos below ``root``; without class folders they are unlabeled."""
     folders: dict[str | None, Path] = {folder.name: folder for folder in list_folders(root)}
     return [
         Row(escape(photo.relative_to(root).as_posix()), str(photo), label, where=str(folder))

@@ -15,7 +15,7 @@ def stratified(labels: np.ndarray, groups: Iterable[str], fraction: float, salt:
 
     Images of one group (copies of one file) stay together. Groups are chosen in the order of a hash of their names.
     So the choice depends only on the data, and adding images moves few others. Where ``fraction`` is above 0, every
-    class of two or more images gives at least one and keeps at least one. Unlabelled images are never chosen.
+    class of two or more images gives at least one and keeps at least one. Unlabeled images are never chosen.
 
     Args:
         labels: int [N], ``UNLABELLED`` for none.
@@ -56,7 +56,7 @@ def _hash(text: str) -> bytes:
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """Weights of the loss that make every class count the same, however many images it has.
 
-    The weight is ``n / (k * count)``: n labelled images, k classes that have images, ``count`` images of the class.
+    The weight is ``n / (k * count)``: n labeled images, k classes that have images, ``count`` images of the class.
 
     Args:
         labels: int [N]; ``UNLABELLED`` ones are left out.

@@ -31,7 +31,7 @@ class Split:
 
     Attributes:
         names: Names that are stable and safe to print.
-        labels: int64 [N], -1 for unlabelled.
+        labels: int64 [N], -1 for unlabeled.
         digests: A hash of each image's content: of the file's bytes, or of the pixels.
         shapes: int32 [N, 3]: height, width, channels (1 or 3) once decoded.
         files: Paths; None where the images are in memory.
@@ -177,7 +177,7 @@ def load_for_scoring(
     split: str = "test",
     progress: Callable[[int, int], None] | None = None,
 ) -> Split:
-    """Read labelled photos to score a model on.
+    """Read labeled photos to score a model on.
 
     Args:
         path: A folder of class folders; a folder with ``train``, ``val`` and ``test`` inside, which have class folders;
@@ -187,7 +187,7 @@ def load_for_scoring(
         progress: Called with (done, all) while files are checked for the first time.
 
     Returns:
-        The photos that can be read; those of a list file may be unlabelled. ``bad`` names the others.
+        The photos that can be read; those of a list file may be unlabeled. ``bad`` names the others.
 
     Raises:
         MissingError: There is no such file or folder, or it has no photos.
@@ -201,7 +201,7 @@ def load_for_scoring(
         )
     photos = _check(part, str(path.absolute()), progress)
     if not (photos.labels != UNLABELLED).any():
-        what = f"no labelled photo can be used, {len(photos.bad)} files are bad: {_shown(photos.bad)}"
+        what = f"no labeled photo can be used, {len(photos.bad)} files are bad: {_shown(photos.bad)}"
         raise EdgeclsError(what, where=str(path), fix="repair them")
     return replace(photos, in_memory=False)  # every photo is read once
 
@@ -247,14 +247,14 @@ def _shown(bad: list[tuple[str, str]], most: int = 3) -> str:
 def _check_classes(train: Split, classes: list[str], least: int, where: str) -> None:
     """Check that there are two classes, and ``least`` images of each class that has any.
 
-    A class of ``data.classes`` may have no images: unlabelled images can be of it.
+    A class of ``data.classes`` may have no images: unlabeled images can be of it.
     """
     labelled = train.labels[train.labels != UNLABELLED]
     counts = np.bincount(labelled, minlength=len(classes))
     present = [name for name, n in zip(classes, counts, strict=True) if n] if len(labelled) else classes
     if len(present) < 2:
         if not present:
-            fix = "name them in data.classes: unlabelled images do not tell"
+            fix = "name them in data.classes: unlabeled images do not tell"
             raise UsageError("there are no class names", where=where, fix=fix)
         what = f"two classes or more are needed, found only '{present[0]}'"
         raise UsageError(what, where=where, fix="add another class")

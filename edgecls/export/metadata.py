@@ -151,7 +151,7 @@ def _signature(graph: Any) -> Any:
 def _standard(image: Any, settings: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation for tools that follow the standard; they leave uint8 pixels as they are.
 
-    The network normalises inside. Such tools normalise and then quantize with the input tensor's scale and zero point,
+    The network normalizes inside. Such tools normalize and then quantize with the input tensor's scale and zero point,
     so these constants have to undo that.
     """
     quantization = image.quantization

@@ -215,7 +215,7 @@ def _input(rewriter: Rewriter, op: Op, _: list[Value]) -> Value:
 
 @rule(blocks.Normalize)
 def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
-    """Pixels are integers: a normalisation with one mean and one scale is just their grid's zero point and step."""
+    """Pixels are integers: a normalization with one mean and one scale is just their grid's zero point and step."""
     mean, std = np.array(op.layer.mean), np.array(op.layer.std)
     zero = mean[0] * 255
     low, high = -mean / std, (1 - mean) / std

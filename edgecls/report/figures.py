@@ -95,7 +95,7 @@ def compared(
     """Whether a figure is better than another one: "good", "bad", or "" where their intervals overlap.
 
     Args:
-        new: 95 % interval (low, high), or None: no judgement.
+        new: 95 % interval (low, high), or None: no judgment.
         old: That of the figure it is compared with.
         more_is_better: False for a latency.
     """

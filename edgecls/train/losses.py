@@ -6,10 +6,10 @@ import tensorflow as tf
 
 
 def soft_labels(labels: tf.Tensor, classes: int, smoothing: float = 0.0) -> tf.Tensor:
-    """One-hot targets, smoothed towards uniform (Szegedy et al. 2016, arXiv:1512.00567).
+    """One-hot targets, smoothed toward uniform (Szegedy et al. 2016, arXiv:1512.00567).
 
     Args:
-        labels: int [B]; -1 marks an unlabelled image and gives a row of zeros.
+        labels: int [B]; -1 marks an unlabeled image and gives a row of zeros.
         classes: Number of classes.
         smoothing: Share of the probability mass that is spread over all classes.
 
@@ -22,7 +22,7 @@ def soft_labels(labels: tf.Tensor, classes: int, smoothing: float = 0.0) -> tf.T
 
 
 def cross_entropy(logits: tf.Tensor, targets: tf.Tensor, class_weights: tf.Tensor | None = None) -> tf.Tensor:
-    """Cross-entropy of each image, weighted by its class; zero for an unlabelled image.
+    """Cross-entropy of each image, weighted by its class; zero for an unlabeled image.
 
     Args:
         logits: float32 [B, C].

@@ -1,4 +1,4 @@
-"""What a training step minimises: labels, a teacher's logits, or both."""
+"""What a training step minimizes: labels, a teacher's logits, or both."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Objective:
 
         Args:
             pixels: What the networks take, float32 [B, H, W, 3].
-            targets: Soft labels, float32 [B, C]; a row of zeros for an unlabelled image.
+            targets: Soft labels, float32 [B, C]; a row of zeros for an unlabeled image.
             logits: The student's, float32 [B, C]. A network with auxiliary classifiers gives a list, the main one
                 first; ``AUXILIARY`` times the loss of each other one is added.
 

@@ -67,7 +67,7 @@ def train_network(
 
     Args:
         model: Takes pixels, gives logits (see ``Trainer``); holds the chosen weights afterwards.
-        objective: What a step minimises.
+        objective: What a step minimizes.
         config: This training's own ``train`` section.
         section: Where ``config`` stands in the recipe, for error texts.
         recipe: Gives seed and augmentation.
@@ -104,7 +104,7 @@ def train_network(
 
 
 def _validation(model: keras.Model, data: Dataset, preprocess: Preprocess) -> Callable[[], dict[str, float]]:
-    """Measures the model on the labelled images of the validation split: ``{}`` if there are none."""
+    """Measures the model on the labeled images of the validation split: ``{}`` if there are none."""
     split = data.val.subset(data.val.labels >= 0)
     targets = soft_labels(tf.constant(split.labels, tf.int32), len(data.classes))
     forward = tf.function(

@@ -61,7 +61,7 @@ def convert(
         classes: Number of logits; as many as the source has by default. With another number, the classifier keeps its
             fresh weights and is reported.
         input_size: Height and width in pixels; the network's own by default.
-        include_preprocessing: Take pixels 0..255 and normalise them inside.
+        include_preprocessing: Take pixels 0..255 and normalize them inside.
         strict: Refuse anything but a complete match.
         dry_run: Do all but write.
 

@@ -47,7 +47,7 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         kinds: ``teacher``, ``float``, ``qat``, ``fp32``, ``fp16``, ``int8``.
 
     Returns:
-        ``{kind: metrics}`` of these kinds; without labelled test images, empty.
+        ``{kind: metrics}`` of these kinds; without labeled test images, empty.
     """
     from edgecls.infer.classifier import KINDS, Classifier
     from edgecls.metrics import evaluate as score
@@ -55,7 +55,7 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
 
     test = data.test.subset(data.test.labels >= 0)
     if not len(test):
-        console.log("no labelled test images: nothing to score")
+        console.log("no labeled test images: nothing to score")
         run.file("eval.json").unlink(missing_ok=True)
         return {}
     split = data.describe()["splits"]["test"]["sha256"]
@@ -128,7 +128,7 @@ def _answers(run: Run) -> dict[str, np.ndarray]:
 def evaluate(
     target: Path | None, console: Console, data: Path | None = None, split: str = "test"
 ) -> dict[str, Any]:
-    """Score a model on labelled images.
+    """Score a model on labeled images.
 
     Args:
         target: A run, a ``.keras`` or a ``.tflite`` file; None: the newest run.
@@ -141,7 +141,7 @@ def evaluate(
         ``{"schema", "model", "split", "classes", "metrics"}``.
 
     Raises:
-        UsageError: No labelled images; or the run's photos have changed since its training, so that a test image
+        UsageError: No labeled images; or the run's photos have changed since its training, so that a test image
             may have been trained on.
     """
     from edgecls.data.sources import load_for_scoring
@@ -165,7 +165,7 @@ def evaluate(
     labelled = images.subset(images.labels >= 0)
     if not len(labelled):
         raise UsageError(
-            "there are no labelled images to score", where=shown, fix="add labels, or name others"
+            "there are no labeled images to score", where=shown, fix="add labels, or name others"
         )
     metrics = score(_logits(classifier, labelled), labelled.labels, classifier.classes)
     return {
@@ -276,7 +276,7 @@ def _photos(
     """Images of a split with their labels and each model's answer, as the report shows them.
 
     Args:
-        split: Labelled images.
+        split: Labeled images.
         chosen: Their indices, [n].
         classes: Names.
         answers: For each kind of model the class and its probability, [N] each, of all images of the split.

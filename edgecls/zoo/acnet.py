@@ -1,5 +1,5 @@
 """ResNet50 of asymmetric convolutions (Ding et al., 2019, https://arxiv.org/abs/1908.03930): as it is trained, each
-convolution larger than 1x1 is the sum of a square, a vertical and a horizontal one, each normalised; deployed, they
+convolution larger than 1x1 is the sum of a square, a vertical and a horizontal one, each normalized; deployed, they
 are one convolution with a bias.
 """
 

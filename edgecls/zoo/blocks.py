@@ -23,7 +23,7 @@ Tensor = Any  # a symbolic Keras tensor or an eager one, NHWC
 class BatchNormalization(layers.BatchNormalization):
     """Keras' batch normalization computed by one fused TensorFlow op, about 1.5 times faster a training step.
 
-    Same arguments, variables, configuration and ``trainable=False`` behaviour as
+    Same arguments, variables, configuration and ``trainable=False`` behavior as
     ``keras.layers.BatchNormalization``. NHWC float inputs with ``axis=-1`` take the fused op; anything else
     (masks, other axes or ranks, float64, renormalization, synchronized replicas) takes Keras' own path.
 

@@ -1,5 +1,5 @@
 """RepVGG as it is trained (Ding et al., 2021, https://arxiv.org/abs/2101.03697): every convolution is the sum of a
-3x3, a 1x1 and an identity branch, each normalised, which fuse into one plain 3x3 convolution for deployment.
+3x3, a 1x1 and an identity branch, each normalized, which fuse into one plain 3x3 convolution for deployment.
 """
 
 from __future__ import annotations

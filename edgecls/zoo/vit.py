@@ -1,7 +1,7 @@
 """ViT (Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929) and DeiT (Touvron et al., 2020,
 https://arxiv.org/abs/2012.12877), which may have a second token and classifier for distillation: logits are the mean.
 
-The one feature map is that of the patches' tokens at the end, normalised.
+The one feature map is that of the patches' tokens at the end, normalized.
 """
 
 from __future__ import annotations
