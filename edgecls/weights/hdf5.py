@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecls.weights.readers import State, WeightsError, plain, reading
+from edgecls.weights.readers import State, WeightsError, check_size, check_zip, plain, reading
 
 
 def read_h5(path: str | Path) -> State:
@@ -21,32 +21,39 @@ def read_h5(path: str | Path) -> State:
         WeightsError: The file is torn, of another kind or points outside itself.
     """
     with reading(path):
-        return _read(path)
+        return _read(path, path)
 
 
 def read_keras(path: str | Path) -> State:
     """Read the weights of a ``.keras`` file, as ``read_h5`` gives them."""
-    with reading(path), zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file:
-        return _read(file)
+    with reading(path):
+        check_zip(path)
+        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file:
+            return _read(file, path)
 
 
-def _read(source: Any) -> State:
+def _read(source: Any, path: str | Path) -> State:
+    """Read the arrays of ``source``, which is the file ``path`` or a part of it."""
     import h5py
 
     found: State = {}
+    unpacked = 0
 
-    def visit(path: str, entry: Any) -> None:
+    def visit(place: str, entry: Any) -> None:
+        nonlocal unpacked
         # Links to other files are never visited; arrays kept in other files are refused.
-        no_weight = path.startswith("optimizer") or "/seed_generator/" in path
+        no_weight = place.startswith("optimizer") or "/seed_generator/" in place
         if not isinstance(entry, h5py.Dataset) or no_weight:
             return
         if entry.external or entry.is_virtual:
-            raise WeightsError(f"{path} points outside the file")
-        *_, group, layer, variable = ("", "", *path.split("/"))
+            raise WeightsError(f"{place} points outside the file")
+        unpacked += entry.nbytes
+        check_size(path, unpacked)  # an array may be compressed, or be nothing but a fill value
+        *_, group, layer, variable = ("", "", *place.split("/"))
         if layer == "vars":  # Keras 3 numbers the groups and keeps the layer's name beside them
             layer = entry.parent.attrs.get("name", group)
         key = f"{layer}/{variable.removesuffix(':0')}"
-        found[path if key in found else key] = np.asarray(entry)
+        found[place if key in found else key] = np.asarray(entry)
 
     with h5py.File(source, "r") as file:
         file.visititems(visit)

@@ -2,12 +2,18 @@
 
 Checkpoints are pickles, and unpickling runs whatever a file names. So only the handful of globals that tensors are
 made of are admitted; any other is refused with its name, and nothing of it is run.
+
+A small file can also claim to be huge when it is unpacked, and so use up the memory. A file that unpacks to more than
+``EXPANSION`` times its size is refused before it is unpacked: trained weights hardly compress.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
+import math
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +23,11 @@ from typing import Any
 import numpy as np
 
 State = dict[str, np.ndarray]
+
+EXPANSION = 100  # largest size of the arrays, in sizes of the file
+HARMLESS_BYTES = 2**26  # of this size, arrays are never refused
+MEMO = 2**20  # most objects that a pickle may number; unpickling reserves memory for the highest number
+ENTRIES = 2**16  # most arrays in a file; the largest networks have a few thousand
 
 
 class WeightsError(ValueError):
@@ -62,8 +73,10 @@ def read_npz(path: str | Path) -> State:
     Raises:
         WeightsError: The file is torn or holds pickled objects.
     """
-    with reading(path), np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in arrays.files}
+    with reading(path):
+        check_zip(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
 
 
 def read_pickle(path: str | Path) -> State:
@@ -73,7 +86,12 @@ def read_pickle(path: str | Path) -> State:
         WeightsError: The pickle names anything but arrays, or is torn.
     """
 
+    visits = itertools.count(1)
+
     def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        # A list may hold one list many times, and that one may do so, too: a few bytes for more than time can visit.
+        if next(visits) > ENTRIES:
+            raise WeightsError(f"refused, it has more than {ENTRIES:,} entries")
         if not isinstance(value, dict | list | tuple):
             yield prefix, value
             return
@@ -108,6 +126,25 @@ def reading(path: str | Path) -> Iterator[None]:
         ) from error
 
 
+def check_zip(path: str | Path) -> None:
+    """Refuse a zip file that unpacks to far more than its size; see ``check_size``."""
+    with zipfile.ZipFile(path) as archive:
+        check_size(path, sum(member.file_size for member in archive.infolist()))
+
+
+def check_size(path: str | Path, unpacked: int) -> None:
+    """Refuse a file whose arrays would take far more memory than the file takes on disk.
+
+    Raises:
+        WeightsError: They would.
+    """
+    packed = Path(path).stat().st_size
+    if unpacked > max(EXPANSION * packed, HARMLESS_BYTES):
+        raise WeightsError(
+            f"refused, {packed / 1e6:.1f} MB would unpack to {unpacked / 1e6:,.0f} MB, which weights never do"
+        )
+
+
 def plain(content: dict[Any, Any]) -> State:
     """``content`` if it is nothing but named arrays of numbers.
 
@@ -126,7 +163,16 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, file: Any, admitted: dict[str, Any]) -> None:
         super().__init__(file, encoding="latin1")
-        self.admitted = admitted
+        self.file, self.admitted = file, admitted
+
+    def load(self) -> Any:
+        """The object, if the pickle numbers no more objects than ``MEMO``."""
+        start = self.file.tell()
+        for operation, argument, _ in pickletools.genops(self.file):
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > MEMO:
+                raise WeightsError(f"refused, the pickle numbers an object {argument}")
+        self.file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         if (full := f"{module}.{name}") not in self.admitted:
@@ -193,6 +239,8 @@ class _Tensor:
 
     def array(self) -> np.ndarray:
         flat = self.storage.flat
+        if math.prod(self.shape) > flat.size:
+            raise WeightsError(f"refused, a tensor {list(self.shape)} has only {flat.size} numbers")
         strides = [s * flat.itemsize for s in self.strides]
         # This constructor, unlike as_strided, refuses a view that reaches outside its buffer.
         return np.ndarray(self.shape, flat.dtype, flat.data, self.offset * flat.itemsize, strides).copy()
@@ -234,6 +282,7 @@ def _torch_stream(path: Path) -> dict[Any, Any]:
 
 
 def _torch_zip(path: Path) -> dict[Any, Any]:
+    check_zip(path)
     with zipfile.ZipFile(path) as archive:
         (pickled,) = (n for n in archive.namelist() if n.endswith("data.pkl"))
         with archive.open(pickled) as file:
