@@ -200,10 +200,12 @@ def test_page_of_many_networks(tmp_path: Path) -> None:
     rows.append(
         {"model": "x.tflite", "threads": 1, "status": "failed", "why": "no <operator>", "median_ms": None}
     )
-    document = {"device": {"name": "Pixel"}, "protocol": {"runs": 30}, "results": rows, "complete": False}
+    device = {"name": "Pixel", "notes": ["not <certain>"]}
+    document = {"device": device, "protocol": {"runs": 30}, "results": rows, "complete": False}
     page = write_bench(document, tmp_path / "b.html").read_text()
     assert page.count("<svg") == 3 and "published top-1, %" in page and "Interrupted" in page
     assert "<net" not in page and "no &lt;operator&gt;" in page and "3.00 ms" in page
+    assert "not &lt;certain&gt;" in page
 
 
 def test_zoo_is_converted_once_and_failures_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from edgecls.report import plots, sections
 from edgecls.report.html import render, write_page
 from edgecls.report.units import milliseconds, percent
-from edgecls.report.values import at, number, rows
+from edgecls.report.values import at, number, rows, texts
 
 _BARS = 40  # with more files the bars say nothing
 
@@ -45,6 +45,7 @@ def bench_page(document: Mapping[str, Any]) -> str:
         started=str(document.get("started") or ""),
         complete=bool(document.get("complete", True)),
         rows=table,
+        notes=texts(at(document, "device", "notes")),
         published=any(row["published"] != "–" for row in table),
         plots=[plot for plot in drawn if plot],
     )
