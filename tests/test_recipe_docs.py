@@ -79,7 +79,7 @@ def test_the_recipe_of_the_readme_runs_as_it_is_written(tmp_path, monkeypatch):
         else:
             args += ["-o", "quantize.train.epochs=1", "-o", "quantize.train.batch_size=16"]
         done = subprocess.run(
-            [sys.executable, "-m", "edgecls.cli", *args], capture_output=True, text=True, timeout=900
+            [sys.executable, "-m", "edgecls", *args], capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stderr
     assert Path("runs/latest/float.keras").is_file()

@@ -18,6 +18,7 @@ from edgecls.recipe import Data, Recipe
 from edgecls.run import Run
 from edgecls.saving import load_model
 from edgecls.stamps import Stage
+from edgecls.text import plural
 from edgecls.zoo import catalog
 
 if TYPE_CHECKING:
@@ -144,7 +145,6 @@ def _kept(stage: Stage) -> str:
     with suppress(UsageError):
         state = checkpoint.read_state(path)
     if state.get("inputs") == stage.inputs:
-        epochs = state["epochs"]
-        saved = f"checkpoint saved after {epochs} epoch{'s' * (epochs != 1)} of {stage.name}"
+        saved = f"checkpoint saved after {plural(state['epochs'], 'epoch')} of {stage.name}"
         return f"{saved}; run the same command to continue"
     return f"{stage.name} had saved nothing yet; run the same command to begin it again"
