@@ -113,12 +113,14 @@ def read_folder(cfg: recipe.Data) -> tuple[list[str], Parts]:
     for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
         if text is not None:
             roots[purpose] = _path(text, f"{purpose} folder")
-    empty = [c for c in list_folders(roots["train"]) if not list_photos(c)]
+    rows = {purpose: _folder_rows(folder) for purpose, folder in roots.items()}
+    with_photos = {row.label for row in rows["train"]}
+    empty = [c for c in list_folders(roots["train"]) if c.name not in with_photos]
     if empty:
         fix = "add images, or move the folder away if it is no class"
         name = escape(empty[0].name)
         raise UsageError(f"no images in the class folder '{name}'", where=str(empty[0]), fix=fix)
-    classes, parts = _label({purpose: _folder_rows(folder) for purpose, folder in roots.items()}, cfg)
+    classes, parts = _label(rows, cfg)
     return classes, {
         purpose: replace(part, left_out=_loose(roots[purpose])) for purpose, part in parts.items()
     }
