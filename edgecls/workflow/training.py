@@ -143,7 +143,7 @@ def quantize(
         run: A trained run, locked.
         console: Is told what happens.
         overrides: Keys of the recipe to change, as ``quantize.train.epochs=5``; the run's recipe keeps them.
-        gated: The loss of accuracy will be judged, so labelled test images are needed.
+        gated: The loss of accuracy will be judged, so labeled test images are needed.
 
     Returns:
         Test scores of every model, ``drop`` (balanced accuracy that int8 lost against float, as a fraction; None if
@@ -159,8 +159,8 @@ def quantize(
     check_batches(recipe, data)
     check_trained_on(run, data)
     if gated and (data.test.labels < 0).all():
-        fix = "leave it out, or give labelled test images"
-        raise UsageError("there are no labelled test images to judge by", where="--max-drop", fix=fix)
+        fix = "leave it out, or give labeled test images"
+        raise UsageError("there are no labeled test images to judge by", where="--max-drop", fix=fix)
     inputs = _qat_inputs(recipe, data, run)
     run.save_recipe(recipe)
     write_json(run.file("split.json"), data.describe())
@@ -345,7 +345,7 @@ def _train(
         console.log(f"warning: {stage}: {warning}")
     if figures["selected"] != config.select:
         console.log(
-            f"{stage}: no labelled validation images; the weights of the last epoch are kept, not of the best"
+            f"{stage}: no labeled validation images; the weights of the last epoch are kept, not of the best"
         )
     return figures | {"warnings": warnings}
 
