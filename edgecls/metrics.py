@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgecls.errors import EdgeclsError, UsageError
 
-MAX_CONFUSION = 2000  # classes; a matrix of more would not fit a JSON file anyone can read
+MAX_CONFUSION = 200  # classes; a matrix of 1000 makes a JSON file of 8 MB, for each model
+CONFUSED = 100  # pairs of classes
 TOP = 5
 _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 _BLOCK = 4_000_000  # scores that are looked at together, so that memory does not grow with images x classes
@@ -35,7 +36,8 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> di
         - ``balanced_accuracy``, ``balanced_accuracy_ci95``: the mean recall of the classes that occur
           (see ``balanced_interval``).
         - ``predicted_classes``: how many different classes the network answered.
-        - ``confusion``: counts as ``[true][predicted]``, or None beyond 2000 classes.
+        - ``confusion``: counts as ``[true][predicted]``, or None beyond 200 classes.
+        - ``confused``: the most frequent mistakes, at most 100, as ``[true, predicted, count]``.
         - ``per_class``: a list of ``{class, count, recall, recall_ci95, precision}``. Recall and its interval are
           None for a class that does not occur, precision is None for a class that is never predicted.
 
@@ -65,6 +67,7 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> di
         "balanced_accuracy_ci95": list(balanced_interval(hits[present], seen[present])),
         "predicted_classes": int((predicted > 0).sum()),
         "confusion": _confusion(truth, guess, count),
+        "confused": _confused(truth, guess, count),
         "per_class": [
             {
                 "class": name,
@@ -200,6 +203,14 @@ def _confusion(truth: NDArray[np.int64], guess: NDArray[np.int64], count: int) -
     if count > MAX_CONFUSION:
         return None
     return np.bincount(truth * count + guess, minlength=count * count).reshape(count, count).tolist()
+
+
+def _confused(truth: NDArray[np.int64], guess: NDArray[np.int64], count: int) -> list[list[int]]:
+    """The most frequent mistakes; equally frequent ones in the order of the classes."""
+    wrong = truth != guess
+    pairs, counts = np.unique(truth[wrong] * count + guess[wrong], return_counts=True)
+    first = np.argsort(-counts, kind="stable")[:CONFUSED]
+    return [[int(pairs[i] // count), int(pairs[i] % count), int(counts[i])] for i in first]
 
 
 def _top(scores: NDArray[np.floating[Any]], truth: NDArray[np.int64], most: int) -> float:

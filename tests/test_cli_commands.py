@@ -200,6 +200,7 @@ def test_export_predict_eval_report(call, workflow, run):
         "top5": 1.0,
         "balanced_accuracy": 0.5,
         "confusion": [[2, 0], [1, 0]],
+        "confused": [[1, 0, 1]],
     }
     metrics["per_class"] = [
         {"class": c, "count": n, "recall": r, "precision": None} for c, n, r in (("a", 2, 1.0), ("b", 1, 0.0))

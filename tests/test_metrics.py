@@ -22,6 +22,7 @@ def test_scores_equal_scikit_learn():
     assert (scores["count"], scores["top1"], scores["top5"]) == (10, pytest.approx(0.6), None)
     assert scores["balanced_accuracy"] == pytest.approx(0.5888888888888889)
     assert scores["confusion"] == [[3, 1, 1], [1, 2, 0], [1, 0, 1]]
+    assert scores["confused"] == [[0, 1, 1], [0, 2, 1], [1, 0, 1], [2, 0, 1]]
     assert [c["precision"] for c in scores["per_class"]] == pytest.approx([0.6, 2 / 3, 0.5])
     assert [c["recall"] for c in scores["per_class"]] == pytest.approx([0.6, 2 / 3, 0.5])
     assert [(c["class"], c["count"]) for c in scores["per_class"]] == [("ant", 5), ("bee", 3), ("cat", 2)]
@@ -148,6 +149,18 @@ def test_the_interval_of_balanced_accuracy_covers_the_truth(images, recalls):
 
 def test_one_class_has_wilsons_own_interval():
     assert balanced_interval([9], [12]) == pytest.approx(wilson(9, 12))
+
+
+def test_many_classes_have_their_mistakes_and_no_matrix():
+    classes = [str(i) for i in range(300)]
+    labels = np.repeat(np.arange(300), 3)
+    guesses = np.where(labels >= 100, labels, labels + 200)
+    guesses[labels == 299] = 7
+    guesses[0] = 5
+    scores = evaluate(np.eye(300)[guesses], labels, classes)
+    assert scores["confusion"] is None and len(scores["confused"]) == 100
+    assert scores["confused"][:2] == [[1, 201, 3], [2, 202, 3]] and [299, 7, 3] in scores["confused"]
+    assert len(json.dumps(scores)) < 60_000
 
 
 def test_ten_thousand_classes_fit_into_memory():

@@ -87,20 +87,14 @@ def show_eval(result: Mapping[str, Any]) -> str:
         *([remark] if remark else []),
         table(("class", "images", "recall", "95 % interval", "precision"), rows),
     ]
-    return "\n".join(parts + _confusions(scores["confusion"], result["classes"]))
+    return "\n".join(parts + _confusions(scores["confused"], result["classes"]))
 
 
-def _confusions(confusion: Sequence[Sequence[int]] | None, classes: Sequence[str]) -> list[str]:
-    """The most frequent mistakes; nothing without a matrix, which scores of very many classes have not."""
-    pairs = [
-        (count, i, j)
-        for i, row in enumerate(confusion or ())
-        for j, count in enumerate(row)
-        if i != j and count
-    ]
-    if not pairs:
+def _confusions(confused: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> list[str]:
+    """The most frequent mistakes, if there are any."""
+    if not confused:
         return []
-    rows = [(classes[i], classes[j], count) for count, i, j in sorted(pairs, reverse=True)[:_CONFUSIONS]]
+    rows = [(classes[truth], classes[guess], count) for truth, guess, count in confused[:_CONFUSIONS]]
     return ["\nconfused most", table(("is", "taken for", "images"), rows, left=2)]
 
 

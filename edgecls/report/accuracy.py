@@ -37,7 +37,7 @@ def evaluation(facts: Facts) -> dict[str, Any]:
         "models": score_rows(facts),
         "warnings": facts.warnings(),
         "matrices": [{"title": MODELS.get(m, m), "rows": _cells(x, classes)} for m, x in matrices if x],
-        "confused": [] if drawn else _confused(_matrix(models.get(subject, {}), len(classes)), classes),
+        "confused": [] if drawn else _confused(models.get(subject, {}), classes),
         "more_classes": len(per_class) > LISTED,
         "per_class": [_class_row(entry) for entry in _worst(per_class)],
     }
@@ -111,10 +111,17 @@ def _cells(matrix: Matrix, classes: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _confused(matrix: Matrix, classes: list[str]) -> list[dict[str, Any]]:
-    pairs = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
-    pairs.sort(key=lambda p: (-p[0], p[1], p[2]))
-    return [{"truth": classes[i], "guess": classes[j], "count": n} for n, i, j in pairs[:LISTED]]
+def _confused(scores: Mapping[str, Any], classes: list[str]) -> list[dict[str, Any]]:
+    """The most frequent mistakes of a model."""
+    found = scores.get("confused")
+    triples = [t for t in found if _is_mistake(t, len(classes))] if isinstance(found, list) else []
+    return [{"truth": classes[i], "guess": classes[j], "count": n} for i, j, n in triples[:LISTED]]
+
+
+def _is_mistake(triple: Any, classes: int) -> bool:
+    """Whether a value is ``[true, predicted, count]`` of classes that exist."""
+    whole = isinstance(triple, list) and len(triple) == 3 and all(isinstance(n, int) for n in triple)
+    return whole and 0 <= triple[0] < classes and 0 <= triple[1] < classes
 
 
 def photos(facts: Facts) -> list[dict[str, Any]]:

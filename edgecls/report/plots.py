@@ -205,7 +205,8 @@ def svg(
     """
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    with _drawing(title, lines) as drawing:
+    outside = bool(lines and lines[0].error) and len(lines) > 1  # long names of files, short ones of curves
+    with _drawing(title, lines, height=2.7 + 0.2 * len(lines) * outside) as drawing:
         axes = drawing.axes
         for line, colour in zip(lines, _SERIES, strict=False):
             many = len(line.x) > 15
@@ -224,8 +225,17 @@ def svg(
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.minorticks_off()
         if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=8.5)
+            _add_legend(axes, outside=outside)
     return drawing.svg
+
+
+def _add_legend(axes: Any, *, outside: bool, columns: int = 1) -> None:
+    """Within the axes where it covers the least, or below them, where it cannot be taken for data."""
+    style: dict[str, Any] = {"frameon": False, "fontsize": 8.5}
+    if outside:
+        axes.figure.legend(**style, loc="outside lower left", ncols=columns)
+    else:
+        axes.legend(**style)
 
 
 def scatter(groups: Mapping[str, Sequence[Point]], title: str, x_label: str) -> str:
@@ -263,7 +273,7 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str, x_label: str) -> 
         axes.set_ylim(*_score_range([p for points in groups.values() for p in points]))
         _scale_x(axes, [p for points in groups.values() for p in points])
         if len(groups) > 1 and not named_by_group:
-            axes.figure.legend(frameon=False, fontsize=8.5, loc="outside lower left", ncols=len(groups))
+            _add_legend(axes, outside=True, columns=len(groups))
     return drawing.svg
 
 
