@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 import edgecls
-from edgecls.zoo import blocks
+from edgecls.zoo import layers as zoo_layers
 
 STEPS = 3  # a round
 HOPELESS = 8  # times slower than the fastest in one step: not measured again
@@ -69,7 +69,7 @@ def depthwise(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) 
 
 
 FORMULATIONS: dict[str, Formulation] = {
-    "ours": blocks.GroupedConv2D.convolution_op,
+    "ours": zoo_layers.GroupedConv2D.convolution_op,
     "Keras' Conv2D": keras.layers.Conv2D.convolution_op,
     "32 convolutions": split,
     "16 bunches": bunches(16),
@@ -120,7 +120,7 @@ def formulated(name: str, size: int) -> Callable[[], keras.Model]:
     def build() -> keras.Model:
         model = edgecls.build_model("ResNeXt50_32x4d", input_size=size)
         for layer in model.layers:
-            if isinstance(layer, blocks.GroupedConv2D):
+            if isinstance(layer, zoo_layers.GroupedConv2D):
                 layer.convolution_op = functools.partial(FORMULATIONS[name], layer)
         return model
 

@@ -157,7 +157,7 @@ def same_tflite_file(model: Any, folder: Path) -> dict[str, Any]:
     import edgecls
     from edgecls.export import inspect as files
     from edgecls.export.tflite import MAX_BYTES, convert
-    from edgecls.zoo.blocks import Normalize
+    from edgecls.zoo.layers import Normalize
 
     if 4 * model.count_params() >= MAX_BYTES:  # there is no such file
         return {"tflite_difference": None}

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from edgecls.zoo import blocks
+from edgecls.zoo import layers as zoo_layers
 
 SIZE = 32
 EQUAL = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3}
@@ -44,7 +45,9 @@ def _vd(x):
 
 
 def _norm_first(x):
-    y = blocks.BatchNormalization(name="norm")(layers.Add(name="sum")([x, blocks.conv_bn(x, 8, 3, name="a")]))
+    y = zoo_layers.BatchNormalization(name="norm")(
+        layers.Add(name="sum")([x, blocks.conv_bn(x, 8, 3, name="a")])
+    )
     return layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(layers.ReLU(name="r")(y))
 
 
@@ -53,7 +56,7 @@ BLOCKS: dict[str, Callable] = {
     "relu6_depthwise": lambda x: blocks.conv_bn(x, 8, 3, 2, groups=8, act="relu6", name="a"),
     "hard_swish": lambda x: blocks.conv_bn(x, 8, 3, act="hard_swish", name="a"),
     "squeeze_excite": lambda x: blocks.squeeze_excite(x, 4, name="se"),
-    "steep_gate": lambda x: blocks.HardSigmoid(1 / 6, name="gate")(blocks.conv_bn(x, 8, 1, name="a")),
+    "steep_gate": lambda x: zoo_layers.HardSigmoid(1 / 6, name="gate")(blocks.conv_bn(x, 8, 1, name="a")),
     "residual": _residual,
     "scaled_residual": _scaled_residual,
     "hard_swish_chain": _hard_swish_chain,
@@ -66,7 +69,7 @@ def network(block: Callable, mean, std, classes: int = 5) -> keras.Model:
     """Pixels, normalization, stem, ``block``, head, with batch statistics of the photos."""
     keras.utils.set_random_seed(0)
     image = keras.Input((SIZE, SIZE, 3), name="image")
-    x = blocks.Normalize(mean, std, name="normalize")(image)
+    x = zoo_layers.Normalize(mean, std, name="normalize")(image)
     x = block(blocks.conv_bn(x, 8, 3, 2, act="relu", name="stem"))
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
     x = layers.Flatten(name="flatten")(x)

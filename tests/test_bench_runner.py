@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
 
     from edgecls.export.tflite import to_tflite
-    from edgecls.zoo.blocks import Normalize
+    from edgecls.zoo.layers import Normalize
 
     image = keras.Input((8, 8, 3), name="image")
     x = keras.layers.Conv2D(4, 3, activation="relu")(Normalize([0.5] * 3, [0.25] * 3)(image))

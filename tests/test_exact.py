@@ -19,6 +19,7 @@ from edgecls.export.tflite import to_tflite
 from edgecls.quantize.exact import added
 from edgecls.quantize.layers import Quantize
 from edgecls.zoo import blocks, build_model
+from edgecls.zoo import layers as zoo_layers
 
 CALIBRATION, IMAGES = np.split(photos(SIZE, 80), [16])
 
@@ -90,7 +91,7 @@ def test_means_of_many_sizes(tmp_path) -> None:
     """Sums of few steps lie halfway between two results: any other order of the float32 operations shows."""
     keras.utils.set_random_seed(0)
     x = image = keras.Input((42, 42, 3), name="image")
-    x = blocks.conv_bn(blocks.Normalize(**EQUAL, name="normalize")(x), 64, 3, name="stem")
+    x = blocks.conv_bn(zoo_layers.Normalize(**EQUAL, name="normalize")(x), 64, 3, name="stem")
     ends = [
         layers.GlobalAveragePooling2D(name=f"mean{n}")(layers.MaxPooling2D(n, name=f"max{n}")(x))
         for n in (2, 3, 6, 7, 14)

@@ -26,6 +26,7 @@ from edgecls.run import Run
 from edgecls.weights.load import from_paddle, state
 from edgecls.workflow import training
 from edgecls.zoo import blocks
+from edgecls.zoo import layers as zoo_layers
 from edgecls.zoo.state import state_shapes
 
 DATA = Path(__file__).parent / "data"
@@ -121,8 +122,10 @@ def test_branches_of_every_geometry_become_one_convolution() -> None:
         if kind == "depthwise":
             x = layers.DepthwiseConv2D(kernel, stride, depth_multiplier=2, **options)(x)
         else:
-            x = blocks.GroupedConv2D(6, kernel, stride, groups=2 if kind == "grouped" else 1, **options)(x)
-        model = keras.Model(image, blocks.BatchNormalization(name="norm")(x))
+            x = zoo_layers.GroupedConv2D(6, kernel, stride, groups=2 if kind == "grouped" else 1, **options)(
+                x
+            )
+        model = keras.Model(image, zoo_layers.BatchNormalization(name="norm")(x))
         branched = shaken(asymmetric(model))
         assert {"conv", "conv_acver", "conv_achor"} < {layer.name for layer in branched.layers}
         noise = np.random.default_rng(0).normal(size=(2, size, size, 4)).astype("float32")
@@ -141,8 +144,8 @@ def test_a_norm_of_the_map_itself_is_a_branch() -> None:
     for kind in ("conv", "grouped", "depthwise"):
         image = keras.Input((8, 8, 4))
         groups = {"conv": 1, "grouped": 2, "depthwise": 4}[kind]
-        terms = [blocks.conv_bn(image, 4, 3, groups=groups, name="a"), blocks.BatchNormalization()(image)]
-        total = layers.Add()([layers.Add()(terms), blocks.BatchNormalization()(image)])
+        terms = [blocks.conv_bn(image, 4, 3, groups=groups, name="a"), zoo_layers.BatchNormalization()(image)]
+        total = layers.Add()([layers.Add()(terms), zoo_layers.BatchNormalization()(image)])
         model = shaken(keras.Model(image, keras.ops.subtract(total, image)))  # bare operations are kept
         fused = fuse(model)
         assert [type(layer) for layer in fused.layers[1:]] == [type(model.get_layer("a.conv"))], kind

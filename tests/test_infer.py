@@ -25,7 +25,7 @@ def run(tmp_path_factory) -> Path:
     from edgecls.data.preprocess import Preprocess
     from edgecls.export.tflite import to_tflite
     from edgecls.quantize import calibrate, quantize_model
-    from edgecls.zoo.blocks import Normalize
+    from edgecls.zoo.layers import Normalize
 
     folder = tmp_path_factory.mktemp("run")
     image = keras.Input((SIZE, SIZE, 3))

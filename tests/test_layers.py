@@ -17,7 +17,8 @@ from edgecls.errors import UsageError
 from edgecls.export import verify
 from edgecls.quantize import exact, layers
 from edgecls.saving import Deferred
-from edgecls.zoo import blocks, hrnet, pooling, pplcnet_v2, vit
+from edgecls.zoo import hrnet, pooling, pplcnet_v2, vit
+from edgecls.zoo import layers as zoo_layers
 
 MAP = (16, 16, 8)
 IN_NETWORKS = {
@@ -32,14 +33,20 @@ def case(layer: keras.layers.Layer, *shapes_and_weights: Any, **switches: bool) 
 
 
 LAYERS = [
-    case(blocks.BatchNormalization(momentum=0.7, epsilon=0.01), MAP, MAP, (16, 16), int8=True),
-    case(blocks.HardSwish(), MAP, int8=True),
-    case(blocks.HardSigmoid(1 / 6, 0.4), MAP, int8=True),
-    case(blocks.Normalize([0.4, 0.5], [0.2, 0.3]), (8, 8, 2)),
-    case(blocks.StridedPointConv2D(4, 1, 2), MAP, (8, 8, 4), (36, 0), int8=True),
-    case(blocks.GroupedConv2D(8, 3, groups=4, padding="same", use_bias=False), MAP, MAP, (144, 0), int8=True),
-    case(blocks.Channels(2, 6), MAP, (16, 16, 4)),
-    case(blocks.ChannelShuffle(4), MAP),
+    case(zoo_layers.BatchNormalization(momentum=0.7, epsilon=0.01), MAP, MAP, (16, 16), int8=True),
+    case(zoo_layers.HardSwish(), MAP, int8=True),
+    case(zoo_layers.HardSigmoid(1 / 6, 0.4), MAP, int8=True),
+    case(zoo_layers.Normalize([0.4, 0.5], [0.2, 0.3]), (8, 8, 2)),
+    case(zoo_layers.StridedPointConv2D(4, 1, 2), MAP, (8, 8, 4), (36, 0), int8=True),
+    case(
+        zoo_layers.GroupedConv2D(8, 3, groups=4, padding="same", use_bias=False),
+        MAP,
+        MAP,
+        (144, 0),
+        int8=True,
+    ),
+    case(zoo_layers.Channels(2, 6), MAP, (16, 16, 4)),
+    case(zoo_layers.ChannelShuffle(4), MAP),
     case(hrnet.Repeat(4), (4, 4, 3), (16, 16, 3)),
     case(pooling.EdgeMaxPooling2D(), (9, 9, 3), (5, 5, 3)),
     case(pooling.EdgeAveragePooling2D(), (9, 9, 3), (5, 5, 3)),

@@ -12,7 +12,8 @@ from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, logits, network, photos,
 from edgecls import quantize
 from edgecls.errors import UsageError
 from edgecls.quantize import layers as quantized
-from edgecls.zoo import blocks, build_model
+from edgecls.zoo import build_model
+from edgecls.zoo import layers as zoo_layers
 
 IMAGES = photos(SIZE, 16)
 
@@ -156,11 +157,11 @@ def test_dead_channels_stay_finite() -> None:
 
 def test_a_normalization_is_free_only_where_that_is_exact() -> None:
     free = quantize.quantize_model(network(BLOCKS["conv"], **EQUAL))
-    assert isinstance(free.get_layer("normalize"), blocks.Normalize)
+    assert isinstance(free.get_layer("normalize"), zoo_layers.Normalize)
     low, high = free.get_layer("normalize.quant").range
     assert (high - low) / 255 == pytest.approx(1 / 128)
     rounded = quantize.quantize_model(network(BLOCKS["conv"], mean=[0.498] * 3, std=[0.502] * 3))
-    assert isinstance(rounded.get_layer("normalize"), blocks.Normalize)
+    assert isinstance(rounded.get_layer("normalize"), zoo_layers.Normalize)
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3}  # zero point 127.5
     for normalization in (IMAGENET, halves):
         own_op = quantize.quantize_model(network(BLOCKS["conv"], **normalization))

@@ -21,15 +21,14 @@ from keras.src.backend.common import global_state
 import edgecls
 from edgecls.weights.load import from_paddle, state
 from edgecls.zoo import InputSizeError, catalog, cost
-from edgecls.zoo.blocks import (
+from edgecls.zoo.blocks import divisible, join
+from edgecls.zoo.layers import (
     BatchNormalization,
     GroupedConv2D,
     HardSigmoid,
     HardSwish,
     Normalize,
     StridedPointConv2D,
-    divisible,
-    join,
 )
 from edgecls.zoo.pooling import EdgeAveragePooling2D
 from edgecls.zoo.state import state_shapes

@@ -34,7 +34,8 @@ FILE = '''
 import keras
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Taps, classifier, conv_bn
+from edgecls.zoo.layers import Tensor
 from edgecls.zoo.entry import Published
 from edgecls.zoo.state import state_name
 

@@ -14,7 +14,7 @@ from edgecls.errors import EdgeclsError, UsageError
 from edgecls.export import inspect, metadata
 from edgecls.files import atomic
 from edgecls.quantize import exact_arithmetic, finalize, is_quantized
-from edgecls.zoo.blocks import Normalize
+from edgecls.zoo.layers import Normalize
 
 AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
 

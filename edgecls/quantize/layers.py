@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras import layers
 
 from edgecls.quantize import exact, quantizers
-from edgecls.zoo import blocks
+from edgecls.zoo import layers as zoo_layers
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -185,7 +185,7 @@ class QuantizedKernel(exact.Exact):
 
 
 @_serializable
-class QuantizedConv2D(QuantizedKernel, blocks.GroupedConv2D):
+class QuantizedConv2D(QuantizedKernel, zoo_layers.GroupedConv2D):
     """``Conv2D`` with an int8 kernel, one scale an output channel."""
 
     def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class QuantizedDense(QuantizedKernel, layers.Dense):
 
 
 @_serializable
-class FreezableBatchNormalization(blocks.BatchNormalization):
+class FreezableBatchNormalization(zoo_layers.BatchNormalization):
     """Batch normalization that can use its running statistics in training, while gamma and beta still learn.
 
     Args:

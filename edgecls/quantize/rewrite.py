@@ -22,7 +22,8 @@ from edgecls.graph import Graph, Op, Ref, trace
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
-from edgecls.zoo import blocks, vit
+from edgecls.zoo import layers as zoo_layers
+from edgecls.zoo import vit
 
 Tensor = Any
 
@@ -213,7 +214,7 @@ def _input(rewriter: Rewriter, op: Op, _: list[Value]) -> Value:
     return rewriter.result(op, tensor)
 
 
-@rule(blocks.Normalize)
+@rule(zoo_layers.Normalize)
 def _normalize(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     """Pixels are integers: a normalization with one mean and one scale is just their grid's zero point and step."""
     mean, std = np.array(op.layer.mean), np.array(op.layer.std)
@@ -261,7 +262,7 @@ def _linear(rewriter: Rewriter, op: Op, value: Value, cls: type) -> Value:
     value = value if not value.shift else rewriter.plain(value)
     scale, shift = 1.0, 0.0
     follower = rewriter.only_user(op)
-    if isinstance(follower, blocks.HardSigmoid):
+    if isinstance(follower, zoo_layers.HardSigmoid):
         scale, shift = 6.0 * follower.slope, 6.0 * follower.offset
     layer = _clone(op.layer, cls, input_scale=value.scale, output_scale=scale, output_shift=shift)
     tensor = layer(rewriter.on_grid(value))
@@ -286,7 +287,7 @@ def _relu(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     return rewriter.result(op, _clone(op.layer)(rewriter.fused(value)), scale=value.scale)
 
 
-@rule(blocks.HardSwish)
+@rule(zoo_layers.HardSwish)
 def _hard_swish(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     """Below -3 it is zero, so the grid of its input ends there: finer steps for what matters."""
     value = rewriter.plain(inputs[0])
@@ -294,7 +295,7 @@ def _hard_swish(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     return rewriter.result(op, ql.ScaledHardSwish(name=op.layer.name)(tensor), scale=6.0, linear=True)
 
 
-@rule(blocks.HardSigmoid)
+@rule(zoo_layers.HardSigmoid)
 def _hard_sigmoid(rewriter: Rewriter, op: Op, inputs: list[Value]) -> Value:
     """``relu6(6 * slope * x + 6 * offset)``, six times the gate; the linear part is in the layer before."""
     value, scale, shift = inputs[0], 6.0 * op.layer.slope, 6.0 * op.layer.offset

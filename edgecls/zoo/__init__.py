@@ -45,7 +45,8 @@ def build_model(
         )
     import keras
 
-    from edgecls.zoo.blocks import Head, Normalize
+    from edgecls.zoo.blocks import Head
+    from edgecls.zoo.layers import Normalize
 
     image = keras.Input((size, size, 3), name="image")
     x = image

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import PADDLE, BatchNormalization, Head, Taps, Tensor, activation, classifier, conv
+from edgecls.zoo.blocks import PADDLE, Head, Taps, activation, classifier, conv
+from edgecls.zoo.layers import BatchNormalization, Tensor
 from edgecls.zoo.resnet import R50
 
 MODELS = {"ResNet50_ACNet": False, "ResNet50_ACNet_deploy": True}  # whether the sums are fused

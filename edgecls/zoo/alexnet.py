@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from keras import initializers, layers
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, activation, classifier, conv
+from edgecls.zoo.blocks import Head, Style, Taps, activation, classifier, conv
+from edgecls.zoo.layers import Tensor
 
 # Name, filters, kernel, stride, padding, and whether 3x3 max pooling of stride 2 follows.
 LAYERS = (

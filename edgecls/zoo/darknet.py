@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn
+from edgecls.zoo.layers import Tensor
 
 STEM = 32
 MODELS = {"DarkNet53": (1, 2, 8, 8, 4)}  # residual blocks in each stage, which doubles the width

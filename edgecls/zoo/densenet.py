@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import BatchNormalization, Head, Taps, Tensor, activation, classifier, conv
+from edgecls.zoo.blocks import Head, Taps, activation, classifier, conv
+from edgecls.zoo.layers import BatchNormalization, Tensor
 from edgecls.zoo.residual import FLUID, stem
 
 MODELS = {  # layers in each block, channels that a layer adds, width of the stem

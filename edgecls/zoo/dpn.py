@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import Channels, Head, Taps, Tensor, classifier
+from edgecls.zoo.blocks import Head, Taps, classifier
 from edgecls.zoo.densenet import norm, norm_conv
+from edgecls.zoo.layers import Channels, Tensor
 from edgecls.zoo.residual import FLUID, stem
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible, squeeze_excite
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn, divisible, squeeze_excite
 from edgecls.zoo.efficientnet_lite import HEAD, STAGES, STEM
 from edgecls.zoo.inverted import Kind, inverted_residual
+from edgecls.zoo.layers import Tensor
 
 # Multiples of width and depth, and whether it is small; input size and dropout stand in the catalog.
 MODELS = {

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn, divisible
 from edgecls.zoo.entry import Published
 from edgecls.zoo.inverted import Kind, Stage, inverted_residual
+from edgecls.zoo.layers import Tensor
 
 STAGES = (
     Stage(3, 1, 1, 16, 1),

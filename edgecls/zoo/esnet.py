@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.blocks import Head, Taps, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.layers import Tensor
 from edgecls.zoo.pooling import EdgeMaxPooling2D
 from edgecls.zoo.shufflenet_v2 import halves, shuffled
 

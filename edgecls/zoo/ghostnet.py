@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn, divisible, squeeze_excite
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn, divisible, squeeze_excite
 from edgecls.zoo.inverted import Block, table
+from edgecls.zoo.layers import Tensor
 
 BLOCKS = table(
     "3 16 16",  # resolution in: 112

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, activation, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Style, Taps, activation, classifier, conv_bn
+from edgecls.zoo.layers import Tensor
 
 MODELS = {f"HRNet_W{width}_C": width for width in (18, 30, 32, 40, 44, 48, 64)}  # of the finest branch
 MODULES = {2: 1, 3: 4, 4: 3}  # number of branches to modules with as many

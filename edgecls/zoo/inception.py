@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import PADDLE, Head, Style, Taps, Tensor, activation, classifier, conv, conv_bn, join
+from edgecls.zoo.blocks import PADDLE, Head, Style, Taps, activation, classifier, conv, conv_bn, join
+from edgecls.zoo.layers import Tensor
 from edgecls.zoo.residual import FLUID
 
 Block = tuple[str, ...]

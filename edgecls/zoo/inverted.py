@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import PADDLE, Style, Tensor, conv_bn
+from edgecls.zoo.blocks import PADDLE, Style, conv_bn
+from edgecls.zoo.layers import Tensor
 
 
 class Stage(NamedTuple):

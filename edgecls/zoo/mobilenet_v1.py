@@ -5,7 +5,8 @@ As PaddleClas has it: plain ReLU, and widths are cut to whole numbers, not round
 
 from __future__ import annotations
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn
+from edgecls.zoo.layers import Tensor
 
 MODELS = {"MobileNetV1_x0_25": 0.25, "MobileNetV1_x0_5": 0.5, "MobileNetV1_x0_75": 0.75, "MobileNetV1": 1.0}
 STEM = 32

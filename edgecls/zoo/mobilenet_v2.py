@@ -6,8 +6,9 @@ convolution is never narrower than 1280.
 
 from __future__ import annotations
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn
 from edgecls.zoo.inverted import Kind, Stage, inverted_residual
+from edgecls.zoo.layers import Tensor
 
 STAGES = (
     Stage(3, 1, 1, 16, 1),  # resolution in: 112

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.blocks import Head, Taps, conv_bn, divisible, squeeze_excite, wide_classifier
 from edgecls.zoo.inverted import Block, Kind, inverted_residual, table
+from edgecls.zoo.layers import Tensor
 
 LARGE = table(
     "3 16 16",  # resolution in: 112

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from edgecls.zoo.blocks import Tensor
+from edgecls.zoo.layers import Tensor
 
 
 class _EdgePooling:

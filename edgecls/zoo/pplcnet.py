@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.blocks import Head, Taps, conv_bn, divisible, squeeze_excite, wide_classifier
+from edgecls.zoo.layers import Tensor
 
 
 class Stage(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, activation, conv_bn, squeeze_excite, wide_classifier
+from edgecls.zoo.blocks import Head, Taps, activation, conv_bn, squeeze_excite, wide_classifier
+from edgecls.zoo.layers import Tensor
 from edgecls.zoo.state import DEPTHWISE, state_name
 
 

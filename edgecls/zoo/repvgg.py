@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import PADDLE, BatchNormalization, Head, Taps, Tensor, activation, classifier, conv_bn
+from edgecls.zoo.blocks import PADDLE, Head, Taps, activation, classifier, conv_bn
+from edgecls.zoo.layers import BatchNormalization, Tensor
 
 A, B = (2, 4, 14, 1), (4, 6, 16, 1)
 MODELS = {  # blocks of each stage; widths times 64, 128, 256 and 512; groups of every second convolution

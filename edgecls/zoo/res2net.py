@@ -7,7 +7,8 @@ from __future__ import annotations
 from keras import layers
 
 from edgecls.zoo import residual
-from edgecls.zoo.blocks import Channels, Head, Taps, Tensor, conv_bn, join
+from edgecls.zoo.blocks import Head, Taps, conv_bn, join
+from edgecls.zoo.layers import Channels, Tensor
 from edgecls.zoo.pooling import EdgeAveragePooling2D
 from edgecls.zoo.residual import Names, Place, Plan
 from edgecls.zoo.resnet import R50, R101, R200

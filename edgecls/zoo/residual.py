@@ -7,17 +7,8 @@ from typing import NamedTuple
 
 from keras import layers
 
-from edgecls.zoo.blocks import (
-    PADDLE,
-    Head,
-    Style,
-    Taps,
-    Tensor,
-    activation,
-    classifier,
-    conv_bn,
-    squeeze_excite,
-)
+from edgecls.zoo.blocks import PADDLE, Head, Style, Taps, activation, classifier, conv_bn, squeeze_excite
+from edgecls.zoo.layers import Tensor
 
 FLUID = Style(conv="_conv", norm="_batch_norm")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Channels, ChannelShuffle, Head, Style, Taps, Tensor, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Style, Taps, classifier, conv_bn
+from edgecls.zoo.layers import Channels, ChannelShuffle, Tensor
 from edgecls.zoo.pooling import EdgeMaxPooling2D
 
 MODELS = {  # width of each stage and of the last convolution, activation

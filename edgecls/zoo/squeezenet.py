@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, activation, conv
+from edgecls.zoo.blocks import Head, Taps, activation, conv
+from edgecls.zoo.layers import Tensor
 
 # Filters, kernel and padding of the stem, and the fire modules before which maps are pooled, besides the first.
 MODELS = {"SqueezeNet1_0": ((96, 7, 0), (4, 8)), "SqueezeNet1_1": ((64, 3, 1), (3, 5))}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, activation, classifier, conv
+from edgecls.zoo.blocks import Head, Taps, activation, classifier, conv
+from edgecls.zoo.layers import Tensor
 
 WIDTHS = (64, 128, 256, 512, 512)
 HIDDEN = 4096

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 from keras import initializers, layers, ops
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, activation, classifier, conv
+from edgecls.zoo.blocks import Head, Taps, activation, classifier, conv
+from edgecls.zoo.layers import Tensor
 
 PATCH = 16
 HEADS = {"cls_token": "head", "dist_token": "head_dist"}  # tokens to the classifiers that read them

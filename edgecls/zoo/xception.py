@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Taps, Tensor, activation, classifier, conv, conv_bn
+from edgecls.zoo.blocks import Head, Taps, activation, classifier, conv, conv_bn
+from edgecls.zoo.layers import Tensor
 from edgecls.zoo.pooling import EdgeMaxPooling2D
 from edgecls.zoo.residual import FLUID
 

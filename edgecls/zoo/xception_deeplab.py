@@ -10,7 +10,8 @@ import dataclasses
 
 from keras import layers
 
-from edgecls.zoo.blocks import Head, Style, Taps, Tensor, activation, classifier, conv_bn
+from edgecls.zoo.blocks import Head, Style, Taps, activation, classifier, conv_bn
+from edgecls.zoo.layers import Tensor
 
 MODELS = {"Xception41_deeplab": 8, "Xception65_deeplab": 16}  # blocks in the middle
 PLAIN = Style(1e-3, 0.99, kernel_std=0.09, conv="_conv", norm="_bn")
