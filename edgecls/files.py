@@ -128,7 +128,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_text(path, _json_bytes(text).decode("utf-8"))
 
 
 def read_json(path: str | Path) -> Any:
@@ -174,15 +175,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a .jsonl file; a line torn by a kill is left out. No file: no rows."""
     rows = []
     with suppress(FileNotFoundError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with suppress(ValueError):
                 rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
 
 
+def _json_bytes(text: str) -> bytes:
+    r"""JSON as UTF-8; bytes of file names that are not UTF-8 become JSON's escapes (``\udcff``)."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Append one line and force it to disk; a line torn by a kill before it is closed first."""
-    line = json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+    line = _json_bytes(json.dumps(row, ensure_ascii=False, default=str)) + b"\n"
     try:
         with path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)

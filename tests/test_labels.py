@@ -3,6 +3,7 @@
 import pytest
 
 from edgecls.errors import MissingError, UsageError
+from edgecls.files import append_jsonl, read_json, read_jsonl, write_json
 from edgecls.labels import check_labels, parse_labels, read_labels, write_labels
 from edgecls.text import first_line
 
@@ -44,6 +45,15 @@ def test_files_that_are_no_label_files_are_one_line(tmp_path):
         read_labels(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="cannot read"):
         read_labels(tmp_path)
+
+
+def test_foreign_file_names_survive_in_json(tmp_path):
+    row = {"file": "a\u2028b \udcff\x85.jpg"}
+    append_jsonl(tmp_path / "log.jsonl", row)
+    append_jsonl(tmp_path / "log.jsonl", {"file": "next"})
+    assert read_jsonl(tmp_path / "log.jsonl") == [row, {"file": "next"}]
+    write_json(tmp_path / "split.json", row)
+    assert read_json(tmp_path / "split.json") == row
 
 
 def test_first_line_of_an_error():
