@@ -93,6 +93,8 @@ def test_a_pipe_is_not_opened(tmp_path):
     thread.start()
     thread.join(10)
     assert answers == ["not a file"] and images.inspect("/dev/zero") == "not a file"
+    with pytest.raises(EdgeclsError, match="cannot read the image: not a file"):
+        Preprocess(16).load("/dev/null")
 
 
 def test_photos_beside_the_class_folders_are_named(photos):

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from edgecls.data import images
 from edgecls.errors import EdgeclsError, UsageError
+from edgecls.text import escape
 
 # tf.image.resize anti-aliases by the same scaled kernels as Pillow, but without anti-aliasing it is slower than these.
 _RESIZE = {
@@ -171,10 +172,10 @@ class Preprocess:
             EdgeclsError: The file is missing or no image that can be decoded.
         """
         try:
-            return self.array(images.decode(Path(path).read_bytes()))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise EdgeclsError(f"cannot read the image: {reason}", where=str(path)) from None
+            photo = images.read_photo(path)
+        except ValueError as error:
+            raise EdgeclsError(f"cannot read the image: {error}", where=escape(str(path))) from None
+        return self.array(photo)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
