@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from run_folders import MODEL_FILES, RECIPE, make_models, scores, stamp, stamp_reports, timing, write
 
+from edgecls.data.resizing import describe_interpolation
 from edgecls.files import sha256
 from edgecls.report import compare, plots, sections, write_card, write_report
 from edgecls.report.facts import Facts
@@ -222,13 +223,24 @@ def test_every_part_is_there(finished):
 
 def test_a_trained_run_names_the_commands_that_are_left(trained):
     text = read(write_report(trained)).text
-    for command in ("edgecls eval", "edgecls quantize"):
-        assert f"{command} {trained.path}" in text
-    trained.file("export", "model_int8.tflite").touch()
+    train = f"edgecls train {trained.path}/recipe.yaml --run {trained.path}"
+    for command in (train, f"edgecls quantize {trained.path}"):  # edgecls eval writes no eval.json
+        assert command in text
+    assert train in write_card(trained).read_text()
+    for name in ("qat.keras", "export/model_int8.tflite", "answers.npz"):
+        trained.file(name).touch()
     text = read(write_report(trained)).text
-    for command in ("edgecls verify", "edgecls bench", "edgecls report"):
+    for command in ("edgecls quantize", "edgecls verify", "edgecls bench", "edgecls report"):
         assert f"{command} {trained.path}" in text
-    assert "edgecls eval" in write_card(trained).read_text()
+    trained.file("answers.npz").unlink()  # only scoring makes it, and the report needs it
+    assert f"edgecls report {trained.path}" not in read(write_report(trained)).text
+
+
+def test_without_test_images_no_command_can_make_scores(trained):
+    write(trained, "split.json", {"splits": {"test": {"count": 0, "per_class": [0, 0]}}})
+    page = read(write_report(trained)).text
+    assert "No evaluation yet. The split has no test images." in page and "edgecls eval" not in page
+    assert "Not evaluated: The split has no test images." in write_card(trained).read_text()
 
 
 def test_an_empty_run_and_broken_files_still_give_a_page(tmp_path):
@@ -509,7 +521,7 @@ def test_the_card_says_how_photos_are_prepared(finished):
     settings = {"size": 224, "resize_short": 256, "interpolation": "bilinear"}
     write(finished, "preprocess.json", settings)
     card = write_card(finished).read_text()
-    assert "2. Resize to a short side of 256 pixels: bilinear, half-pixel centres" in card
+    assert f"2. Resize to a short side of 256 pixels: {describe_interpolation(settings)}" in card
     assert "no anti-aliasing; OpenCV INTER_LINEAR" in card and "3. Cut 224 x 224 pixels" in card
     assert "samples" not in card
     finished.file("export/samples").mkdir()
@@ -522,7 +534,7 @@ def test_the_card_says_how_photos_are_prepared(finished):
         write(finished, "preprocess.json", junk)
         write_card(finished)
     write(finished, "preprocess.json", settings | {"antialias": True})
-    assert "half-pixel centres, anti-aliasing; PIL resize(BILINEAR)" in write_card(finished).read_text()
+    assert "half-pixel centers, anti-aliasing; PIL resize(BILINEAR)" in write_card(finished).read_text()
 
 
 def test_names_break_between_words_only(finished):

@@ -11,12 +11,12 @@ from edgecls.data.resizing import describe_interpolation
 from edgecls.report.accuracy import TOP5_CLASSES, score_rows, worst_class
 from edgecls.report.facts import Facts, RunLike, bad_images, split_counts
 from edgecls.report.html import render, write_page
-from edgecls.report.sections import bench_rows, device, ladder, set_aside
+from edgecls.report.sections import absent, bench_rows, device, ladder, set_aside
 from edgecls.report.units import points
 from edgecls.report.values import at, mapping, number, texts
 from edgecls.text import plural
 
-_LICENCES = {
+_LICENSES = {
     "elpv": "CC BY-NC-SA 4.0 (ELPV solar cell photographs): no commercial use, credit the authors, share alike. "
     "Whoever publishes a model trained on them should consider whether these terms reach it.",
 }
@@ -54,7 +54,7 @@ def card(run: RunLike) -> str:
         commit=str(facts.env.get("commit") or "")[:12],
         classes=classes,
         source=source,
-        licence=_LICENCES.get(source, "that of your own images; state it here."),
+        license=_LICENSES.get(source, "that of your own images; state it here."),
         counts=split_counts(facts.split),
         bad=bad_images(facts.split),
         set_aside=set_aside(facts),
@@ -72,12 +72,8 @@ def card(run: RunLike) -> str:
         samples=run.file("export", "samples").is_dir(),
         output=_OUTPUTS.get(str(facts.setting("export_int8", "output")), "logits"),
         worst=worst_class(facts),
-        commands={
-            "train": "edgecls train RECIPE",
-            "eval": facts.command("eval"),
-            "quantize": facts.command("quantize"),
-            "bench": facts.command("bench", " --device host --threads 1,2"),
-        },
+        absent=absent(facts),
+        quantize=facts.command("quantize"),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -101,7 +97,7 @@ def _preparation(preprocess: Mapping[str, Any]) -> list[str]:
         "Decode to 8-bit RGB, turned upright as its EXIF orientation says.",
         f"Resize to a short side of {short:.0f} pixels: {describe_interpolation(preprocess)}. "
         "Round to whole numbers.",
-        f"Cut {size:.0f} x {size:.0f} pixels out of the centre.",
+        f"Cut {size:.0f} x {size:.0f} pixels out of the center.",
         "Give these values, 0 to 255, to the file: it normalizes inside.",
     ]
 

@@ -1,4 +1,4 @@
-"""Small plots as inline SVG. Their colours are the page's own, so that one plot suits light, dark and paper.
+"""Small plots as inline SVG. Their colors are the page's own, so that one plot suits light, dark and paper.
 
 matplotlib is imported when the first plot is drawn; its object interface needs no display and no global state.
 """
@@ -17,13 +17,13 @@ from edgecls.report.facts import STAGES
 from edgecls.report.values import number, pair
 from edgecls.text import plural
 
-# Colours that stand for the page's CSS variables until the SVG is written.
+# Colors that stand for the page's CSS variables until the SVG is written.
 _INK, _LINE = "#010101", "#020202"
 _SERIES = ("#030303", "#040404", "#050505", "#060606")
 _VARIABLES = {
     _INK: "var(--soft)",
     _LINE: "var(--line)",
-    **{colour: f"var(--c{i})" for i, colour in enumerate(_SERIES, 1)},
+    **{color: f"var(--c{i})" for i, color in enumerate(_SERIES, 1)},
 }
 _LEAST_SPAN = 10.0  # points of accuracy that an axis shows at least
 _NAMED = 16  # with more points their names would cover each other
@@ -208,9 +208,9 @@ def svg(
     outside = bool(lines and lines[0].error) and len(lines) > 1  # long names of files, short ones of curves
     with _drawing(title, lines, height=2.7 + 0.2 * len(lines) * outside) as drawing:
         axes = drawing.axes
-        for line, colour in zip(lines, _SERIES, strict=False):
+        for line, color in zip(lines, _SERIES, strict=False):
             many = len(line.x) > 15
-            style: dict[str, Any] = {"color": colour, "linewidth": 1.8, "label": line.name}
+            style: dict[str, Any] = {"color": color, "linewidth": 1.8, "label": line.name}
             style |= {"marker": "" if many else "o", "markersize": 3.5}
             if line.error:
                 axes.errorbar(line.x, line.y, yerr=line.error, capsize=3, elinewidth=1, **style)
@@ -244,7 +244,7 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str, x_label: str) -> 
     The y axis holds every interval and spans at least ``_LEAST_SPAN``, so that noise does not look like a difference.
 
     Args:
-        groups: At most four, each a colour.
+        groups: At most four, each a color.
         title: What the y axis shows, with its unit.
         x_label: What the x axis shows, with its unit; it starts at 0, or is logarithmic over a wide range.
 
@@ -257,14 +257,14 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str, x_label: str) -> 
     named_by_group = max(map(len, groups.values())) == 1  # one network in several precisions
     with _drawing(title, groups, height=3.6) as drawing:
         axes = drawing.axes
-        for (group, points), colour in zip(groups.items(), _SERIES, strict=False):
+        for (group, points), color in zip(groups.items(), _SERIES, strict=False):
             xs, ys = [p.x for p in points], [p.y for p in points]
             errors = {
                 "xerr": _error_bars(xs, [p.x_interval for p in points]),
                 "yerr": _error_bars(ys, [p.y_interval for p in points]),
             }
             style: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "elinewidth": 0.8}
-            axes.errorbar(xs, ys, **errors, **style, color=colour, label=group)
+            axes.errorbar(xs, ys, **errors, **style, color=color, label=group)
         for name, point in _labels(groups, named_by_group):
             axes.annotate(
                 name, (point.x, point.y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=_INK
@@ -390,6 +390,6 @@ def _inline(text: str, title: str) -> str:
     text = (
         f'<svg class="plot" viewBox="{box[1] if box else ""}" role="img" aria-label="{escape(title)}">{text}'
     )
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(f": {colour}", f": {variable}")
+    for color, variable in _VARIABLES.items():
+        text = text.replace(f": {color}", f": {variable}")
     return re.sub(r"\s*\n\s*", "\n", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -15,24 +16,50 @@ from edgecls.text import plural
 
 def absent(facts: Facts) -> dict[str, dict[str, str]]:
     """What the page says in place of each part that it cannot show: why, and the command that makes it."""
-    on_host = " --device host --threads 1,2"
+    commands = commands_of(facts)
     return {
-        "eval": _absent(facts, "eval.json", "eval"),
-        "predictions": _absent(facts, "predictions.json", "report"),
-        "metrics": _absent(facts, "metrics.jsonl", "train") | {"command": "edgecls train RECIPE"},
-        "verify": _absent(facts, "verify.json", "verify"),
-        "bench": _absent(facts, "bench.json", "bench", on_host),
+        part: {"problem": _problem(facts, file), "command": commands[part]} for part, file in _FILES.items()
     }
 
 
-def _absent(facts: Facts, file: str, verb: str, options: str = "") -> dict[str, str]:
-    if verb in ("verify", "bench", "report") and not facts.run.file("export", "model_int8.tflite").exists():
-        verb, options = "quantize", ""  # comes first, and makes these as well or makes them possible
-    problem = facts.problems.get(file, "")
-    problem = f"{file} {problem}" if problem not in ("", "missing") else ""
+_FILES = {
+    "eval": "eval.json",
+    "predictions": "predictions.json",
+    "metrics": "metrics.jsonl",
+    "verify": "verify.json",
+    "bench": "bench.json",
+}
+
+
+def commands_of(facts: Facts) -> dict[str, str]:
+    """The command that makes each part of the run as it is now; "" where none can."""
+    there = {
+        name: facts.run.file(name).exists()
+        for name in ("qat.keras", "export/model_int8.tflite", "answers.npz")
+    }
+    recipe = shlex.quote(f"{facts.command_path}/recipe.yaml")
+    train = f"edgecls train {recipe} --run {shlex.quote(facts.command_path)}"
+    train = train if facts.recipe else "edgecls train RECIPE"
+    quantize = facts.command("quantize")
+    exported = there["export/model_int8.tflite"]
+    scored = quantize if there["qat.keras"] else train
+    return {
+        "eval": "" if at(facts.split, "splits", "test", "count") == 0 else scored,
+        "predictions": facts.command("report") if exported and there["answers.npz"] else quantize,
+        "metrics": train,
+        "verify": facts.command("verify") if exported else quantize,
+        "bench": facts.command("bench", " --device host --threads 1,2") if exported else quantize,
+    }
+
+
+def _problem(facts: Facts, file: str) -> str:
+    """Why a file's figures cannot be shown, if it is more than that there is no such file."""
     if outdated := facts.outdated.get(file):
-        problem = f"{file}: {'; '.join(outdated)}"
-    return {"problem": problem, "command": facts.command(verb, options)}
+        return f"{file}: {'; '.join(outdated)}"
+    if file == "eval.json" and at(facts.split, "splits", "test", "count") == 0:
+        return "The split has no test images"
+    problem = facts.problems.get(file, "missing")
+    return "" if problem == "missing" else f"{file} {problem}"
 
 
 def set_aside(facts: Facts) -> str:
