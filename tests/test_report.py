@@ -523,7 +523,7 @@ def test_the_card_says_how_photos_are_prepared(finished):
     card = write_card(finished).read_text()
     assert f"2. Resize to a short side of 256 pixels: {describe_interpolation(settings)}" in card
     assert "no anti-aliasing; OpenCV INTER_LINEAR" in card and "3. Cut 224 x 224 pixels" in card
-    assert "samples" not in card
+    assert "uint8 RGB `[1, 224, 224, 3]` and gives" in card and "samples" not in card
     finished.file("export/samples").mkdir()
     assert "`export/samples/` has photographs with the pixels" in write_card(finished).read_text()
     for junk in (

@@ -69,6 +69,7 @@ def card(run: RunLike) -> str:
         latencies=bench_rows(facts),
         device=device(facts),
         preparation=_preparation(facts.preprocess),
+        side="size" if (side := number(facts.preprocess.get("size"))) is None else int(side),
         samples=run.file("export", "samples").is_dir(),
         output=_OUTPUTS.get(str(facts.setting("export_int8", "output")), "logits"),
         worst=worst_class(facts),
