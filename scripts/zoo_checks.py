@@ -171,7 +171,7 @@ def same_tflite_file(model: Any, folder: Path) -> dict[str, Any]:
     noise = np.random.default_rng(0).normal(127.5, 32, (1, *model.input_shape[1:]))
     photo = np.clip(noise.round(), 0, 255).astype(np.uint8)
     (expect,) = logits(pixels, photo.astype("float32"))
-    difference = float(np.abs(files.runner(path, threads=2)(photo) - expect).max() / expect.std())
+    difference = float(np.abs(files.Runner(path, threads=2)(photo) - expect).max() / expect.std())
     allowed = 1e-4
     if difference > allowed:
         allowed = max(allowed, ROUNDINGS * rounding(model, np.asarray(normalize(photo.astype("float32")))))

@@ -205,7 +205,7 @@ def check_float_conversion(model: keras.Model, inputs: list[np.ndarray]) -> None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.tflite"
         path.write_bytes(converter.convert())
-        file, run = inspect.describe(path), inspect.runner(path).interpreter
+        file, run = inspect.describe(path), inspect.Runner(path).interpreter
     names = sorted(run.get_input_details(), key=lambda detail: detail["name"])
     for detail, values in zip(names, inputs, strict=True):
         run.set_tensor(detail["index"], values[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,19 @@ def test_a_run_that_is_not_quantized(folder: Path) -> None:
     run = make_run(folder, "[int8]", qat=False, seed=1)
     with pytest.raises(MissingError, match=r"asks for int8, and the run has no qat\.keras.*edgecls quantize"):
         workflow.export(run, Console())
+
+
+def test_the_keras_file_has_keras_layers_alone(folder: Path) -> None:
+    run = make_run(folder, qat=False)
+    result = workflow.export(run, Console(), formats=["keras"])
+    assert list(result["files"]) == ["keras"] and result["samples"] is None
+    assert b"edgecls" not in zipfile.ZipFile(result["files"]["keras"]).read("config.json")
+    images = IMAGES.astype(np.float32)
+    expect, found = (
+        keras.models.load_model(path).predict(images, verbose=0)
+        for path in (run.file("float.keras"), result["files"]["keras"])
+    )
+    np.testing.assert_allclose(found, expect, atol=1e-5)
 
 
 def test_files_of_another_network_are_not_the_runs(folder: Path) -> None:
@@ -204,7 +218,7 @@ def test_each_device_is_judged_by_its_own_rungs(folder: Path, monkeypatch, call)
 
         answers = []
         for path, data, count in cases:
-            runner = inspect.runner(path)
+            runner = inspect.Runner(path)
             images = np.frombuffer(data, runner.input["dtype"]).reshape(count, SIZE, SIZE, 3)
             answers.append((runner(images) + faults[device]).astype(runner.output["dtype"]).tobytes())
         return SimpleNamespace(outputs=answers, device=device)

@@ -104,13 +104,13 @@ def test_input_output_and_signature(tmp_path) -> None:
     qat = twin(network(BLOCKS["conv"], **EQUAL))
     for output, dtype in (("float", np.float32), ("uint8", np.uint8)):
         path = to_tflite(qat, tmp_path / f"{output}.tflite", "int8", CLASSES, PREPROCESS, output=output)
-        run = inspect.runner(path)
+        run = inspect.Runner(path)
         assert (run.input["dtype"], list(run.input["shape"])) == (np.uint8, [1, SIZE, SIZE, 3])
         assert (run.output["dtype"], list(run.output["shape"])) == (dtype, [1, 5])
         assert run.input["quantization"] == (pytest.approx(1 / 128), 127)
         serve = Interpreter(str(path)).get_signature_runner("serving_default")
         assert serve(image=IMAGES[:1])["logits"].shape == (1, 5)
-    files = [inspect.runner(tmp_path / f"{output}.tflite")(IMAGES) for output in ("float", "uint8")]
+    files = [inspect.Runner(tmp_path / f"{output}.tflite")(IMAGES) for output in ("float", "uint8")]
     np.testing.assert_allclose(*files, atol=1e-5)
     assert inspect.output_step(tmp_path / "float.tflite") == inspect.output_step(tmp_path / "uint8.tflite")
 

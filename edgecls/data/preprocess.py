@@ -67,10 +67,10 @@ class Preprocess:
         size: Side of the square input, pixels.
         resize_short: Short side before the center crop, pixels, at least ``size``; None: ``size * 256 / 224``.
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"area"``.
-        mean: RGB mean of pixel / 255, applied inside the network; here for the metadata.
-        std: RGB deviation of pixel / 255, likewise.
-        antialias: Widen the kernel where the photo gets smaller, so that every pixel counts, as Pillow does.
-            ``"area"`` always does.
+        mean: RGB mean of pixel / 255. The network normalises inside; this is for the metadata.
+        std: RGB standard deviation of pixel / 255, likewise.
+        antialias: Where a photo gets smaller, widen the kernel so that every pixel counts, as Pillow does.
+            ``"area"`` averages all pixels in any case.
 
     Raises:
         UsageError: ``resize_short`` below ``size`` or an unknown interpolation.
@@ -131,8 +131,8 @@ class Preprocess:
 
         Args:
             data: Scalar string.
-            jpeg: ``images.Info.jpeg``: TensorFlow's decoder may be used, which runs without Python. Both decoders
-                give the same pixels; everything else (see ``edgecls.data.images``) goes through Pillow.
+            jpeg: ``images.Info.jpeg``: whether TensorFlow's decoder may be used, which runs without Python. For such
+                files both decoders give the same pixels. Pillow decodes all others (see ``edgecls.data.images``).
         """
         if isinstance(jpeg, bool):
             return decode_jpeg(data) if jpeg else _decode_any(data)
@@ -178,7 +178,7 @@ class Preprocess:
         return self.array(photo)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The settings as JSON can hold them."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -187,7 +187,8 @@ class Preprocess:
         return cls(**values)
 
 
-# Accurate DCT is what Pillow uses. Files were decoded once before; a half-read file must not end a long training.
+# Pillow uses the accurate DCT, too. Every file was decoded once before training, so a file that is damaged later must not
+# end a long training.
 _JPEG = {
     "channels": 3,
     "dct_method": "INTEGER_ACCURATE",

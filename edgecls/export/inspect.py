@@ -53,11 +53,6 @@ class Runner:
         return ((result.astype(np.float32) - zero) * scale).astype(np.float32)
 
 
-def runner(path: str | Path, threads: int = 1) -> Runner:
-    """An interpreter for ``path``, ready to be called with images."""
-    return Runner(path, threads)
-
-
 def describe(path: str | Path) -> dict[str, Any]:
     """The operators of a file, and what the runtime does with them.
 

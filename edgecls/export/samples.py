@@ -83,7 +83,7 @@ def write_samples(
     pixels = np.stack([sample.pixels for sample in samples])
     outputs = {}
     for precision, path in files.items():
-        runner = inspect.runner(path)
+        runner = inspect.Runner(path)
         logits = runner(pixels)
         outputs[path.name] = _output(runner, precision, logits, path)
         for row, scores in zip(rows, logits, strict=True):

@@ -151,7 +151,7 @@ def _body(model: keras.Model, precision: Precision) -> tuple[keras.Model, tf.DTy
 
 def _smoke_test(path: Path) -> None:
     """Run the file once on noise, so that a fault of the converter (NaN) shows now and not on a phone."""
-    run = inspect.runner(path)
+    run = inspect.Runner(path)
     size = run.input["shape"][1:]
     logits = run(np.random.default_rng(0).integers(0, 256, size, np.uint8)[None])
     if not np.isfinite(logits).all():

@@ -57,12 +57,12 @@ def ladder(
     float_logits = _keras(float_model, images) if float_model else None
     rungs = []
     if float_logits is not None and fp32:
-        fp32_logits = inspect.runner(fp32)(images)
+        fp32_logits = inspect.Runner(fp32)(images)
         rungs.append(_float_rung(float_logits, fp32_logits, f"float.keras = {Path(fp32).name}"))
     if float_logits is not None and fp16:
-        rungs.append(_cost_rung(float_logits, inspect.runner(fp16)(images), Path(fp16).name))
+        rungs.append(_cost_rung(float_logits, inspect.Runner(fp16)(images), Path(fp16).name))
     if int8:
-        int8_logits, step, name = inspect.runner(int8)(images), output_step(int8), Path(int8).name
+        int8_logits, step, name = inspect.Runner(int8)(images), output_step(int8), Path(int8).name
         if qat_model:
             rungs.append(_step_rung(_keras(qat_model, images), int8_logits, step, f"qat.keras = {name}"))
         if float_logits is not None:

@@ -38,7 +38,7 @@ def verify_on_device(
 
     ladder = prepare_ladder(run, console, images)
     files = list(ladder.files.values())
-    runners = [inspect.runner(path) for path in files]
+    runners = [inspect.Runner(path) for path in files]
     pixels = ladder.read()
     cases = [
         (path, pixels.astype(runner.input["dtype"]).tobytes(), len(pixels))
