@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -135,6 +136,20 @@ def test_a_run_is_locked_while_it_is_measured(folder: Path) -> None:
     done = edgecls(folder, "bench", "--device", "host", "--rounds", "1", "--runs", "1")
     holder.communicate("\n", timeout=60)
     assert done.returncode == 1 and f"process {holder.pid} works in this run" in done.stderr
+
+
+def test_figures_that_the_run_cannot_keep_are_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, value: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("edgecls.workflow.benching.write_json", full)
+    done = edgecls(folder, "bench", "--device", "host", "--threads", "1", "--rounds", "1", "--runs", "1")
+    assert done.returncode == 3 and "no disk space left" in done.stderr
+    assert "model_int8.tflite" in done.stdout
+    monkeypatch.undo()
+    (newest(folder) / "bench.json").mkdir()
+    before = edgecls(folder, "bench", "--device", "host")
+    assert before.returncode == 2 and "bench.json" in before.stderr, "refused before anything is measured"
 
 
 # Before the work

@@ -76,7 +76,6 @@ def command(
         return
     paths = [] if zoo and not targets else _paths(targets)
     default = _defaults(paths[0] if paths else None)
-    from android_bench import Interrupted
     from android_bench.baseline import check, parse_share
     from android_bench.output import read_json
     from edgecls import workflow
@@ -96,8 +95,9 @@ def command(
             precisions=flat(precisions),
             **options,
         )
-    except Interrupted as stop:
-        _show(console, stop.document, writers)
+    except Exception as stop:
+        if document := getattr(stop, "document", None):  # what was measured before is never lost
+            _show(console, document, writers)
         raise
     _show(console, result, writers)
     _judge(result["results"], max_ms)

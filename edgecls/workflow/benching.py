@@ -43,8 +43,10 @@ def bench(
 
     Raises:
         android_bench.Interrupted: Ctrl-C, or the phone is gone; ``.document`` has the figures so far.
+        EdgeclsError: They cannot be kept in the run; ``.document`` has them.
     """
     import android_bench
+    from android_bench.output import require_writable
     from edgecls.workflow.scoring import report
 
     found: list[Path | Run] = [Run(t) if (t / "recipe.yaml").is_file() else t for t in targets]
@@ -62,6 +64,7 @@ def bench(
         models += files
     if measured_run:
         measured_run.lock()  # until the process ends: nothing else may change the files while they are measured
+        require_writable(measured_run.file("bench.json"), "the run's")
     batch = bool(zoo) or any(isinstance(target, Path) and target.is_dir() for target in found)
     started = time.perf_counter()
     try:
@@ -86,8 +89,12 @@ def bench(
     add_published(result)
     console.say(f"bench: {time.perf_counter() - started:.0f} s")
     if measured_run:
-        write_json(measured_run.file("bench.json"), result)
-        report(measured_run, console)
+        try:
+            write_json(measured_run.file("bench.json"), result)
+            report(measured_run, console)
+        except Exception as error:  # a full disk: the figures are shown all the same
+            error.document = result  # type: ignore[attr-defined]
+            raise
     return result
 
 
