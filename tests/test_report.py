@@ -287,6 +287,18 @@ def test_hostile_names_are_text(finished):
         assert len(re.findall(r"(?<!\\)\|", row)) in (5, 7)
 
 
+def test_names_that_no_terminal_should_obey(finished):
+    name = "caf\udce9\x1b[31m\u202e"
+    for file in ("eval.json", "split.json", "predictions.json"):
+        finished.file(file).write_text(
+            finished.file(file).read_text().replace("cracked", json.dumps(name)[1:-1])
+        )
+    stamp_reports(finished)
+    read(write_report(finished))
+    card = write_card(finished).read_text(encoding="utf-8")
+    assert "\x1b" not in card and "\u202e" not in card and r"caf\\udce9\\x1b" in card
+
+
 def test_only_jpegs_become_images(tmp_path):
     run = Run(tmp_path)
     for data in ("javascript:alert(1)", base64.b64encode(b"<svg onload=alert(1)>").decode(), None, '"><b>'):

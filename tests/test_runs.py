@@ -133,8 +133,11 @@ def test_foreign_and_torn_folders_stop_nothing(root):
     for i, stamped in enumerate([3, [], {"stage": 3}, {"stage": "student", "seconds": "x", "inputs": 3}]):
         write(torn, f"stamps/{i}.json", stamped)
     torn.file(".lock").mkdir()
+    folders = make(root, "torn/20260110-000000")
+    for name in ("eval.json", "bench.json", "log.jsonl", "metrics.jsonl", "stamps/student.json"):
+        folders.file(name).mkdir(parents=True)
     result = list_runs(root)
-    assert len(result["runs"]) == 8
+    assert len(result["runs"]) == 9
     assert len(show_runs(result).splitlines()) > 8
     assert next(r for r in result["runs"] if r["path"] == str(run.path))["state"] == "trained"
 

@@ -19,7 +19,7 @@ from edgecls.report.facts import Facts, RunLike, bad_images, split_counts, stage
 from edgecls.report.figures import headline, median
 from edgecls.report.units import duration, milliseconds
 from edgecls.report.values import texts
-from edgecls.text import plural
+from edgecls.text import escape, plural
 
 _CONTENTS = (
     ("accuracy", "Accuracy"),
@@ -141,13 +141,13 @@ def _templates() -> Any:
 
 def _markdown(text: Any) -> str:
     """One line of plain text for Markdown: nothing in it is markup, HTML or a table cell's end."""
-    plain = html.escape(" ".join(str(text).split()), quote=False)
+    plain = html.escape(escape(" ".join(str(text).split())), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", plain)
 
 
 def _code(text: Any) -> str:
     """One line that may stand between backticks."""
-    return " ".join(str(text).replace("`", "'").split())
+    return escape(" ".join(str(text).replace("`", "'").split()))
 
 
 def _breakable(text: Any) -> Any:

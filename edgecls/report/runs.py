@@ -109,7 +109,9 @@ def _state(facts: Facts) -> tuple[str, str | None]:
 
 def _unfinished(facts: Facts) -> str | None:
     """The stage that was begun last, if it has not been stamped since."""
-    begun = [row for row in read_jsonl(facts.run.file("log.jsonl")) if row.get("event") == "stage"]
+    begun: list[dict[str, Any]] = []
+    with suppress(OSError):
+        begun = [row for row in read_jsonl(facts.run.file("log.jsonl")) if row.get("event") == "stage"]
     if not begun:
         return None
     stage, time = str(begun[-1].get("stage")), begun[-1].get("time")
