@@ -174,8 +174,9 @@ def check_training(model: keras.Model, inputs: list[np.ndarray], *, of_input: bo
     names = [*(variable.path for variable in variables), *(f"input {i}" for i in range(len(tensors)))]
     for name, gradient in zip(names, gradients, strict=False):
         assert gradient is not None, f"{model.name}: {name} gets no gradient"
-        assert np.isfinite(gradient).all(), f"{model.name}: the gradient of {name} is not finite"
-        assert np.any(gradient), f"{model.name}: the gradient of {name} is zero"
+        values = gradient.numpy()
+        assert np.isfinite(values).all(), f"{model.name}: the gradient of {name} is not finite"
+        assert np.any(values), f"{model.name}: the gradient of {name} is zero"
     if variables:
         keras.optimizers.SGD(0.01).apply(gradients[: len(variables)], variables)
     assert np.isfinite(loss()), f"{model.name}: the loss is not finite after a step"
