@@ -1,4 +1,4 @@
-"""A functional model as a list of operations in order: all that a rewrite needs to know of Keras' graph."""
+"""The graph of a functional Keras model, as a list of operations in order, and copies of a model with changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Op:
     Args:
         layer: The layer of the original model, or a bare operation.
         call: Which of its calls this is.
-        inputs: The tensors it takes, in order.
+        inputs: The tensors that it takes, in order.
     """
 
     layer: keras.Layer
@@ -36,13 +36,13 @@ class Op:
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's operations in an order in which they can be computed, and its outputs."""
+    """The operations of a model, in an order in which they can be computed, and the model's outputs."""
 
     ops: tuple[Op, ...]
     outputs: tuple[Ref, ...]
 
     def consumers(self, ref: Ref) -> list[Op]:
-        """The operations that take ``ref``; a model's output counts for none."""
+        """The operations that take ``ref``. Being an output of the model does not count."""
         return [op for op in self.ops if ref in op.inputs]
 
     @cached_property
@@ -52,17 +52,22 @@ class Graph:
 
     @cached_property
     def users(self) -> Counter[Ref]:
-        """How many operations take each tensor; being a model's output counts, too."""
+        """How many operations take each tensor. Being an output of the model counts as one more."""
         return Counter([*(ref for op in self.ops for ref in op.inputs), *self.outputs])
 
     @cached_property
     def calls(self) -> Counter[str]:
-        """How often each layer is called."""
+        """The number of calls of each layer."""
         return Counter(op.layer.name for op in self.ops)
 
 
 def trace(model: keras.Model) -> Graph:
     """Read the graph of a functional ``model`` from its configuration.
+
+    Example:
+        >>> image = keras.Input((4,), name="image")
+        >>> [op.layer.name for op in trace(keras.Model(image, keras.layers.Dense(2, name="fc")(image))).ops]
+        ['image', 'fc']
 
     Raises:
         UsageError: The model is not functional.
@@ -75,19 +80,28 @@ def trace(model: keras.Model) -> Graph:
     for entry in config["layers"]:
         calls = entry["inbound_nodes"] or [{"args": [], "kwargs": {}}]
         ops += [Op(found[entry["name"]], i, tuple(_refs(call))) for i, call in enumerate(calls)]
-    return Graph(tuple(_ordered(ops)), tuple(_ends(config["output_layers"])))
+    return Graph(tuple(_ordered(ops)), tuple(_output_refs(config["output_layers"])))
 
 
 def rebuild(model: keras.Model, change: Callable[[Any, Any], Any]) -> keras.Model:
-    """Copy a functional model, but for some calls of layers.
+    """Copy a functional model and replace some of its layers' calls.
 
     Args:
-        model: Stays as it is.
-        change: Takes a layer of the copy, which has no weights yet, and the first argument it is called with. Returns
-            what stands for the result, or None where the layer is called as before.
+        model: The model to copy. It is not changed.
+        change: A function that is called for every call of a layer, in order. It takes the copy's layer, which has no
+            weights yet, and the first argument of the call. It returns the tensor that replaces the result, or None
+            to call the layer as before.
 
     Returns:
-        The copy. It has layers of its own, of the same names and weights, and lacks those that nothing needs any more.
+        The copy. Its layers are new; they have the same names and the same weights. Layers whose results are no longer
+        used are not in it.
+
+    Example:
+        >>> image = keras.Input((4,))
+        >>> model = keras.Model(image, keras.layers.Dropout(0.5)(keras.layers.Dense(2)(image)))
+        >>> plain = rebuild(model, lambda layer, x: x if isinstance(layer, keras.layers.Dropout) else None)
+        >>> [type(layer).__name__ for layer in plain.layers]
+        ['InputLayer', 'Dense']
     """
     twins: list[tuple[Any, Any]] = []
 
@@ -101,15 +115,14 @@ def rebuild(model: keras.Model, change: Callable[[Any, Any], Any]) -> keras.Mode
 
     copy = keras.models.clone_model(model, clone_function=twin, call_function=call)
     for old, new in twins:
-        for source, target in zip(
-            _variables(old), _variables(new), strict=False
-        ):  # none if it was never called
+        # A layer of the copy that was never called has no variables.
+        for source, target in zip(_variables(old), _variables(new), strict=False):
             target.assign(source.value)
     return copy
 
 
 def _variables(layer: Any) -> list[Any]:
-    return getattr(layer, "variables", [])  # bare operations have no such thing
+    return getattr(layer, "variables", [])  # a bare operation, such as ops.add, has no variables
 
 
 def _refs(value: Any) -> Iterator[Ref]:
@@ -122,8 +135,8 @@ def _refs(value: Any) -> Iterator[Ref]:
             yield from _refs(item)
 
 
-def _ends(value: Any) -> Iterator[Ref]:
-    """The tensors in the serialized outputs of a model: one, or any nest of lists and dictionaries."""
+def _output_refs(value: Any) -> Iterator[Ref]:
+    """The tensors in the serialized outputs of a model: one tensor, or nested lists and dictionaries of tensors."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value[0], str):
@@ -131,11 +144,11 @@ def _ends(value: Any) -> Iterator[Ref]:
         yield name, call, index
     else:
         for item in value:
-            yield from _ends(item)
+            yield from _output_refs(item)
 
 
 def _ordered(ops: list[Op]) -> Iterator[Op]:
-    """The operations, each after those it takes tensors from."""
+    """The operations, each after those that make its inputs."""
     done: set[tuple[str, int]] = set()
     while ops:
         ready = [op for op in ops if all(ref[:2] in done for ref in op.inputs)]

@@ -1,4 +1,4 @@
-"""Structural re-parameterization: sums of branches for training that are one convolution when deployed.
+"""Structural re-parameterization: a sum of branches in training becomes one convolution for deployment.
 
 A *branch* is a convolution with or without batch normalization, or a normalization alone. At inference each is a
 convolution with a bias, and so is the sum of several that read one map: its kernel is the sum of theirs, laid into one
@@ -18,31 +18,38 @@ from keras import layers
 from edgecls.errors import UsageError
 from edgecls.graph import Graph, Op, Ref, rebuild, trace
 
-NARROW = {"acver": 1, "achor": 0}  # the axis on which it is one cell wide
+NARROW = {"acver": 1, "achor": 0}  # kernels that are one cell wide on one axis, and which axis that is
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """The plain deploy form of a network that was trained with branches; both compute the same in inference.
+    """Make the plain network for deployment from a network that was trained with branches.
 
-    Every ``Add`` of branches of one map becomes one convolution with a bias if the largest kernel among them covers
-    the others: the blocks of RepVGG, ACNet and PP-LCNetV2, and those of ``asymmetric``. It has the name of that
-    kernel's layer, or of a layer behind the sum that has an attribute ``names_fused_sum = True``: the originals keep
+    Both compute the same at inference. Every ``Add`` of branches that read one map becomes one convolution with a bias,
+    if the largest kernel among them covers the others. These are the blocks of RepVGG, ACNet and PP-LCNetV2, and those
+    that ``asymmetric`` makes. The convolution has the name of the
+    layer with the largest kernel, or of a layer behind the sum that has an attribute ``names_fused_sum = True``: the originals keep
     the fused kernel under that layer's name. A sum is left as it is if something else takes what is inside it. Sums
     are computed in float64.
 
     Args:
-        model: Functional; stays as it is.
+        model: A functional model. It is not changed.
 
     Returns:
-        A new network with weights of its own, or ``model`` itself where there is nothing to fuse.
+        A new network with its own weights, or ``model`` itself if there is nothing to fuse.
+
+    Example:
+        >>> trained = edgecls.build_model("RepVGG_A0", input_size=32)
+        >>> deployed = fuse(trained)
+        >>> len(trained.layers), len(deployed.layers)  # doctest: +SKIP
+        (201, 51)
 
     Raises:
         edgecls.errors.UsageError: The model is not functional.
     """
     graph = trace(model)
     sums: dict[str, Sum] = {}
-    inside: set[str] = set()  # layers that go
-    for op in reversed(graph.ops):  # a sum of sums comes before its parts
+    inside: set[str] = set()  # layers that the convolutions replace
+    for op in reversed(graph.ops):  # so that a sum of sums is found before its parts
         if op.layer.name not in inside and (found := _sum(graph, op)):
             sums[op.layer.name] = found
             inside |= found.inside
@@ -50,7 +57,7 @@ def fuse(model: keras.Model) -> keras.Model:
         return model
 
     def change(layer: Any, inputs: Any) -> Any:
-        # Layers inside hand on their input, so that the sum is given what its branches read.
+        # Layers inside pass on their input, so that the sum's first input is the map that its branches read.
         first = inputs[0] if isinstance(inputs, list) else inputs
         if layer.name in sums:
             return sums[layer.name].fused(first)
@@ -60,16 +67,21 @@ def fuse(model: keras.Model) -> keras.Model:
 
 
 def asymmetric(model: keras.Model, loaded: bool = False) -> keras.Model:
-    """``model`` with asymmetric convolutions (ACNet) for training; ``fuse`` makes it plain again.
+    """Copy a network and give it asymmetric convolutions (ACNet) for training; ``fuse`` makes it plain again.
 
-    Every convolution larger than 1x1 that a batch normalization follows becomes the sum of itself, a vertical and a
-    horizontal one through its middle, each normalized. Depthwise ones, too: mobile networks have hardly any others.
-    The square one keeps its names; those beside it end in ``_acver`` and ``_achor``.
+    Every convolution that is larger than 1x1 and has a batch normalization behind it becomes a sum of three, each
+    normalized: itself, a vertical one and a horizontal one through its center. This includes depthwise convolutions:
+    mobile networks have few others. The names of the square one stay; the other two end in ``_acver`` and ``_achor``.
 
     Args:
-        model: Functional; stays as it is.
-        loaded: It has weights worth keeping. The new normalizations then begin with a scale of 0, so that the network
-            computes what it did; else all three begin at 1 / sqrt(3), so that their sum is as large as one was.
+        model: A functional model. It is not changed.
+        loaded: Whether the network has weights worth keeping. Then the new normalizations begin with a scale of 0, so
+            that the network computes what it did. Else all three begin with 1 / sqrt(3), so that their sum has the
+            variance that one had.
+
+    Example:
+        >>> network = asymmetric(edgecls.build_model("MobileNetV1_x0_25", classes=5))
+        >>> plain = fuse(network)  # after training
 
     Raises:
         edgecls.errors.UsageError: The model has no such convolution, or is not functional.
@@ -84,7 +96,7 @@ def asymmetric(model: keras.Model, loaded: bool = False) -> keras.Model:
         )
     inside = {layer.name for square in squares.values() for layer in (*square.frames, square.conv)}
     scale = 0.0 if loaded else 3**-0.5
-    waiting: dict[str, Any] = {}  # layers of the copy, until their normalization comes
+    waiting: dict[str, Any] = {}  # layers of the copy whose normalization comes later
 
     def change(layer: Any, inputs: Any) -> Any:
         if layer.name in inside:
@@ -112,10 +124,10 @@ class Branch:
     """``norm(conv(crop(pad(source))))``, of which it has the convolution or the normalization, or both.
 
     Args:
-        source: The map it reads.
+        source: The map that it reads.
         norm: The batch normalization.
         conv: The convolution, depthwise or not.
-        frames: The padding and the cropping.
+        frames: The layers before the convolution that pad and crop.
     """
 
     source: Ref
@@ -129,7 +141,7 @@ class Branch:
         return self.norm or self.conv
 
     def framed(self, axis: int, end: int) -> int:
-        """Cells that the frames add (or, below zero, take away) on an axis at its end 0 or 1."""
+        """The number of cells that padding adds to an axis at its start (0) or end (1); negative for cropping."""
         return sum(
             frame.padding[axis][end]
             if isinstance(frame, layers.ZeroPadding2D)
@@ -138,7 +150,10 @@ class Branch:
         )
 
     def reach(self, axis: int) -> int | None:
-        """How many cells before the source's first one the kernel begins; None where that is not known."""
+        """The number of cells between the kernel's first position and the map's first cell; None if it is unknown.
+
+        Example: a 3x3 kernel with one row of padding begins 1 cell before the map.
+        """
         framed, conv = [self.framed(axis, end) for end in (0, 1)], self.conv
         if not conv or conv.padding == "valid":
             return framed[0]
@@ -151,21 +166,21 @@ class Branch:
         return framed[0] + total // 2
 
     def extent(self, axis: int) -> int:
-        """Cells from the kernel's first to its last."""
+        """The number of cells that the kernel covers on an axis, from its first to its last, with dilation."""
         return (self.conv.kernel_size[axis] - 1) * self.conv.dilation_rate[axis] + 1
 
     def place(self, widest: Branch) -> tuple[int, int] | None:
-        """Row and column where its kernel lies in that of the ``widest`` branch; None if it does not lie in it."""
+        """Row and column of its kernel inside the kernel of the ``widest`` branch; None if it is not inside."""
         corner = []
         for axis in (0, 1):
-            steps, (size, own) = widest.conv.dilation_rate[axis], (1, 1)
+            dilation, (size, own_dilation) = widest.conv.dilation_rate[axis], (1, 1)
             if self.conv:
-                size, own = self.conv.kernel_size[axis], self.conv.dilation_rate[axis]
-            begin, end = widest.reach(axis), self.reach(axis)
-            if begin is None or end is None or (size > 1 and own != steps):
+                size, own_dilation = self.conv.kernel_size[axis], self.conv.dilation_rate[axis]
+            widest_reach, own_reach = widest.reach(axis), self.reach(axis)
+            if widest_reach is None or own_reach is None or (size > 1 and own_dilation != dilation):
                 return None
-            first, between = divmod(begin - end, steps)
-            if between or first < 0 or first + size > widest.conv.kernel_size[axis]:
+            first, between_cells = divmod(widest_reach - own_reach, dilation)
+            if between_cells or first < 0 or first + size > widest.conv.kernel_size[axis]:
                 return None
             corner.append(first)
         return corner[0], corner[1]
@@ -191,7 +206,7 @@ class Branch:
         )
 
     def plain(self, widest: Branch) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel and bias of the convolution that it is at inference, with a kernel of the ``widest`` branch's shape."""
+        """The branch at inference as one convolution: a kernel in the shape of the ``widest`` branch's, and a bias."""
         kernel, bias = np.zeros(widest.conv.kernel.shape), np.zeros(self.out.output.shape[-1])
         depthwise = _depthwise(widest.conv)
         row, column = self.place(widest) or (0, 0)
@@ -211,7 +226,7 @@ class Branch:
         return kernel, bias
 
     def narrow(self, x: Any, part: str, scale: float) -> Any:
-        """The branch ``part`` beside this square one on ``x``, whose normalization begins with ``scale``."""
+        """Build the vertical or horizontal branch ``part`` on ``x``; its normalization begins with ``scale``."""
         conv, name, cells = self.conv, f"{self.conv.name}_{part}", []
         kernel = list(conv.kernel_size)
         for axis in (0, 1):
@@ -232,13 +247,13 @@ class Branch:
 
 @dataclass(frozen=True)
 class Sum:
-    """An ``Add`` that can be one convolution.
+    """An ``Add`` of branches that can be one convolution.
 
     Args:
         branches: What it adds up.
-        widest: The branch that gives the convolution its size, strides and place.
-        inside: Names of the layers that go with it.
-        name: The convolution's.
+        widest: The branch with the largest kernel: the convolution has its size, strides and padding.
+        inside: Names of the layers that the convolution replaces.
+        name: Name of the convolution.
     """
 
     branches: tuple[Branch, ...]
@@ -259,7 +274,7 @@ class Sum:
 
 
 def _sum(graph: Graph, op: Op) -> Sum | None:
-    """What ``op`` adds up, if that can be one convolution."""
+    """The sum that ends in ``op``, if it can be one convolution."""
     if not isinstance(op.layer, layers.Add) or graph.calls[op.layer.name] > 1:
         return None
     branches = list(_branches(graph, op))
@@ -277,7 +292,7 @@ def _sum(graph: Graph, op: Op) -> Sum | None:
 
 
 def _branches(graph: Graph, op: Op) -> Iterator[Branch | None]:
-    """The branches that end in the sum ``op``, sums that end in it opened; None for what is not a branch."""
+    """The branches that ``op`` adds up, also through sums before it; None for an input that is not a branch."""
     for ref in op.inputs:
         maker = graph.makers.get(ref)
         if maker and isinstance(maker.layer, layers.Add) and graph.users[ref] == graph.calls[ref[0]] == 1:
@@ -287,7 +302,7 @@ def _branches(graph: Graph, op: Op) -> Iterator[Branch | None]:
 
 
 def _branch(graph: Graph, ref: Ref) -> Branch | None:
-    """The branch that ends in ``ref``, as far back as nothing else takes what is inside it."""
+    """The branch that ends in ``ref``. It ends, going back, where something else takes the tensor."""
 
     def take(*kinds: type) -> Any:
         nonlocal ref
@@ -306,19 +321,19 @@ def _branch(graph: Graph, ref: Ref) -> Branch | None:
 
 
 def _square(graph: Graph, op: Op) -> Branch | None:
-    """The branch that the normalization ``op`` ends, if it is one to set others beside."""
+    """The branch that ends in the normalization ``op``, if asymmetric branches can be put beside it."""
     found = _branch(graph, op.output) if isinstance(op.layer, layers.BatchNormalization) else None
     if not found or not found.norm or not found.conv:
         return None
     odd = all(size > 1 and size % 2 for size in found.conv.kernel_size)
-    known = None not in (found.reach(0), found.reach(1)) and (
+    placed = None not in (found.reach(0), found.reach(1)) and (
         found.conv.padding == "valid" or not found.frames
     )
-    return found if odd and known else None
+    return found if odd and placed else None
 
 
 def _between(graph: Graph, op: Op, source: Ref) -> Iterator[str]:
-    """Names of the layers that ``op`` takes, back to ``source``."""
+    """Names of the layers between ``source`` and ``op``."""
     for ref in op.inputs:
         if ref != source:
             yield ref[0]
@@ -326,7 +341,7 @@ def _between(graph: Graph, op: Op, source: Ref) -> Iterator[str]:
 
 
 def _usual(layer: Any) -> bool:
-    """Whether it is a linear function of an NHWC map, and that of its kind: the zoo's own classes are, too."""
+    """Whether the layer is a linear function of an NHWC map, and is Keras' class or the zoo's, not another subclass."""
     if not type(layer).__module__.startswith(("keras.", "edgecls.zoo.")):
         return False
     if isinstance(layer, layers.BatchNormalization):

@@ -214,11 +214,11 @@ def test_zoo_is_converted_once_and_failures_are_named(monkeypatch: pytest.Monkey
 
     made: list[tuple[str, ...]] = []
 
-    def convert(name: str, precisions: Any, folder: Path) -> dict[str, str]:
+    def convert(name: str, precisions: Any, folder: Path) -> module.Conversion:
         made.append((name, *precisions))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}_fp32.tflite").write_bytes(b"\0\0\0\0TFL3")
-        return {"int8": "no such layer"}
+        return module.Conversion({"int8": "no such layer"})
 
     monkeypatch.setattr(module, "_convert", convert)
     for _ in range(2):

@@ -1,7 +1,7 @@
-"""TFLite files of the zoo's networks with fresh weights, for measuring latency: made once, kept in the cache.
+"""TFLite files of the zoo's networks with random weights, to measure latency. They are made once and cached.
 
-Each network is converted in a process of its own, because the converter does not give its memory back. The files stand
-under ``<cache>/zoo/<hash of the code that makes them>/``: other code, other files.
+Each network is converted in its own process, because TensorFlow's converter does not give its memory back. The files
+are in ``<cache>/zoo/<hash>/``, where the hash is of the code that makes them: new code makes new files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,21 @@ _TIMEOUT_S = 3600.0
 def zoo_files(
     patterns: Sequence[str], precisions: Sequence[str], threads: Sequence[int], console: Console
 ) -> tuple[list[Path], list[dict[str, Any]]]:
-    """The files of all networks that match, made where they are missing.
+    """Find the files of all networks that match, and make those that are missing.
 
     Args:
-        patterns: Shell patterns of catalog names. Of names that are one network with other weights (``_ssld``), only
-            the first is taken: they are equally fast.
-        precisions: ``fp32``, ``int8`` (calibrated on noise: good for latency, useless for accuracy); none: fp32, and
-            int8 of the networks that can be quantized.
-        threads: Thread counts that a failed network is reported with.
+        patterns: Shell patterns of catalog names. Some names are the same network with other weights (``_ssld``). They
+            are equally fast, so only the first of them is taken.
+        precisions: ``fp32`` and ``int8``. The ranges of int8 are calibrated on noise, which is good for latency and
+            useless for accuracy. If empty: fp32, and int8 of the networks that can be quantized.
+        threads: Thread counts to report for a network that fails.
+        console: Shows progress and reasons of failures.
+
+    Example:
+        >>> files, failed = zoo_files(["MobileNetV3_small*"], ["int8"], [1], Console())  # doctest: +SKIP
 
     Returns:
-        The files, and a ``failed`` result of bench.json for each network, precision and thread count without one.
+        The files, and one ``failed`` result of bench.json for each network, precision and thread count without a file.
 
     Raises:
         UsageError: A pattern matches no network.
@@ -50,21 +55,29 @@ def zoo_files(
         for name in chosen:
             wanted = {precision: folder / f"{name}_{precision}.tflite" for precision in wanted_precisions}
             missing = [precision for precision, path in wanted.items() if not path.is_file()]
-            said = _convert(name, missing, folder) if missing else {}
+            conversion = _convert(name, missing, folder) if missing else Conversion()
             for precision, path in wanted.items():
                 if path.is_file():
                     files.append(path)
                     continue
-                why = said.get(precision) or said.get("", "the converter died")
-                console.log(f"{path.name}: {why}")
+                reason = conversion.reasons.get(precision) or conversion.ended
+                console.log(f"{path.name}: {reason}")
                 if precision in required:
-                    failed += [_failed(path.name, count, f"not converted: {why}") for count in threads]
+                    failed += [_failed(path.name, count, f"not converted: {reason}") for count in threads]
             progress.advance(task)
     return files, failed
 
 
 def choose(patterns: Sequence[str]) -> list[str]:
-    """Names that match any of the patterns, one for each network and input size."""
+    """Find the names that match any of the patterns; one name for each network and input size.
+
+    Example:
+        >>> choose(["ResNet18_vd*"])
+        ['ResNet18_vd']
+
+    Raises:
+        UsageError: A pattern matches no network.
+    """
     found: dict[tuple[str, int], str] = {}
     for pattern in patterns:
         names = catalog.names(pattern)
@@ -77,7 +90,7 @@ def choose(patterns: Sequence[str]) -> list[str]:
 
 
 def _fingerprint() -> str:
-    """Hash of the code and of the versions that the files depend on."""
+    """Hash the code and the versions that the files depend on."""
     root = Path(edgecls.__file__).parent
     sources = [
         p for name in _CODE for p in [root / name, *(root / name).rglob("*")] if p.suffix in (".py", ".csv")
@@ -87,23 +100,36 @@ def _fingerprint() -> str:
     return hash_json([code, versions])[:16]
 
 
-def _convert(name: str, precisions: Sequence[str], folder: Path) -> dict[str, str]:
-    """Makes the files; why not, by precision ("": of all)."""
+@dataclass(frozen=True)
+class Conversion:
+    """How the process ended that converted a network.
+
+    Args:
+        reasons: Each precision that could not be converted, with the reason.
+        ended: How the process ended, where it could not give reasons.
+    """
+
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    ended: str = "the converter died"
+
+
+def _convert(name: str, precisions: Sequence[str], folder: Path) -> Conversion:
+    """Convert a network in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "edgecls.export.fresh", name, str(folder), *precisions]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return {"": f"not done after {_TIMEOUT_S:.0f} s"}
-    said = dict(line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
-    if done.returncode and not said:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        return {"": f"the converter died ({how}): {last}"}
-    return said
+        return Conversion(ended=f"not done after {_TIMEOUT_S:.0f} s")
+    reasons = dict(line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
+    if done.returncode == 0 or reasons:
+        return Conversion(reasons)
+    last_line = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+    how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    return Conversion(ended=f"the converter died ({how}): {last_line}")
 
 
-def _failed(model: str, threads: int, why: str) -> dict[str, Any]:
+def _failed(model: str, threads: int, reason: str) -> dict[str, Any]:
     from android_bench.session import failed_row
 
-    return failed_row({"model": model, "sha256": "", "bytes": 0}, threads, why)
+    return failed_row({"model": model, "sha256": "", "bytes": 0}, threads, reason)
