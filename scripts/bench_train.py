@@ -4,8 +4,9 @@ their other formulations.
     python scripts/bench_train.py [--size 224] [--batch 16] [--rounds 5]
 
 Every network takes the same step (cross-entropy, SGD with momentum, one ``tf.function``) on the same random images.
-Rounds go through all networks in turn, so that a disturbance meets each of them; a figure is the median over rounds.
-Exit code 1 when ours is not 1.3 times as fast as Keras', or grouped convolutions are slower than another formulation.
+The networks take turns in each round, so that a disturbance slows all of them. A figure is the median of the rounds.
+The exit code is 1 if ours is less than 1.3 times as fast as Keras', or if another formulation of grouped convolutions
+is faster than ours.
 """
 
 from __future__ import annotations
@@ -24,31 +25,36 @@ import numpy as np
 import tensorflow as tf
 
 import edgecls
+from edgecls.environment import cores, cpu_model
 from edgecls.zoo import layers as zoo_layers
 
-STEPS = 3  # a round
-HOPELESS = 8  # times slower than the fastest in one step: not measured again
+STEPS = 3  # of each network in a round
+TOO_SLOW = 8  # a network this many times slower than the fastest in its first step is not measured again
 Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Formulation = Callable[[keras.layers.Conv2D, tf.Tensor, tf.Tensor], tf.Tensor]
-WANTED = 1.3  # times as fast as keras.applications
-NOISE = 1.05  # a formulation within this of ours is not faster
+MIN_SPEEDUP = 1.3  # ours against keras.applications
+NOISE = 1.05  # a formulation counts as faster only beyond this ratio
 
 
 def split(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """One convolution a group."""
+    """Compute one convolution for each group and join their outputs."""
     pairs = zip(tf.split(inputs, layer.groups, -1), tf.split(kernel, layer.groups, -1), strict=True)
     return tf.concat([tf.nn.conv2d(x, k, layer.strides, layer.padding.upper()) for x, k in pairs], -1)
 
 
-def bunches(count: int) -> Formulation:
-    """``count`` convolutions of several groups each, whose kernels hold zeros between groups."""
+def convolutions_of_groups(count: int) -> Formulation:
+    """Computes ``count`` convolutions; each takes several groups, with zeros in its kernel between the groups."""
 
     def compute(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        height, width, seen, filters = kernel.shape
-        each = layer.groups // count
-        kernel = tf.reshape(kernel, (height, width, seen, count, each, filters // layer.groups))
-        kernel = tf.einsum("hwinpo,qp->nhwqipo", kernel, tf.eye(each))
-        kernels = tf.unstack(tf.reshape(kernel, (count, height, width, each * seen, filters // count)))
+        height, width, group_channels, filters = kernel.shape
+        groups_each = layer.groups // count
+        kernel = tf.reshape(
+            kernel, (height, width, group_channels, count, groups_each, filters // layer.groups)
+        )
+        kernel = tf.einsum("hwinpo,qp->nhwqipo", kernel, tf.eye(groups_each))
+        kernels = tf.unstack(
+            tf.reshape(kernel, (count, height, width, groups_each * group_channels, filters // count))
+        )
         pairs = zip(tf.split(inputs, count, -1), kernels, strict=True)
         return tf.concat([tf.nn.conv2d(x, k, layer.strides, layer.padding.upper()) for x, k in pairs], -1)
 
@@ -56,15 +62,18 @@ def bunches(count: int) -> Formulation:
 
 
 def depthwise(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A depthwise convolution with several outputs a channel, summed within each group."""
-    height, width, seen, filters = kernel.shape
-    each = filters // layer.groups
-    kernel = tf.reshape(kernel, (height, width, seen, layer.groups, each))
-    kernel = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2, 4)), (height, width, seen * layer.groups, each))
+    """Compute a depthwise convolution with several outputs for each channel, and sum them within each group."""
+    height, width, group_channels, filters = kernel.shape
+    group_filters = filters // layer.groups
+    kernel = tf.reshape(kernel, (height, width, group_channels, layer.groups, group_filters))
+    kernel = tf.reshape(
+        tf.transpose(kernel, (0, 1, 3, 2, 4)), (height, width, group_channels * layer.groups, group_filters)
+    )
     outputs = tf.nn.depthwise_conv2d(inputs, kernel, [1, *layer.strides, 1], layer.padding.upper())
     shape = (-1, *outputs.shape[1:3])
     return tf.reshape(
-        tf.reduce_sum(tf.reshape(outputs, (*shape, layer.groups, seen, each)), 4), (*shape, filters)
+        tf.reduce_sum(tf.reshape(outputs, (*shape, layer.groups, group_channels, group_filters)), 4),
+        (*shape, filters),
     )
 
 
@@ -72,8 +81,8 @@ FORMULATIONS: dict[str, Formulation] = {
     "ours": zoo_layers.GroupedConv2D.convolution_op,
     "Keras' Conv2D": keras.layers.Conv2D.convolution_op,
     "32 convolutions": split,
-    "16 bunches": bunches(16),
-    "8 bunches": bunches(8),
+    "16 convolutions": convolutions_of_groups(16),
+    "8 convolutions": convolutions_of_groups(8),
     "depthwise and sum": depthwise,
 }
 
@@ -88,15 +97,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     size, batch, rounds = options.size, options.batch, options.rounds
-    fresh = {"weights": None, "input_shape": (size, size, 3), "classifier_activation": None}
+    print(
+        f"{cpu_model()}, {cores()} cores, TensorFlow {tf.__version__}, Keras {keras.__version__}", flush=True
+    )
+    options_of_keras = {"weights": None, "input_shape": (size, size, 3), "classifier_activation": None}
     speeds = images_per_second(
         {
             "MobileNetV3_large_x1_0": lambda: edgecls.build_model("MobileNetV3_large_x1_0", input_size=size),
             "keras MobileNetV3Large": lambda: keras.applications.MobileNetV3Large(
-                include_preprocessing=False, **fresh
+                include_preprocessing=False, **options_of_keras
             ),
             "MobileNetV2": lambda: edgecls.build_model("MobileNetV2", input_size=size),
-            "keras MobileNetV2": lambda: keras.applications.MobileNetV2(**fresh),
+            "keras MobileNetV2": lambda: keras.applications.MobileNetV2(**options_of_keras),
         },
         size,
         batch,
@@ -111,7 +123,7 @@ def main() -> int:
     grouped = images_per_second({name: formulated(name, size) for name in FORMULATIONS}, size, batch, rounds)
     slower = max(grouped[name] for name in others) / grouped[ours]
     print(f"ResNeXt50_32x4d: best other formulation / ours: {slower:.2f}")
-    return 0 if min(ratios) >= WANTED and slower <= NOISE else 1
+    return 0 if min(ratios) >= MIN_SPEEDUP and slower <= NOISE else 1
 
 
 def formulated(name: str, size: int) -> Callable[[], keras.Model]:
@@ -144,7 +156,7 @@ def images_per_second(
     best = max(values[0] for values in speeds.values())
     for _ in range(rounds):
         for name, step in steps.items():
-            if speeds[name][0] > best / HOPELESS:
+            if speeds[name][0] > best / TOO_SLOW:
                 speeds[name].append(STEPS * batch / seconds(step, images, labels, STEPS))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     for name, values in speeds.items():
@@ -153,7 +165,7 @@ def images_per_second(
 
 
 def seconds(step: Step, images: tf.Tensor, labels: tf.Tensor, count: int) -> float:
-    """That ``count`` steps take."""
+    """Time that ``count`` steps take."""
     started = time.perf_counter()
     for _ in range(count):
         loss = step(images, labels)
