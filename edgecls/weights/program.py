@@ -1,8 +1,8 @@
-"""Find which arrays of an exported program are which of a network's, by the shape of the graph.
+"""Find which array of an exported program is which array of a network, by the structure of the graph.
 
-An exported program calls its arrays ``conv2d_17.w_0`` or worse. Order alone does not tell them apart: the two
-convolutions that meet in a ResNet's first addition have equal shapes, and every exporter lists them in its own order.
-So arrays are matched by what leads to them and what follows them, and what is not unique is not matched at all.
+An exported program calls its arrays ``conv2d_17.w_0`` or worse, so names do not tell. Order does not tell, either: the
+two convolutions before a ResNet's first addition have equal shapes, and every exporter lists them in its own order. So
+arrays are matched by what leads to them and what follows them. What is not unique is not matched at all.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-HORIZON = 8  # how many operations behind one tell twins apart
+HORIZON = 8  # how many following operations tell two equal ones apart
 
 
-# Nodes that a value comes from, directly or through operations without arrays: their positions, and which part of
-# joined values each was on the way.
+# Where a value comes from: the nodes that lead to it, directly or through operations without arrays. Each is a position
+# in the list of nodes and a path: at every concatenation on the way, which of its inputs the value came through.
 Origin = frozenset[tuple[int, tuple[int, ...]]]
 
 
@@ -27,12 +27,12 @@ class Op:
     """One operation of a program.
 
     Args:
-        inputs: Names of the values that it reads, arrays apart.
+        inputs: Names of the values that it reads, without arrays.
         outputs: Names of the values that it makes.
         arrays: Part of the state (``weight``, ``bias``, ``_mean``, ``_variance``) to the array's name in the file.
-        factor: What it multiplies its input by, as dropout may do at inference.
-        joins: Whether it lays its inputs behind each other, so that their order matters.
-        linear: Whether a positive factor on its input is one on its output, as with reshapes and pools.
+        factor: What it multiplies its input by, as a dropout may do at inference.
+        joins: Whether it concatenates its inputs, so that their order matters.
+        linear: Whether a positive factor on its input is the same factor on its output, as for reshapes and pools.
     """
 
     inputs: Sequence[str]
@@ -45,13 +45,13 @@ class Op:
 
 @dataclass
 class Node:
-    """An operation with arrays, in its place in the graph.
+    """An operation with arrays, and its place in the graph.
 
     Args:
         shapes: Part of the state to its shape in PaddlePaddle's layout.
         before: Where its inputs come from.
         arrays: Part of the state to the array's name.
-        factor: What its input was multiplied by on the way.
+        factor: What its input was multiplied by since the node before.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -61,21 +61,24 @@ class Node:
 
 
 def origin(before: Sequence[Origin], joins: bool) -> Origin:
-    """Where the result of an operation comes from, given where its inputs do."""
+    """Where the result of an operation comes from, given where its inputs come from."""
     parts = ((part,) if joins else () for part in range(len(before)))
     pairs = zip(before, parts, strict=True)
     return Origin((node, path + part) for nodes_, part in pairs for node, path in nodes_)
 
 
 def nodes(ops: Iterable[Op], arrays: dict[str, np.ndarray]) -> list[Node]:
-    """The nodes of a program, in order of execution; a bias that is added to a kernel's result is that kernel's."""
+    """The nodes of a program, in order of execution.
+
+    A bias that is added to a kernel's result belongs to the kernel's node.
+    """
     found: list[Node] = []
-    came: dict[str, tuple[Origin, float]] = {}  # value: where it comes from, the factor on it
-    direct: dict[str, Node] = {}  # value: the kernel whose very result it is
+    origins: dict[str, tuple[Origin, float]] = {}  # value: where it comes from, and the factor on it
+    direct: dict[str, Node] = {}  # value: the node with a kernel whose result it is
     for op in ops:
-        known = [came[name] for name in op.inputs if name in came]
-        before = origin([where for where, _ in known], op.joins)
-        factor = known[0][1] if known else 1.0  # what is reshaped comes first, its new shape after it
+        inputs = [origins[name] for name in op.inputs if name in origins]
+        before = origin([where for where, _ in inputs], op.joins)
+        factor = inputs[0][1] if inputs else 1.0  # of a reshape, the features are the first input
         shapes = {part: arrays[name].shape for part, name in op.arrays.items()}
         if list(shapes) == ["bias"] and len(op.inputs) == 1 and (kernel := direct.get(op.inputs[0])):
             kernel.arrays |= op.arrays
@@ -86,26 +89,26 @@ def nodes(ops: Iterable[Op], arrays: dict[str, np.ndarray]) -> list[Node]:
             found.append(node)
             if list(shapes) == ["weight"]:
                 direct |= dict.fromkeys(op.outputs, node)
-        came |= dict.fromkeys(op.outputs, (before, op.factor * (factor if op.linear else 1.0)))
+        origins |= dict.fromkeys(op.outputs, (before, op.factor * (factor if op.linear else 1.0)))
     return found
 
 
 def match(ours: Sequence[Node], theirs: Sequence[Node], classifier: bool) -> dict[int, int]:
-    """Positions in ``ours`` to positions in ``theirs`` of the nodes that are the same beyond doubt.
+    """Match the nodes that are certainly the same: positions in ``ours`` to positions in ``theirs``.
 
     Args:
         ours: Nodes of the network.
         theirs: Nodes of the program.
-        classifier: The last of both are classifiers, which belong together whatever their width.
+        classifier: Whether the last nodes of both are classifiers, which match whatever their class counts are.
     """
     last = [[i for i, after in enumerate(_after(side)) if not after] for side in (ours, theirs)]
     pairs: dict[int, int] = {}
     heads: list[set[int]] = [set(), set()]
-    if classifier and all(len(ends) == 1 for ends in last):
+    if classifier and all(len(positions) == 1 for positions in last):
         pairs[last[0][0]] = last[1][0]
-        heads = [set(ends) for ends in last]
-    # The order of joined values tells twins apart, but the same may also be joined in more steps. What follows is
-    # left out at last: behind a new embedding all else is as it was.
+        heads = [set(positions) for positions in last]
+    # The order of concatenated values tells equal nodes apart, but a program may concatenate in more steps than ours.
+    # At last, what follows is ignored: before a new embedding, everything is as it was.
     for ordered, both in ((True, True), (False, True), (False, False)):
         numbers: dict[Hashable, int] = {}
         single = []
@@ -122,9 +125,9 @@ def match(ours: Sequence[Node], theirs: Sequence[Node], classifier: bool) -> dic
 def _marks(
     graph: Sequence[Node], heads: set[int], numbers: dict[Hashable, int], ordered: bool
 ) -> list[tuple[int, int]]:
-    """For each node, a number for all that leads to it and one for what follows it nearby.
+    """Two numbers for each node: one stands for all that leads to it, one for the next ``HORIZON`` that follow it.
 
-    Equal numbers mean equal things, in both graphs if they share ``numbers``.
+    Equal numbers stand for equal structures, also of two graphs that share ``numbers``.
     """
 
     def number(*what: Hashable) -> int:
@@ -133,21 +136,21 @@ def _marks(
     def around(marks: Sequence[int], where: Iterable[tuple[int, tuple[int, ...]]]) -> list[Any]:
         return sorted((marks[i], path if ordered else ()) for i, path in where)
 
-    own = [
+    marks_alone = [
         number("head") if i in heads else number(*sorted(node.shapes.items())) for i, node in enumerate(graph)
     ]
     leads: list[int] = []
-    for mark, node in zip(own, graph, strict=True):
+    for mark, node in zip(marks_alone, graph, strict=True):
         leads.append(number(mark, *around(leads, node.before)))
-    after, follows = _after(graph), own
+    after, follows = _after(graph), marks_alone
     for _ in range(HORIZON):
-        pairs = zip(own, after, strict=True)
+        pairs = zip(marks_alone, after, strict=True)
         follows = [number(mark, "then", *around(follows, behind)) for mark, behind in pairs]
     return list(zip(leads, follows, strict=True))
 
 
 def _after(graph: Sequence[Node]) -> list[list[tuple[int, tuple[int, ...]]]]:
-    """What reads from each node: positions, and which part of joined values it is there."""
+    """The nodes that read each node: their positions and the paths to them (see ``Origin``)."""
     after: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in graph]
     for i, node in enumerate(graph):
         for j, path in node.before:

@@ -29,7 +29,12 @@ class UnknownModelError(ValueError):
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Names that match a shell pattern such as ``"MobileNetV3*"``, in the catalog's order; case is ignored."""
+    """Names that match a shell pattern, in the catalog's order; case is ignored.
+
+    Example:
+        >>> names("squeezenet*")
+        ['SqueezeNet1_0', 'SqueezeNet1_1']
+    """
     return [name for name in _entries() if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
 
 
@@ -41,12 +46,16 @@ def families() -> list[str]:
 def get(name: str) -> Entry:
     """The entry of one network.
 
+    Example:
+        >>> get("ResNet50_vd").params
+        25576264
+
     Raises:
         UnknownModelError: No network has this name.
     """
     entry = _entries().get(name)
     if entry is None:
-        folded = {known.lower(): known for known in _entries()}
+        folded = {other.lower(): other for other in _entries()}
         near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else "edgecls models lists the names"
         raise UnknownModelError(f"unknown model {name!r}; {hint}")

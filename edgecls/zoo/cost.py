@@ -30,17 +30,17 @@ def without_values() -> Iterator[None]:
 
 
 def params(model: keras.Model) -> int:
-    """Number of trainable scalars, as if no layer were frozen."""
+    """The number of trainable scalars, as if no layer were frozen."""
     norms = [layer for layer in _leaves(model) if isinstance(layer, layers.BatchNormalization)]
     statistics = {id(v) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
     return sum(math.prod(v.shape) for v in model.weights if id(v) not in statistics)
 
 
 def macs(model: keras.Model) -> int:
-    """Multiply-accumulates of convolutions and dense layers for one image; biases and the rest are not counted.
+    """Multiply-accumulates of convolutions and dense layers for one image; biases and other layers are not counted.
 
-    Where TensorFlow's SAME padding of a strided convolution is uneven, one more row and column count: PaddlePaddle's
-    EfficientNets compute them and drop them, and published figures include them (0.2 % of B0).
+    If TensorFlow's SAME padding of a strided convolution is uneven, one row and one column more are counted.
+    PaddlePaddle's EfficientNets compute and drop them, and the published figures include them (0.2 % of B0).
     """
     # Each scalar of a kernel, grouped and depthwise ones too, is used once at every output position.
     uses = ((e.kernel.shape, [n + _dropped(e) for n in e.output.shape[1:-1]]) for e in _linear(model))
@@ -54,9 +54,10 @@ def memory_access(model: keras.Model) -> int:
 
 
 def peak_activations(model: keras.Model) -> int:
-    """Most scalars of maps alive at once when layers run one by one in the model's order.
+    """The most scalars of feature maps that exist at once when layers run one by one, in the model's order.
 
-    A layer without kernel or window that keeps the size of its only input writes over it where nobody else reads it.
+    An element-wise layer writes its result over its input, if no other layer reads that input: a layer counts as
+    element-wise if it has neither a kernel nor a window and its output has the size of its only input.
     """
     order = [(e, tree.flatten(e.input), tree.flatten(e.output)) for e in model.operations]
     last = {id(t): i for i, (_, inputs, _) in enumerate(order) for t in inputs}
