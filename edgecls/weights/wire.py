@@ -1,7 +1,7 @@
-"""Read protocol buffers without their schemas' code: PaddlePaddle's programs and ONNX files are both made of them.
+"""Read protocol buffers without generated code. PaddlePaddle's programs and ONNX files are protocol buffers.
 
-See https://protobuf.dev/programming-guides/encoding/. A message is a run of fields; each says its number and how it is
-encoded, so a reader that knows the few numbers it needs can pass over all others.
+See https://protobuf.dev/programming-guides/encoding/. A message is a sequence of fields. Each field says its number and
+how it is encoded, so a reader needs to know only the numbers that it uses and can skip all others.
 """
 
 from __future__ import annotations

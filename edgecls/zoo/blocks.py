@@ -25,8 +25,14 @@ from edgecls.zoo.layers import (
 
 @dataclass(frozen=True)
 class Head:
-    """What follows the backbone: how many classes, dropout rate before them, width of an optional embedding, and
-    whether the classifiers that only training uses are wanted, if the network has any."""
+    """What follows the backbone.
+
+    Args:
+        classes: Number of classes.
+        dropout: Dropout rate before the classifier.
+        embedding_dim: Width of a linear layer before the classifier; None for no such layer.
+        auxiliary: Whether to build the classifiers that only training uses, if the network has any.
+    """
 
     classes: int = 1000
     dropout: float = 0.0
@@ -104,8 +110,8 @@ def conv(
     """Convolve NHWC ``x``; depthwise when every channel is its own group.
 
     Strided kernels are padded symmetrically by a layer of their own unless the style says SAME: Keras' SAME pads
-    only the bottom and right of even sizes, which shifts the features against the reference. ``padding`` is for
-    another one than (kernel - 1) // 2.
+    only the bottom and right of even sizes, which shifts the features against the reference. ``padding`` overrides
+    the usual (kernel - 1) // 2.
     """
     channels, sizes = x.shape[-1], kernel if isinstance(kernel, tuple) else (kernel, kernel)
     mode = "same"
@@ -172,7 +178,7 @@ def squeeze_excite(
     return layers.Multiply(name=f"{name}.scale")([x, s])
 
 
-# Of a classifier's initial kernel: uniform within 1 / sqrt(inputs), and what is known by its authors' names.
+# Initial kernels of classifiers: uniform within 1 / sqrt(inputs), and those that are named after their authors.
 KERNELS = {
     "uniform": (1 / 3, "fan_in", "uniform"),
     "xavier": (1.0, "fan_avg", "uniform"),
@@ -190,8 +196,8 @@ def classifier(
         x: Features.
         head: Classes, dropout and embedding.
         name: The classifier's layer name.
-        init: Of ``KERNELS``, or the bound of the initial kernel's uniform distribution.
-        prefix: Of the other layers' names, where a network has several classifiers.
+        init: A name in ``KERNELS``, or the bound of the initial kernel's uniform distribution.
+        prefix: Prefix of the other layers' names, for a network with several classifiers.
     """
     if len(x.shape) == 4 and x.shape[1:3] != (1, 1):
         x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{prefix}avg_pool")(x)
@@ -209,21 +215,26 @@ def classifier(
 
 
 def wide_classifier(x: Tensor, width: int, act: str, head: Head, *, act_name: str) -> Tensor:
-    """Pool, widen by a 1x1 convolution that has no normalization (it would see one cell), and classify."""
+    """Pool, widen with a 1x1 convolution and classify. The convolution has no normalization: it would see one cell."""
     x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
     x = activation(conv(x, width, 1, name="last_conv"), act, act_name)
     return classifier(x, head, init="xavier")
 
 
 def join(parts: Sequence[Tensor], name: str) -> Tensor:
-    """Join maps by channels, five at most in one step: XNNPACK takes no more."""
+    """Concatenate maps by channels, at most five in one step: XNNPACK takes no more."""
     while len(parts) > 5:
         parts = [layers.Concatenate(name=f"{name}.before{len(parts) - 4}")(parts[:5]), *parts[5:]]
     return layers.Concatenate(name=name)(parts)
 
 
 def divisible(value: float, by: int = 8) -> int:
-    """``value`` rounded to a multiple of ``by``, at least ``by`` and never less than 0.9 of it."""
+    """Round ``value`` to a multiple of ``by``; the result is at least ``by`` and at least 0.9 of ``value``.
+
+    Example:
+        >>> divisible(22.4), divisible(11.0)
+        (24, 16)
+    """
     rounded = max(by, int(value + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * value else rounded
 

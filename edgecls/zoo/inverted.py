@@ -47,8 +47,8 @@ class Kind(NamedTuple):
 
     Args:
         parts: Names of the 1x1 expansion, the depthwise convolution and the 1x1 projection.
-        style: Of all three.
-        lean: There is no expansion where it would not widen.
+        style: Style of all three convolutions.
+        lean: Leave the expansion out where it would not widen the map.
     """
 
     parts: tuple[str, str, str]
