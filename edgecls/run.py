@@ -265,8 +265,9 @@ class Run:
 
     def stamps(self) -> dict[str, dict[str, Any]]:
         """The stamps of finished stages by name, in the order in which they finished."""
-        stamps = [read_stamp(path) for path in self.file("stamps").glob("*.json")]
-        return {s["stage"]: s for s in sorted(filter(None, stamps), key=lambda s: s["finished"])}
+        paths = sorted(self.file("stamps").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        stamps = filter(None, map(read_stamp, paths))  # a copied run has other times of files: they come second
+        return {stamp["stage"]: stamp for stamp in sorted(stamps, key=lambda stamp: stamp["finished"])}
 
     def current(self, stage: str) -> bool:
         """Whether a stage is finished, and what it read and wrote in this run is still the same."""

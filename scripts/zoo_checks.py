@@ -193,7 +193,7 @@ def gradients(name: str) -> dict[str, Any]:
 
     import edgecls
 
-    # 96 pixels leave 3x3 maps at the end: on a single cell a small batch normalises everything away.
+    # 96 pixels leave 3x3 maps at the end: on a single cell a small batch normalizes everything away.
     size = None if name.startswith(("ViT", "DeiT")) else 96
     idle: set[str] | None = None
     for seed in range(3):

@@ -119,7 +119,8 @@ def test_bench(run: Path, board: Adbd) -> None:
         assert r["status"] == "ok", r["why"]
         assert r["runtime"] == "edgecls runner (litert)" and r["delegates"] == ["XNNPACK"]
         assert 0 < r["min_ms"] <= r["median_ms"] <= r["p90_ms"] <= r["p99_ms"] <= r["max_ms"] and r["n"] >= 5
-        assert r["ci95_ms"][0] <= r["median_ms"] <= r["ci95_ms"][1] and r["init_ms"] > 0 and r["first_ms"] > 0
+        assert r["ci95_ms"] is None and "one round" in r["why"]  # from one round nobody knows how sure it is
+        assert r["init_ms"] > 0 and r["first_ms"] > 0
         assert r["peak_total_mib"] > r["peak_mib"] > 0
         (row,) = r["rounds"]
         assert len(row["samples_ms"]) == row["n"] == r["n"] and np.median(row["samples_ms"]) == pytest.approx(

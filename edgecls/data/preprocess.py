@@ -67,7 +67,7 @@ class Preprocess:
         size: Side of the square input, pixels.
         resize_short: Short side before the center crop, pixels, at least ``size``; None: ``size * 256 / 224``.
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"area"``.
-        mean: RGB mean of pixel / 255. The network normalises inside; this is for the metadata.
+        mean: RGB mean of pixel / 255. The network normalizes inside; this is for the metadata.
         std: RGB standard deviation of pixel / 255, likewise.
         antialias: Where a photo gets smaller, widen the kernel so that every pixel counts, as Pillow does.
             ``"area"`` averages all pixels in any case.
