@@ -266,7 +266,8 @@ class Run:
     def stamps(self) -> dict[str, dict[str, Any]]:
         """The stamps of finished stages by name, in the order in which they finished."""
         paths = sorted(self.file("stamps").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        stamps = filter(None, map(read_stamp, paths))  # a copied run has other times of files: they come second
+        stamps = filter(None, map(read_stamp, paths))
+        # A copied run has other times of files, so they only decide between stages of the same second.
         return {stamp["stage"]: stamp for stamp in sorted(stamps, key=lambda stamp: stamp["finished"])}
 
     def current(self, stage: str) -> bool:
