@@ -115,9 +115,9 @@ def _print(console: Any, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _interval(ends: Sequence[float] | None, text: Callable[[float], str]) -> str:
+def _interval(interval: Sequence[float] | None, text: Callable[[float], str]) -> str:
     """``"4.95 - 5.05"``, or a dash where there is none: a single round has no interval."""
-    return " - ".join(map(text, ends)) if ends else "-"
+    return " - ".join(map(text, interval)) if interval else "-"
 
 
 def _megabytes(size: int | None) -> str:

@@ -159,8 +159,8 @@ class Run:
                 return cls(folder.resolve())
             if inside := _runs(folder):
                 return inside[-1]
-        known = ", ".join(sorted({r.path.parent.name for r in _runs(root, "*/*")}))
-        raise UsageError("not a run", where=str(path), fix=f"known: {known}" if known else "see runs/")
+        names = ", ".join(sorted({r.path.parent.name for r in _runs(root, "*/*")}))
+        raise UsageError("not a run", where=str(path), fix=f"known: {names}" if names else "see runs/")
 
     def make_latest(self) -> None:
         """Let ``latest`` point to this run, if ``Run.start`` gave it."""

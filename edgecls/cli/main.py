@@ -62,8 +62,8 @@ class LazyGroup(click.Group):
         return importlib.import_module(f"edgecls.cli.{cmd_name}").command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in (known := self.list_commands(ctx)):
-            near = difflib.get_close_matches(args[0], known, n=1)
+        if args and not args[0].startswith("-") and args[0] not in (commands := self.list_commands(ctx)):
+            near = difflib.get_close_matches(args[0], commands, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "edgecls --help lists the commands"
             raise click.UsageError(f"no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)

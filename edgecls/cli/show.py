@@ -43,8 +43,8 @@ def _accuracies(scores: Mapping[str, Mapping[str, Any]]) -> str:
     return table(header, rows) + note
 
 
-def _interval(ends: Sequence[float] | None) -> str | None:
-    return None if ends is None else f"{percent(ends[0])} - {percent(ends[1])}"
+def _interval(interval: Sequence[float] | None) -> str | None:
+    return None if interval is None else f"{percent(interval[0])} - {percent(interval[1])}"
 
 
 def _drop(drop: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -81,9 +81,13 @@ def card(run: RunLike) -> str:
 
 def _change(facts: Facts) -> str:
     """What int8 changes of the balanced accuracy, with its interval."""
-    drop, ends = facts.drop(), facts.change_interval()
+    drop, interval = facts.drop(), facts.change_interval()
     text = points(None if drop is None else -drop)
-    return text if ends is None else f"{text} (95 %: {points(100 * ends[0])} to {points(100 * ends[1])})"
+    return (
+        text
+        if interval is None
+        else f"{text} (95 %: {points(100 * interval[0])} to {points(100 * interval[1])})"
+    )
 
 
 _OUTPUTS = {"float": "float32 logits", "uint8": "uint8 logits (scale and zero point are the tensor's)"}

@@ -39,8 +39,8 @@ def headline(facts: Facts) -> list[Figure]:
 
 
 def _accuracy(facts: Facts, model: str) -> Figure:
-    value, ends = facts.balanced(model), facts.balanced_interval(model)
-    parts = [f"{interval_text(ends)} (95 %)"] if ends else []
+    value, interval = facts.balanced(model), facts.balanced_interval(model)
+    parts = [f"{interval_text(interval)} (95 %)"] if interval else []
     if value is not None and facts.eval.get("count"):
         parts.append(f"{facts.eval['count']} {facts.eval.get('split', 'test')} images")
     warned = facts.scores(model).get("warnings")

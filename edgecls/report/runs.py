@@ -137,8 +137,8 @@ def _locked(folder: Path) -> bool:
 
 
 def _accuracy(facts: Facts, model: str) -> dict[str, Any] | None:
-    value, ends = facts.balanced(model), facts.balanced_interval(model)
-    return None if value is None else {"value": value, "ci95": ends and list(ends)}
+    value, interval = facts.balanced(model), facts.balanced_interval(model)
+    return None if value is None else {"value": value, "ci95": interval and list(interval)}
 
 
 def _whole(value: Any) -> int | None:

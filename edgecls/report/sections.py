@@ -209,14 +209,14 @@ def bench_rows(facts: Facts) -> list[dict[str, str]]:
 def bench_row(row: Mapping[str, Any]) -> dict[str, str]:
     """A result of bench.json, as texts."""
     status = str(row.get("status", ""))
-    ends = pair(row.get("ci95_ms"))
+    interval = pair(row.get("ci95_ms"))
     threads = number(row.get("threads"))
     return {
         "model": str(row.get("model", "")),
         "threads": fixed(threads, 0),
         "threads_text": "" if threads is None else plural(int(threads), "thread"),
         "median": milliseconds(row.get("median_ms")),
-        "interval": f"{fixed(ends[0])} – {fixed(ends[1])}" if ends else "–",
+        "interval": f"{fixed(interval[0])} – {fixed(interval[1])}" if interval else "–",
         "p90": milliseconds(row.get("p90_ms")),
         "min": milliseconds(row.get("min_ms")),
         "n": str(row.get("n", "–")),

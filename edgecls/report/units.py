@@ -19,9 +19,9 @@ def percent(value: Any, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
-def interval_text(ends: tuple[float, float] | None) -> str:
+def interval_text(interval: tuple[float, float] | None) -> str:
     """An interval of shares in percent."""
-    return "–" if ends is None else f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"
+    return "–" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f} %"
 
 
 def points(value: Any) -> str:

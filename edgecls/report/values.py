@@ -38,5 +38,9 @@ def number(value: Any) -> float | None:
 
 def pair(value: Any) -> tuple[float, float] | None:
     """An interval, (low, high), or None."""
-    ends = [number(v) for v in value] if isinstance(value, list) else []
-    return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
+    interval = [number(v) for v in value] if isinstance(value, list) else []
+    return (
+        (interval[0], interval[1])
+        if len(interval) == 2 and interval[0] is not None and interval[1] is not None
+        else None
+    )
