@@ -1,4 +1,4 @@
-"""AlexNet in one column (Krizhevsky, 2014, https://arxiv.org/abs/1404.5997), the first of the kind."""
+"""AlexNet in one column (Krizhevsky, 2014, https://arxiv.org/abs/1404.5997)."""
 
 from __future__ import annotations
 

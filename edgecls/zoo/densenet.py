@@ -1,4 +1,6 @@
-"""DenseNet (Huang et al., 2016, https://arxiv.org/abs/1608.06993): each layer reads what all before it made."""
+"""DenseNet (Huang et al., 2016, https://arxiv.org/abs/1608.06993): each layer takes the outputs of all layers
+before it in its block, concatenated.
+"""
 
 from __future__ import annotations
 

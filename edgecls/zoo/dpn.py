@@ -1,5 +1,5 @@
-"""Dual Path Networks (Chen et al., 2017, https://arxiv.org/abs/1707.01629): one path adds as ResNeXt does, the other
-collects as DenseNet does, and both are read together.
+"""Dual Path Networks (Chen et al., 2017, https://arxiv.org/abs/1707.01629): one path adds its output to its input as
+ResNeXt does, the other concatenates them as DenseNet does. Each block takes both paths.
 """
 
 from __future__ import annotations

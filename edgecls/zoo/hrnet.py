@@ -20,7 +20,7 @@ STYLE = Style(msra=True)
 
 @keras.saving.register_keras_serializable(package="edgecls")
 class Repeat(layers.Layer):
-    """Every cell ``factor`` times, a power of 2, along height and width: nearest upsampling of operations that XNNPACK runs."""
+    """Nearest upsampling along height and width by ``factor``, a power of 2, made of operations that XNNPACK runs."""
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

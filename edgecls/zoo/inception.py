@@ -193,7 +193,7 @@ def _step(x: Tensor, step: str, part: str, pool: str, network: Network) -> Tenso
 
 
 def _auxiliary(x: Tensor, head: Head, number: int, style: Style) -> Tensor:
-    """A classifier on an inner map, which sends gradients there."""
+    """An auxiliary classifier on an inner map; it only serves the gradients of the layers below it."""
     x = layers.AveragePooling2D(5, 3, name=f"._pool_o{number}")(x)
     x = conv(x, 128, 1, style=style, name=f"._conv_o{number}._conv")
     x = layers.Flatten(name=f"._flatten_o{number}")(x)

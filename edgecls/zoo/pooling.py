@@ -1,4 +1,4 @@
-"""3x3 pooling of stride 2, padded by one cell on every side as PaddlePaddle does it: what is there does not count."""
+"""3x3 pooling of stride 2 with a padding of one cell on every side, as in PaddlePaddle: padded cells do not count."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _EdgePooling:
 
 @keras.saving.register_keras_serializable(package="edgecls")
 class EdgeMaxPooling2D(_EdgePooling, layers.MaxPooling2D):
-    """For maps that may be negative.
+    """Maximum of each window, for maps that may be negative.
 
-    The first row and column are doubled in place of the -inf above and left of them: a window that holds the copy
-    also holds the original. Of an odd size, the last ones too.
+    PaddlePaddle pads with -inf. Here the first row and column are repeated instead, and the last ones where the size is
+    odd. The maximum is the same, because a window that holds the copy also holds the original.
     """
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class EdgeMaxPooling2D(_EdgePooling, layers.MaxPooling2D):
 
 @keras.saving.register_keras_serializable(package="edgecls")
 class EdgeAveragePooling2D(_EdgePooling, layers.AveragePooling2D):
-    """Of the cells that are there."""
+    """Average of each window over the cells of the map, without the padded ones."""
 
     def call(self, inputs: Tensor) -> Tensor:
         outputs = super().call(ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0))))

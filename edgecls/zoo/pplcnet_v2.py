@@ -45,7 +45,7 @@ class DeployKernel(layers.Layer):
         return {f"{state_name(self)}.weight": self.kernel, f"{state_name(self)}.bias": self.bias}
 
     def to_keras(self) -> Callable[[Tensor], Tensor]:
-        """Nothing stands for it in Keras' own layers: nobody reads its arrays there."""
+        """No layer of Keras is needed: the layer only carries arrays and passes its input on."""
         return lambda inputs: inputs
 
     def get_config(self) -> dict[str, Any]:
