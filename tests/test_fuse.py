@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from keras import layers
 from quantization import BLOCKS, EQUAL, SIZE, logits, network, photos
-from test_workflow import RECIPE, edgecls
-from test_workflow import photos as write_photos
+from tiny_run import NETWORK, RECIPE, edgecls
+from tiny_run import photos as write_photos
 
 from edgecls import build_model, fuse, load_model, load_weights
 from edgecls.console import Console
@@ -263,7 +263,7 @@ def test_the_float_file_has_one_convolution_for_each_sum() -> None:
 def test_acnet_from_recipe_to_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "cache"))
     write_photos(tmp_path / "photos", count=12)
-    text = RECIPE.replace("name: MobileNetV3_small_x0_35", f"name: {SMALL}, acnet: true")
+    text = RECIPE.replace(f"name: {NETWORK}", f"name: {SMALL}, acnet: true")
     (tmp_path / "recipe.yaml").write_text(text.replace("epochs: 2", "epochs: 1"))
     assert edgecls(tmp_path, "train", "recipe.yaml").returncode == 0
     done = edgecls(tmp_path, "quantize", "--json")

@@ -14,13 +14,14 @@ from PIL import Image
 
 from edgecls.cli.main import main
 
-RECIPE = """
+NETWORK = "MobileNetV1_x0_25"  # the fastest to build and to trace that can be quantized
+RECIPE = f"""
 name: tiny
-model: {name: MobileNetV1_x0_25, input_size: 32, resize_short: 32}
-data: {source: folder, path: photos, max_bad_fraction: 0.1}
-augment: {crop_scale: null}
-train: {epochs: 2, batch_size: 8, optimizer: {lr: 0.01}}
-quantize: {train: {epochs: 1, batch_size: 8, optimizer: {lr: 0.0001}}, calibration_images: 16}
+model: {{name: {NETWORK}, input_size: 32, resize_short: 32}}
+data: {{source: folder, path: photos, max_bad_fraction: 0.1}}
+augment: {{crop_scale: null}}
+train: {{epochs: 2, batch_size: 8, optimizer: {{lr: 0.01}}}}
+quantize: {{train: {{epochs: 1, batch_size: 8, optimizer: {{lr: 0.0001}}}}, calibration_images: 16}}
 """
 
 

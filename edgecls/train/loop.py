@@ -76,6 +76,7 @@ class Trainer:
             self.optimizer = make_optimizer(train.optimizer, schedule)
             self.optimizer.build(self.model.trainable_variables)
             self._loss, self._hits = keras.metrics.Mean(name="loss"), keras.metrics.Mean(name="accuracy")
+            self._labeled = keras.metrics.Sum(name="labeled")  # images that the accuracy is of
             self._averages = [_shadow(v) for v in _averaged(self.model)] if train.ema_decay else []
         self.retrace()
 
@@ -101,8 +102,8 @@ class Trainer:
         Raises:
             EdgeclsError: The loss is no longer finite, or memory ran out.
         """
-        self._loss.reset_state()
-        self._hits.reset_state()
+        for metric in (self._loss, self._hits, self._labeled):
+            metric.reset_state()
         started, images = time.perf_counter(), 0
         try:
             for step, batch in enumerate(self.strategy.experimental_distribute_dataset(batches), start=1):
@@ -118,7 +119,7 @@ class Trainer:
             fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
             raise EdgeclsError("the loss is no longer finite", fix=fix)
         values = {"loss": loss}
-        if float(self._hits.count):  # no labels, no accuracy
+        if float(self._labeled.result()):
             values["accuracy"] = float(self._hits.result())
         return values | {
             "lr": float(self.optimizer.learning_rate),
@@ -162,7 +163,9 @@ class Trainer:
             average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
         self._loss.update_state(losses)
         hits = tf.equal(tf.argmax(logits[0], -1), tf.argmax(targets, -1))
-        self._hits.update_state(hits, sample_weight=tf.cast(labels >= 0, tf.float32))
+        labeled = tf.cast(labels >= 0, tf.float32)
+        self._hits.update_state(hits, sample_weight=labeled)
+        self._labeled.update_state(labeled)
 
 
 def fit(

@@ -28,8 +28,10 @@ class Objective:
             found better on ImageNet, or its stored ones (False).
 
     Example:
-        >>> objective = Objective(teacher=as_teacher(teacher), hard_weight=0.3)
-        >>> losses = objective(pixels, targets, student(pixels))   # float32 [B]
+        >>> objective = Objective(class_weights=tf.constant([1.0, 2.0]))
+        >>> pixels, targets, logits = tf.zeros((1, 8, 8, 3)), tf.constant([[0.0, 1.0]]), tf.zeros((1, 2))
+        >>> round(float(objective(pixels, targets, logits)[0]), 3)   # 2 log 2
+        1.386
     """
 
     class_weights: tf.Tensor | None = None

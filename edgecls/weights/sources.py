@@ -62,7 +62,7 @@ def identify(source: str, network: str) -> Path | dict[str, Any]:
             _packaged(found)
         return {"sha256": found.sha256}
     if found.suffix in PADDLE_PROGRAM:
-        return {"sha256": hash_json(program_files(found))}
+        return {"sha256": hash_json([sha256(file) for file in program_files(found)])}
     return found
 
 
