@@ -119,13 +119,13 @@ def run_stage(
         return
     if stage.stamp:
         console.log(f"{name}: again ({stage.why})")
-    import_tensorflow()
-    import keras
-
-    keras.utils.set_random_seed(run.recipe.seed)
-    run.log("stage", stage=name)
     started = time.perf_counter()
     try:
+        import_tensorflow()
+        import keras
+
+        keras.utils.set_random_seed(run.recipe.seed)
+        run.log("stage", stage=name)
         stage.finish(**work())
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_kept(stage)}") from None
