@@ -218,6 +218,19 @@ def test_distillation_needs_no_labels_at_all(folder: Path) -> None:
     assert "nothing to score" in succeed(folder, "quantize")
 
 
+def test_a_gate_on_int8_needs_an_int8_file(folder: Path) -> None:
+    before = (newest(folder) / "recipe.yaml").read_text()
+    done = edgecls(folder, "quantize", "--max-drop", "1", "-o", "export.precisions=[fp32]")
+    assert done.returncode == 2 and "export.precisions" in done.stderr
+    assert (newest(folder) / "recipe.yaml").read_text() == before, "refused before the work"
+
+
+def test_a_batch_that_cannot_be_filled_is_named_whatever_is_exported(folder: Path) -> None:
+    options = ("-o", "export.precisions=[fp32]", "-o", "quantize.train.batch_size=500")
+    done = edgecls(folder, "quantize", *options)
+    assert done.returncode == 2 and "(quantize.train.batch_size)" in done.stderr
+
+
 # Interruptions and warnings
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,21 @@ class Split:
             store={},
         )
 
-    def describe(self, classes: int) -> dict[str, Any]:
-        """Counts, and a SHA-256 of names, labels and contents in order, as JSON can hold them."""
-        labelled = self.labels[self.labels >= 0]
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of names, labels and contents in order; several stages ask for it."""
         rows = zip(self.names, self.labels.tolist(), self.digests, strict=True)
         text = "".join(f"{name}\0{label}\0{digest}\n" for name, label, digest in rows)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def describe(self, classes: int) -> dict[str, Any]:
+        """Counts and ``sha256``, as JSON can hold them."""
+        labelled = self.labels[self.labels >= 0]
         return {
             "count": len(self),
             "unlabelled": len(self) - len(labelled),
             "per_class": np.bincount(labelled, minlength=classes).tolist(),
-            "sha256": hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(),
+            "sha256": self.sha256,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ def check(recipe: Recipe, console: Console) -> Dataset:
     for network in _networks(recipe):
         weights_input(network)
     data = load_data(recipe.data, console)
-    check_batches(recipe, data)
+    trainings = {
+        "teacher.train": recipe.teacher.train if recipe.teacher else None,
+        "train": recipe.train,
+        "quantize.train": recipe.quantize.train if "int8" in recipe.export.precisions else None,
+    }
+    check_batches(trainings, data)
     _check_labels(recipe, data)
     for network in _networks(recipe):
         _check_size(network.name, size)
@@ -65,13 +71,13 @@ def trained_on(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     }
 
 
-def check_batches(recipe: Recipe, data: Dataset) -> None:
-    """Refuse a batch that the training images do not fill, by its key."""
-    trainings: dict[str, Train | None] = {
-        "teacher.train": recipe.teacher.train if recipe.teacher else None,
-        "train": recipe.train,
-        "quantize.train": recipe.quantize.train if "int8" in recipe.export.precisions else None,
-    }
+def check_batches(trainings: Mapping[str, Train | None], data: Dataset) -> None:
+    """Refuse a batch that the training images do not fill, by its key.
+
+    Args:
+        trainings: Sections of the recipe by their places, for example ``quantize.train``; None: no such training.
+        data: Has the images.
+    """
     for section, config in trainings.items():
         if config and config.batch_size > len(data.train):
             raise UsageError(
@@ -88,7 +94,7 @@ def check_trained_on(run: Run, data: Dataset) -> None:
         UsageError: The training images or labels have changed since.
     """
     stamp = run.stamps().get("student")
-    now = data.describe()["splits"]["train"]["sha256"]
+    now = data.train.sha256
     if stamp is not None and stamp["inputs"].get("images.train.sha256") != now:
         raise UsageError(
             "the photos or labels have changed since this run was trained",

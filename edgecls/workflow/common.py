@@ -46,7 +46,9 @@ def name_bad(bad: Sequence[tuple[str, str]], console: Console) -> None:
     """Say how many images cannot be read, and the first few of them with the reason."""
     if bad:
         shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:BAD_NAMED])
-        console.log(f"{len(bad)} bad images left out: {shown}" + ("; ..." if len(bad) > BAD_NAMED else ""))
+        console.log(
+            f"{plural(len(bad), 'bad image')} left out: {shown}" + ("; ..." if len(bad) > BAD_NAMED else "")
+        )
 
 
 def evenly(labels: np.ndarray, count: int) -> np.ndarray:

@@ -58,7 +58,7 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         console.log("no labeled test images: nothing to score")
         run.file("eval.json").unlink(missing_ok=True)
         return {}
-    split = data.describe()["splits"]["test"]["sha256"]
+    split = data.test.sha256
     models, answers = _kept_scores(run, split)
     for kind in [kind for kind in kinds if kind not in models]:
         import_tensorflow()
@@ -247,7 +247,7 @@ def _write_predictions(run: Run) -> dict[str, Any]:
     preprocess = Classifier.load(run.path, "float").preprocess
     kept = _answers(run)
     answers = {kind: (kept[f"{kind}_class"], kept[f"{kind}_probability"]) for kind in ("float", "int8")}
-    if data.describe()["splits"]["test"]["sha256"] != _eval(run).get("split_sha256"):
+    if data.test.sha256 != _eval(run).get("split_sha256"):
         fix = "run edgecls train or edgecls quantize again"
         raise UsageError("the test images have changed since they were scored", where=str(run.path), fix=fix)
 

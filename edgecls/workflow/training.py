@@ -150,14 +150,17 @@ def quantize(
         either was not scored), the files and the parity ladder.
 
     Raises:
-        UsageError: A key that cannot be changed now, photos that are not those the run was trained on, or nothing
-            to judge the accuracy by.
+        UsageError: A key that cannot be changed now, photos that are not those the run was trained on, or no int8
+            file or labeled test image to judge the accuracy by.
     """
     recipe = override(run, overrides)
     run.require("float.keras", fix="train first: edgecls train RECIPE")
     data = load_data(recipe.data, console)
-    check_batches(recipe, data)
+    check_batches({"quantize.train": recipe.quantize.train}, data)
     check_trained_on(run, data)
+    if gated and "int8" not in recipe.export.precisions:
+        where, fix = "export.precisions", "add int8, or leave out --max-drop"
+        raise UsageError("there will be no int8 file for --max-drop to judge", where=where, fix=fix)
     if gated and (data.test.labels < 0).all():
         fix = "leave it out, or give labeled test images"
         raise UsageError("there are no labeled test images to judge by", where="--max-drop", fix=fix)
