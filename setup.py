@@ -67,7 +67,7 @@ setup(
     package_dir={RECIPES: "recipes"},
     package_data={
         "edgecls": ["py.typed", "zoo/*.csv", "report/*.html", "report/*.md"],
-        "android_bench": ["py.typed", "*.yaml", "runner/*"],
+        "android_bench": ["py.typed", "devices/*.yaml", "runner/*"],
         RECIPES: ["*.yaml", "**/*.yaml"],
     },
     install_requires=CORE,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from android_bench.errors import BenchError, BenchUsageError, DeviceLost, DeviceMissing, Interrupted
-from android_bench.protocol import Backend, Listener, Protocol
+from android_bench.measure.protocol import Backend, Listener, Protocol
 
 __all__ = [
     "BenchError",
@@ -73,13 +73,13 @@ def bench(
         cool_s: After this many seconds of waiting a hot phone is measured nevertheless, and the result is unsure.
         seed: Seed of the input and of the bootstrap.
         resume: For many models: figures are kept as they come, and a model that was measured before in the very same
-            way, without doubt, is not measured again (see ``android_bench.batch``).
+            way, without doubt, is not measured again (see ``android_bench.measure.batch``).
         fresh: With ``resume``, measure them again.
         on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``; with a phone also at
             ``authorize`` (its user is asked whether to trust this computer) and ``cool`` (it is waited for).
 
     Returns:
-        The document of bench.json (schema ``android_bench/2``, described in ``android_bench.output``). A model
+        The document of bench.json (schema ``android_bench/2``, described in ``android_bench.output.documents``). A model
         that cannot be measured has the status ``failed`` and the others go on: see ``exit_code``.
 
     Raises:
@@ -89,7 +89,7 @@ def bench(
         Interrupted: Ctrl-C (exit code 130); ``.document`` has the figures so far.
         DeviceLost: An Interrupted too: the phone went away in mid-run (exit code 3).
     """
-    from android_bench.devices import resolve
+    from android_bench.devices.naming import resolve
     from android_bench.models import find_models, parse_threads
 
     counts = parse_threads(threads)
@@ -99,8 +99,8 @@ def bench(
     )  # fmt: skip
     files = find_models(models)
     target = resolve(device)
-    from android_bench.batch import Kept, run_batch
-    from android_bench.session import Session
+    from android_bench.measure.batch import Kept, run_batch
+    from android_bench.measure.session import Session
 
     def run(backend: Backend) -> dict[str, Any]:
         if not resume:
@@ -109,11 +109,11 @@ def bench(
         return run_batch(backend, files, counts, plan, kept, fresh=fresh, on_event=on_event)
 
     if target.kind != "host":
-        from android_bench.link import open_link
-        from android_bench.phone import PhoneBackend
+        from android_bench.adb.link import open_link
+        from android_bench.measure.phone import PhoneBackend
 
         tell: Listener = on_event or (lambda event: None)
-        link = open_link(target, on_auth=lambda: tell({"event": "authorize"}))
+        link = open_link(target.serial, target.via, on_auth=lambda: tell({"event": "authorize"}))
         try:
             return run(
                 PhoneBackend(link, target, binary, profile=profile, delegate=delegate, on_event=on_event)
@@ -124,7 +124,7 @@ def bench(
         raise BenchUsageError(
             f"this computer is measured on its CPU, not on its {delegate}", fix="leave --delegate out"
         )
-    from android_bench.host import HostBackend
+    from android_bench.measure.host import HostBackend
 
     return run(HostBackend(profile=profile))
 

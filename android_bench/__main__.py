@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from android_bench import BenchError, BenchUsageError, Interrupted, bench, exit_code
-from android_bench.baseline import check, duel, parse_share
 from android_bench.events import remark
+from android_bench.measure.baseline import check, duel, parse_share
 from android_bench.options import bench_options
-from android_bench.output import (
+from android_bench.output.documents import (
     read_json,
     require_writable,
     to_csv,
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _compare(files: tuple[Path, Path], models: tuple[str, ...]) -> None:
-    from android_bench.report import print_duel
+    from android_bench.output.report import print_duel
 
     if models:
         raise BenchUsageError("--compare measures nothing", where=models[0], fix="leave the files out")
@@ -115,7 +115,7 @@ def _show(document: dict[str, Any], outputs: dict[str, str]) -> None:
     for option in printed:
         print(_FORMATS[option][0](document), end="")
     if not printed:
-        from android_bench.report import print_table
+        from android_bench.output.report import print_table
 
         print_table(document)
     files = [(Path(file), _FORMATS[option][1]) for option, file in outputs.items() if option not in printed]

@@ -13,8 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from android_bench.errors import BenchUsageError
+from android_bench.measure.protocol import DELEGATES, PROTOCOLS, Protocol
 from android_bench.models import parse_threads
-from android_bench.protocol import DELEGATES, PROTOCOLS, Protocol
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _DOCUMENT = click.Path(exists=True, path_type=Path)
@@ -145,6 +145,6 @@ def _joined(ctx: click.Context, param: click.Parameter, lists: tuple[list[int], 
 
 def _devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """This computer and the names of devices.yaml, for the shell."""
-    from android_bench.entries import entries
+    from android_bench.devices.profiles import entries
 
     return [CompletionItem(name) for name in ("host", *entries()) if name.startswith(incomplete)]

@@ -161,7 +161,8 @@ def _stack() -> list[Check]:
 
 
 def _phones() -> list[Check]:
-    from android_bench.attached import adb_server_address, attached
+    from android_bench.adb.address import adb_server_address
+    from android_bench.devices.attached import attached
 
     program = shutil.which("adb")
     phones = attached()

@@ -35,8 +35,8 @@ from adb_shell.adb_device import AdbDeviceTcp  # noqa: E402
 from phone import BENCHMARK  # noqa: E402
 
 from android_bench import BenchError, bench  # noqa: E402
-from android_bench.adb_direct import DirectTransport  # noqa: E402
-from android_bench.link import FOLDER, Link  # noqa: E402
+from android_bench.adb.direct import DirectTransport  # noqa: E402
+from android_bench.adb.link import FOLDER, Link  # noqa: E402
 
 KIB = 1024
 REMOTE = f"{FOLDER}/big"

@@ -16,7 +16,7 @@ from phone import BENCHMARK, furnish
 from tiny_run import own_cache, quantized  # noqa: F401  fixtures
 
 import edgecls
-from android_bench import attached as seen
+from android_bench.devices import attached as seen
 from edgecls.cli.main import main
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
@@ -86,8 +86,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(seen, "from_usb", lambda usb: [])
     for name in ("EDGECLS_CONFIG", "EDGECLS_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
-    monkeypatch.setattr("android_bench.link.PATIENCE_S", 0.5)
+    monkeypatch.setattr("android_bench.measure.phone.PhoneBackend.settle", lambda self: True)
+    monkeypatch.setattr("android_bench.adb.link.PATIENCE_S", 0.5)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tool").write_text(BENCHMARK)
     monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", "tool")

@@ -22,11 +22,11 @@ from adbd import Adbd, AdbServer
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from android_bench import BenchError, DeviceMissing
-from android_bench.adb_direct import DirectTransport
-from android_bench.adb_keys import signer
-from android_bench.adb_server import ServerTransport
-from android_bench.link import FOLDER, Link
-from android_bench.transport import Broken, Refused, TimedOut
+from android_bench.adb.direct import DirectTransport
+from android_bench.adb.keys import signer
+from android_bench.adb.link import FOLDER, Link
+from android_bench.adb.server import ServerTransport
+from android_bench.adb.transport import Broken, Refused, TimedOut
 
 ADB = os.environ.get("EDGECLS_ADB") or shutil.which("adb")
 HOSTILE = [

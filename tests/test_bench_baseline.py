@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from android_bench import BenchUsageError
-from android_bench.baseline import Regression, check, compare, duel, parse_share
-from android_bench.report import print_duel
+from android_bench.measure.baseline import Regression, check, compare, duel, parse_share
+from android_bench.output.report import print_duel
 
 
 def document(**medians: float) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from phone import BENCHMARK, furnish, tool
 from test_bench_host import Played, quiet
 
 from android_bench import BenchError, DeviceLost, DeviceMissing, Interrupted, bench, exit_code
-from android_bench.batch import Kept, run_batch
-from android_bench.devices import resolve
+from android_bench.adb.link import open_link
+from android_bench.devices.naming import resolve
 from android_bench.events import remark
-from android_bench.host import HostBackend
-from android_bench.link import open_link
+from android_bench.measure.batch import Kept, run_batch
+from android_bench.measure.host import HostBackend
+from android_bench.measure.phone import PhoneBackend
+from android_bench.measure.protocol import Protocol, Round
 from android_bench.models import ModelFile
-from android_bench.phone import PhoneBackend
-from android_bench.protocol import Protocol, Round
 
 QUICK = {"warmup": 1, "warmup_s": 0.0, "runs": 5, "run_s": 0.0, "rounds": 1, "repeats": 0}
 
@@ -121,7 +121,7 @@ def test_unsure_figures_are_measured_again() -> None:
 
 def test_other_code_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
     run(Device(), files("a"))
-    monkeypatch.setattr("android_bench.batch._code_digest", lambda: "of another version")
+    monkeypatch.setattr("android_bench.measure.batch._code_digest", lambda: "of another version")
     run(device := Device(), files("a"))
     assert len(device.ran) == 2
 
@@ -138,10 +138,10 @@ def test_another_runtime_or_other_cores_measure_again(monkeypatch: pytest.Monkey
     distribution = importlib.metadata.distribution
     changes: dict[str, Any] = {
         "os.sched_getaffinity": lambda pid: {1},
-        "android_bench.host.digest": lambda path: "another library",
+        "android_bench.measure.host.digest": lambda path: "another library",
         "importlib.metadata.distribution": lambda name: Versioned(distribution(name)),
         "platform.node": lambda: "another-computer",
-        "android_bench.host._cpu_name": lambda: "another CPU",
+        "android_bench.measure.host._cpu_name": lambda: "another CPU",
     }
     for name, changed in changes.items():
         with monkeypatch.context() as patch:
@@ -166,7 +166,7 @@ def test_another_phone_or_program_measures_again(pixel: Adbd, tmp_path: Path) ->
 
     def kept(**options: Any) -> Kept:
         target = resolve(pixel.where)
-        with contextlib.closing(open_link(target)) as link:
+        with contextlib.closing(open_link(target.serial, target.via)) as link:
             return Kept(PhoneBackend(link, target, **options).identity((1, 4)), Protocol(), (1, 4))
 
     kept().put(a, [result])
@@ -227,7 +227,7 @@ def test_torn_figures_are_measured_again(cache: Path) -> None:
 def test_a_folder_on_this_computer(
     tiny: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("android_bench.session._foreign", lambda *_: "")  # whatever else runs here
+    monkeypatch.setattr("android_bench.measure.session._foreign", lambda *_: "")  # whatever else runs here
     folder = tiny["fp32"].parent
     first = bench([folder], "host", [1], resume=True, **QUICK)
     second = bench([folder], "host", [1], resume=True, **QUICK)
@@ -240,14 +240,14 @@ def test_a_folder_on_this_computer(
 def test_kill_9_loses_one_group(
     tiny: dict[str, Path], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("android_bench.session._foreign", lambda *_: "")  # whatever else runs here
+    monkeypatch.setattr("android_bench.measure.session._foreign", lambda *_: "")  # whatever else runs here
     folder = tmp_path / "models"
     folder.mkdir()
     for index in range(3):
         (folder / f"m{index}.tflite").write_bytes(tiny["fp32"].read_bytes() + bytes([index]))
     options = {**QUICK, "resume": True}
     code = (
-        "from android_bench import bench, session\nsession._foreign = lambda *_: ''\n"
+        "from android_bench import bench\nfrom android_bench.measure import session\nsession._foreign = lambda *_: ''\n"
         f"bench([{str(folder)!r}], 'host', [1, 2, 3, 4], **{options!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])

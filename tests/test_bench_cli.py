@@ -11,7 +11,7 @@ import pytest
 from adbd import Adbd, AdbServer
 from phone import Phone, tool
 
-from android_bench.link import FOLDER
+from android_bench.adb.link import FOLDER
 from edgecls.report import write_bench
 from edgecls.workflow.benching import add_published
 from edgecls.workflow.zoo_files import choose, zoo_files
@@ -98,7 +98,7 @@ def test_model_that_cannot_be_loaded(call: Call, pixel: Adbd) -> None:
 
 
 def test_phone_pulled_out(call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPatch) -> None:
-    from android_bench.phone import PhoneRunner
+    from android_bench.measure.phone import PhoneRunner
 
     measure = PhoneRunner.measure
 
@@ -239,7 +239,7 @@ def test_zoo_is_converted_once_and_failures_are_named(monkeypatch: pytest.Monkey
 
 def test_the_zoo_for_real(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversion in a process of its own, then this computer; the second time all is known."""
-    monkeypatch.setattr("android_bench.session._foreign", lambda *_: "")  # whatever else runs here
+    monkeypatch.setattr("android_bench.measure.session._foreign", lambda *_: "")  # whatever else runs here
     arguments = ("--zoo", "MobileNetV3_small_x0_35", "--device", "host", "--threads", "1", "--json", *QUICK)
     code, out, err = call("bench", *arguments)
     assert code == 0, err

@@ -12,11 +12,11 @@ from adbd import Adbd
 from phone import furnish, tool
 
 from android_bench import BenchUsageError, bench
-from android_bench.energy import milliwatts
-from android_bench.host import _operators
-from android_bench.link import FOLDER
-from android_bench.parse import parse
-from android_bench.report import print_profile
+from android_bench.adb.link import FOLDER
+from android_bench.measure.energy import milliwatts
+from android_bench.measure.host import _operators
+from android_bench.output.parse import parse
+from android_bench.output.report import print_profile
 
 pytestmark = pytest.mark.usefixtures("alone")
 DATA = Path(__file__).parent / "data" / "bench"

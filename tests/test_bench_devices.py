@@ -11,11 +11,12 @@ from adbd import AdbServer
 from phone import Phone, furnish
 
 from android_bench import BenchError, BenchUsageError, DeviceMissing
-from android_bench import attached as seen
-from android_bench.attached import Attached, from_adb_server, from_usb, split_address
-from android_bench.devices import resolve
-from android_bench.entries import called, entries, profiles
-from android_bench.survey import survey
+from android_bench.adb.address import split_address
+from android_bench.devices import attached as seen
+from android_bench.devices.attached import Attached, from_adb_server, from_usb
+from android_bench.devices.naming import resolve
+from android_bench.devices.profiles import called, entries, profiles
+from android_bench.devices.survey import survey
 
 
 @contextlib.contextmanager
@@ -54,7 +55,7 @@ def nothing_attached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
     monkeypatch.setattr(seen, "_USB", tmp_path / "usb")
-    monkeypatch.setattr("android_bench.devices.attached", lambda: seen.attached(seen._USB))
+    monkeypatch.setattr("android_bench.devices.naming.attached", lambda: seen.attached(seen._USB))
 
 
 def test_profiles() -> None:
@@ -266,7 +267,7 @@ def test_a_phone_that_is_not_ready_does_not_stand_in_the_way(
     several: AdbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = [Attached("NEW", "unauthorized", "adb server"), Attached("PIXEL", "device", "adb server")]
-    monkeypatch.setattr("android_bench.devices.attached", lambda: listed)
+    monkeypatch.setattr("android_bench.devices.naming.attached", lambda: listed)
     assert resolve("sd855").serial == "PIXEL"
     with pytest.raises(DeviceMissing, match=r"NEW \(.*'unauthorized'\), PIXEL \(Snapdragon 855\)"):
         resolve("sd865")

@@ -20,13 +20,13 @@ from photos import picture
 from quantization import photos, settled
 from test_workflow import edgecls
 
-from android_bench import attached
-from android_bench.adb_direct import DirectTransport
-from android_bench.binary import cached_binaries
-from android_bench.link import FOLDER, Link
+from android_bench.adb.direct import DirectTransport
+from android_bench.adb.link import FOLDER, Link
+from android_bench.adb.transport import TimedOut
+from android_bench.devices import attached
+from android_bench.devices.binary import cached_binaries
+from android_bench.measure.phone import PhoneBackend
 from android_bench.models import find_models
-from android_bench.phone import PhoneBackend
-from android_bench.transport import TimedOut
 
 pytestmark = pytest.mark.skipif(
     bool(missing_tools()),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from android_bench import DeviceMissing, folders
-from android_bench.binary import find_binary
+from android_bench.devices.binary import find_binary
 
 
 @pytest.fixture(autouse=True)

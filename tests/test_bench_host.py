@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from android_bench import BenchError, BenchUsageError, DeviceMissing, Interrupted, bench, exit_code
-from android_bench.host import HostBackend, HostRunner
+from android_bench.measure.host import HostBackend, HostRunner
+from android_bench.measure.protocol import Loaded, Protocol, Round
+from android_bench.measure.session import Session, judge
 from android_bench.models import ModelFile, find_models, parse_threads
-from android_bench.output import WRITERS, atomic, read_json, to_csv, to_json, to_text, write_json
-from android_bench.protocol import Loaded, Protocol, Round
-from android_bench.session import Session, judge
+from android_bench.output.documents import WRITERS, atomic, read_json, to_csv, to_json, to_text, write_json
 
 REPO = Path(__file__).parents[1]
 QUICK = {"warmup": 2, "warmup_s": 0.0, "runs": 12, "run_s": 0.0, "rounds": 2, "spacing_s": 0.0, "repeats": 0}
@@ -98,7 +98,7 @@ def test_first_schema_is_read(document: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_one_round_has_no_interval_anywhere(tmp_path: Path) -> None:
-    from android_bench.report import print_table
+    from android_bench.output.report import print_table
     from edgecls.report import write_bench
 
     document, _ = play({"a": [quiet(5.0)]}, rounds=1, repeats=0)
@@ -128,9 +128,11 @@ def test_one_round_has_no_interval_anywhere(tmp_path: Path) -> None:
 def test_int8_without_vnni_is_said(
     cpuinfo: str, vnni: bool | None, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from android_bench.report import print_table
+    from android_bench.output.report import print_table
 
-    monkeypatch.setattr("android_bench.host._read", lambda path: cpuinfo if path.name == "cpuinfo" else None)
+    monkeypatch.setattr(
+        "android_bench.measure.host._read", lambda path: cpuinfo if path.name == "cpuinfo" else None
+    )
     device = HostBackend().describe()
     assert device["vnni"] is vnni
     text = io.StringIO()
@@ -163,7 +165,7 @@ def test_the_manuals_layout(document: dict[str, Any], tmp_path: Path) -> None:
 def test_table_fits_the_terminal(
     width: int, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from android_bench.report import print_table
+    from android_bench.output.report import print_table
 
     monkeypatch.setenv("COLUMNS", str(width))
     rows = [{**r, "model": "MobileNetV3_large_x1_0_int8.tflite"} for r in document["results"]]
@@ -176,7 +178,7 @@ def test_table_fits_the_terminal(
 
 
 def test_table_names_every_result(document: dict[str, Any]) -> None:
-    from android_bench.report import print_table
+    from android_bench.output.report import print_table
 
     text = io.StringIO()
     print_table(document, text)

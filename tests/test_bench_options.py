@@ -16,9 +16,9 @@ from adbd import Adbd
 
 from android_bench import BenchUsageError
 from android_bench.__main__ import command, main
+from android_bench.measure.protocol import Protocol
 from android_bench.options import bench_options
-from android_bench.output import require_writable, write_all
-from android_bench.protocol import Protocol
+from android_bench.output.documents import require_writable, write_all
 from edgecls.cli.bench import command as edgecls_command
 
 Call = Callable[..., tuple[int, str, str]]
@@ -119,7 +119,7 @@ def test_only_ordinary_files_are_replaced(tmp_path: Path) -> None:
 def test_figures_are_printed_though_they_cannot_be_written(
     end: str, call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from android_bench.phone import PhoneRunner
+    from android_bench.measure.phone import PhoneRunner
 
     measure = PhoneRunner.measure
 

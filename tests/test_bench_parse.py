@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from android_bench.parse import Output, ParseError, parse, profile_json
+from android_bench.output.parse import Output, ParseError, parse, profile_json
 
 DATA = Path(__file__).parent / "data" / "bench"
 

@@ -32,12 +32,12 @@ from android_bench import (
     bench,
     exit_code,
 )
-from android_bench import attached as seen
-from android_bench.accuracy import outputs
-from android_bench.link import FOLDER
-from android_bench.phone import _foreign_cores
-from android_bench.probe import State, big_mask
-from android_bench.survey import survey
+from android_bench.adb.link import FOLDER
+from android_bench.devices import attached as seen
+from android_bench.devices.probe import State, big_mask
+from android_bench.devices.survey import survey
+from android_bench.measure.accuracy import outputs
+from android_bench.measure.phone import _foreign_cores
 
 REPO = Path(__file__).parents[1]
 QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "spacing_s": 0.0, "repeats": 0, "cool_s": 0.0}
@@ -57,7 +57,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Path) 
     monkeypatch.setenv("EDGECLS_CONFIG", str(config))
     monkeypatch.delenv("EDGECLS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("android_bench.phone.PhoneBackend.settle", lambda self: True)
+    monkeypatch.setattr("android_bench.measure.phone.PhoneBackend.settle", lambda self: True)
     binary = tmp_path / "benchmark_model"
     binary.write_text(BENCHMARK)
     monkeypatch.setenv("EDGECLS_BENCHMARK_MODEL", str(binary))
@@ -166,7 +166,7 @@ def test_hot_phone_is_unsure(degrees: float, thermal: int, why: str, phone: Adbd
 
 
 def test_hot_phone_is_waited_for(phone: Adbd, models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("android_bench.phone._COOLING_STEP_S", 0.1)
+    monkeypatch.setattr("android_bench.measure.phone._COOLING_STEP_S", 0.1)
     warm(phone.phone.root, 45.0)
     events: list[str] = []
 
@@ -277,7 +277,7 @@ def test_full_phone(phone: Adbd, models: list[Path]) -> None:
 
 
 def test_phone_pulled_out_keeps_results_so_far(phone: Adbd, models: list[Path], monkeypatch: Any) -> None:
-    monkeypatch.setattr("android_bench.link.PATIENCE_S", 1.0)
+    monkeypatch.setattr("android_bench.adb.link.PATIENCE_S", 1.0)
 
     def pull_out(event: dict[str, Any]) -> None:
         if event["event"] == "round" and event["model"] == "b.tflite":
@@ -306,7 +306,7 @@ def test_short_breaks_change_nothing(phone: Adbd, models: list[Path]) -> None:
 
 
 def test_hanging_program_is_ended(phone: Adbd, models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("android_bench.phone._LOAD_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("android_bench.measure.phone._LOAD_TIMEOUT_S", 1.0)
     behave(phone, 'case "$*" in *num_threads=4*) while :; do :; done;; esac')
     results = measure(phone, models[:1], [4, 1])["results"]
     assert [r["status"] for r in results] == ["failed", "ok"] and "did not end within" in results[0]["why"]

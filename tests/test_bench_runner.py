@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from android_bench.binary import find_binary, library_of
+from android_bench.devices.binary import find_binary, library_of
 from android_bench.errors import DeviceMissing
-from android_bench.parse import ParseError, parse
-from android_bench.worker import runtime
+from android_bench.measure.worker import runtime
+from android_bench.output.parse import ParseError, parse
 
 SOURCE = Path(__file__).parents[1] / "android_bench/runner/edgecls_runner.c"
 COMPILER = shutil.which("cc") or shutil.which("gcc")

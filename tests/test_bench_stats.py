@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from android_bench.parse import Stat
-from android_bench.stats import bootstrap_medians, compare, summarise, summarise_stats
+from android_bench.measure.stats import bootstrap_medians, compare, summarise, summarise_stats
+from android_bench.output.parse import Stat
 
 
 def rounds(seed: int, count: int = 3, runs: int = 60, between: float = 0.02, centre: float = 5.0):

@@ -223,7 +223,7 @@ def test_each_device_is_judged_by_its_own_rungs(folder: Path, monkeypatch, call)
             answers.append((runner(images) + faults[device]).astype(runner.output["dtype"]).tobytes())
         return SimpleNamespace(outputs=answers, device=device)
 
-    monkeypatch.setattr("android_bench.accuracy.outputs", outputs)
+    monkeypatch.setattr("android_bench.measure.accuracy.outputs", outputs)
     assert [call("verify", str(run.path), "--device", name)[0] for name in ("broken", "sound")] == [4, 0]
     devices = [r.get("device") for r in read_json(run.file("verify.json"))["rungs"]]
     assert devices == [None] * 3 + ["broken"] * 2 + ["sound"] * 2

@@ -56,6 +56,21 @@ def test_no_module_imports_itself_through_others(package: str) -> None:
         pytest.fail(f"imports in a circle: {' <- '.join(error.args[1])}")
 
 
+def test_the_floors_of_android_bench_stand_on_each_other() -> None:
+    """A folder of android_bench imports only from the ones below it; the package's own file is the roof."""
+    files = modules("android_bench")
+    floors: dict[str, set[str]] = {}
+    for own, others in graph(files).items():
+        floor = own.split(".")[1:-1] or [own]
+        floors.setdefault(floor[0], set()).update((other.split(".")[1:-1] or [other])[0] for other in others)
+    order = {name: above - {name} for name, above in floors.items()}
+    try:
+        graphlib.TopologicalSorter(order).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"folders that need each other: {' <- '.join(error.args[1])}")
+    assert {"adb", "devices", "measure", "output"} <= floors.keys()
+
+
 def test_a_hidden_circle_is_seen(tmp_path: Path) -> None:
     folder = tmp_path / "package"
     folder.mkdir()

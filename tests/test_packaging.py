@@ -84,7 +84,7 @@ def test_constraints_are_within_the_ranges() -> None:
 
 
 def test_a_package_with_overridden_private_parts_is_pinned() -> None:
-    """``android_bench.adb_direct`` overrides what adb-shell does not promise to keep."""
+    """``android_bench.adb.direct`` overrides what adb-shell does not promise to keep."""
     assert str(requirements("CORE")["adb-shell"].specifier) == f"=={pins()['adb-shell']}"
 
 

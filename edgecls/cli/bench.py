@@ -76,8 +76,8 @@ def command(
         return
     paths = [] if zoo and not targets else _paths(targets)
     default = _defaults(paths[0] if paths else None)
-    from android_bench.baseline import check, parse_share
-    from android_bench.output import read_json
+    from android_bench.measure.baseline import check, parse_share
+    from android_bench.output.documents import read_json
     from edgecls import workflow
 
     writers = [(path, _writer(path)) for path in save]
@@ -107,12 +107,12 @@ def command(
 
 def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, Any]]) -> None:
     """Print the results, then write the files: a file that cannot be written costs no figures."""
-    from android_bench.output import write_all
+    from android_bench.output.documents import write_all
 
     if console.json:
         console.emit(result, str)
     else:
-        from android_bench.report import print_profile, print_table
+        from android_bench.output.report import print_profile, print_table
 
         print_table(printable(result))
         print_profile(printable(result))
@@ -124,7 +124,7 @@ def _writer(path: Path) -> Any:
 
     An unknown format, or a file that cannot be written, is refused before anything is measured.
     """
-    from android_bench.output import WRITERS, require_writable
+    from android_bench.output.documents import WRITERS, require_writable
     from edgecls.report import write_bench
 
     writers = WRITERS | {".html": write_bench}
@@ -137,9 +137,9 @@ def _writer(path: Path) -> Any:
 def _compare(console: Console, files: tuple[Path, Path], targets: tuple[str, ...]) -> None:
     if targets:
         raise UsageError("--compare measures nothing", where=targets[0], fix="leave the files out")
-    from android_bench.baseline import duel
-    from android_bench.output import read_json
-    from android_bench.report import print_duel
+    from android_bench.measure.baseline import duel
+    from android_bench.output.documents import read_json
+    from android_bench.output.report import print_duel
 
     a, b = map(read_json, files)
     result = duel(a, b)

@@ -48,6 +48,6 @@ def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """This computer and the names of devices.yaml."""
-    from android_bench.entries import entries
+    from android_bench.devices.profiles import entries
 
     return _items(["host", *entries()], incomplete)

@@ -19,8 +19,8 @@ def command(console: Console, addresses: tuple[str, ...]) -> None:
 
     Exit code 3 if there is none.
     """
-    from android_bench.survey import survey
-    from android_bench.target import PLUG_IN
+    from android_bench.devices.survey import survey
+    from android_bench.devices.target import PLUG_IN
 
     result = survey(list(addresses))
     if not result["devices"]:

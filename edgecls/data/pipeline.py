@@ -14,7 +14,7 @@ from edgecls import recipe
 from edgecls.augment import image_augmentation, random_window
 from edgecls.data import images
 from edgecls.data.preprocess import Preprocess, decode_jpeg
-from edgecls.data.sources import Split
+from edgecls.data.split import Split
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.text import escape
 

@@ -46,7 +46,7 @@ def bench(
         EdgeclsError: They cannot be kept in the run; ``.document`` has them.
     """
     import android_bench
-    from android_bench.output import require_writable
+    from android_bench.output.documents import require_writable
     from edgecls.workflow.scoring import report
 
     found: list[Path | Run] = [Run(t) if (t / "recipe.yaml").is_file() else t for t in targets]
@@ -56,7 +56,7 @@ def bench(
     measured_run = found[0] if len(found) == 1 and isinstance(found[0], Run) and not zoo else None
     failed: list[dict[str, Any]] = []
     if zoo:
-        from android_bench.devices import resolve
+        from android_bench.devices.naming import resolve
         from edgecls.workflow.zoo_files import zoo_files
 
         resolve(device)  # nothing is converted for a device that is not there

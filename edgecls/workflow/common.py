@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import keras
 
     from edgecls.data.preprocess import Preprocess
-    from edgecls.data.sources import Dataset, Split
+    from edgecls.data.sources import Dataset
+    from edgecls.data.split import Split
 
 BAD_NAMED = 3
 

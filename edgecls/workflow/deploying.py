@@ -22,7 +22,8 @@ from edgecls.saving import load_model
 from edgecls.workflow.common import load_data, load_deployed, recipe_preprocess, run_stage, spread
 
 if TYPE_CHECKING:
-    from edgecls.data.sources import Dataset, Split
+    from edgecls.data.sources import Dataset
+    from edgecls.data.split import Split
 
 TFLITE = {
     "fp32": "export/model_fp32.tflite",

@@ -28,9 +28,9 @@ def verify_on_device(
         The content of ``verify.json``, and the device's name; the rungs of a phone have it as ``device``.
 
     Raises:
-        android_bench.BenchError: The device or its program cannot be used; see ``android_bench.accuracy.outputs``.
+        android_bench.BenchError: The device or its program cannot be used; see ``android_bench.measure.accuracy.outputs``.
     """
-    from android_bench.accuracy import outputs
+    from android_bench.measure.accuracy import outputs
 
     import_tensorflow()
     from edgecls.export import inspect

@@ -25,7 +25,8 @@ from edgecls.workflow.sanity import warnings_of_scores
 
 if TYPE_CHECKING:
     from edgecls.data.preprocess import Preprocess
-    from edgecls.data.sources import Dataset, Split
+    from edgecls.data.sources import Dataset
+    from edgecls.data.split import Split
     from edgecls.infer.classifier import Classifier
 
 BATCH = 64

@@ -130,6 +130,6 @@ def _convert(name: str, precisions: Sequence[str], folder: Path) -> Conversion:
 
 
 def _failed(model: str, threads: int, reason: str) -> dict[str, Any]:
-    from android_bench.session import failed_row
+    from android_bench.measure.session import failed_row
 
     return failed_row({"model": model, "sha256": "", "bytes": 0}, threads, reason)

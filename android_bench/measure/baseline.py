@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from android_bench import stats
 from android_bench.errors import BenchError, BenchUsageError
+from android_bench.measure import stats
 from android_bench.words import case_name
 
 

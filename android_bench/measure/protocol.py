@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
+from android_bench.devices.target import COOL_C
 from android_bench.errors import BenchUsageError
 from android_bench.models import ModelFile
-from android_bench.parse import Stat
+from android_bench.output.parse import Stat
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -52,7 +53,7 @@ class Protocol:
     repeats: int = 3
     off_limit: float = 0.10
     wait_limit: float = 0.05
-    cool_c: float = 40.0
+    cool_c: float = COOL_C
     cool_s: float = 300.0
     seed: int = 0
 

@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from android_bench.binary import LINUX
-from android_bench.entries import Cluster, Profile, profiles
-from android_bench.link import Link
+from android_bench.adb.link import Link
+from android_bench.devices.binary import LINUX
+from android_bench.devices.profiles import Cluster, Profile, profiles
 
 _CPU = "/sys/devices/system/cpu"
 _FREQ = f"{_CPU}/cpu[0-9]*/cpufreq"

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
+from android_bench.measure.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
+from android_bench.measure.stats import summarise, summarise_stats
 from android_bench.models import ModelFile
-from android_bench.output import SCHEMA
-from android_bench.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
-from android_bench.stats import summarise, summarise_stats
+from android_bench.output.documents import SCHEMA
 from android_bench.words import count
 
 # Loaded models wait in memory for their turn. More than this many are measured in groups.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from android_bench.adb.address import adb_server_address
 
 _TIMEOUT_S = 2.0
 _USB = Path("/sys/bus/usb/devices")
@@ -28,13 +29,6 @@ def attached(usb: Path = _USB) -> list[Attached]:
     served = from_adb_server()
     serials = {phone.serial for phone in served}
     return served + [phone for phone in from_usb(usb) if phone.serial not in serials]
-
-
-def adb_server_address() -> tuple[str, int]:
-    """Where the adb server listens; ``ANDROID_ADB_SERVER_ADDRESS`` and ``_PORT`` as adb itself reads them."""
-    host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or "127.0.0.1"
-    port = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
-    return host, int(port) if port.isdigit() and int(port) < 65536 else 5037
 
 
 def from_adb_server(address: tuple[str, int] | None = None) -> list[Attached]:
@@ -61,15 +55,6 @@ def from_usb(devices: Path = _USB) -> list[Attached]:
             port = interface.name.split(":")[0]
             found.append(Attached(_text(devices / port / "serial") or f"usb:{port}", "usb", "USB"))
     return found
-
-
-def split_address(text: str) -> tuple[str, int] | None:
-    """``"192.168.1.7:5555"`` or ``"[::1]:5555"`` as host and port; None when it is not of that form."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        return None
-    return host, int(port)
 
 
 def answers_adb(address: tuple[str, int]) -> bool:

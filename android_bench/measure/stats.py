@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from android_bench.parse import Stat
+from android_bench.output.parse import Stat
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -25,9 +25,9 @@ from adb_shell.adb_device import AdbDevice
 from adb_shell.adb_message import AdbMessage
 from adb_shell.transport.tcp_transport import TcpTransport
 
-from android_bench.adb_keys import signer
+from android_bench.adb.keys import signer
+from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
-from android_bench.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 
 AUTH_WAIT_S = 60.0
 

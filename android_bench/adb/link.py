@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from android_bench.attached import split_address
+from android_bench.adb.address import split_address
+from android_bench.adb.transport import Broken, Done, Refused, TimedOut, Transport, read_file
 from android_bench.errors import BenchError, DeviceMissing
-from android_bench.target import Target
-from android_bench.transport import Broken, Done, Refused, TimedOut, Transport, read_file
 
 FOLDER = "/data/local/tmp/edgecls"
 PATIENCE_S = 15.0
@@ -188,13 +187,19 @@ class Link:
         return 20.0 + size / _SLOWEST
 
 
-def open_link(target: Target, on_auth: Callable[[], None] | None = None) -> Link:
-    """The link to an attached phone, through the adb server if that has the phone, else directly. Not yet connected."""
-    if target.via == "adb server":
-        from android_bench.adb_server import ServerTransport
+def open_link(serial: str, via: str, on_auth: Callable[[], None] | None = None) -> Link:
+    """The link to an attached phone, not yet connected.
 
-        return Link(ServerTransport(target.serial))
-    from android_bench.adb_direct import DirectTransport
+    Args:
+        serial: Its serial, or ``host:port``.
+        via: The way to it: ``"adb server"``, ``"USB"`` or ``"network"``.
+        on_auth: Called when the phone asks its user whether to trust this computer.
+    """
+    if via == "adb server":
+        from android_bench.adb.server import ServerTransport
 
-    address = split_address(target.serial) if target.via == "network" else None
-    return Link(DirectTransport(address, "" if address else target.serial, on_auth=on_auth))
+        return Link(ServerTransport(serial))
+    from android_bench.adb.direct import DirectTransport
+
+    address = split_address(serial) if via == "network" else None
+    return Link(DirectTransport(address, "" if address else serial, on_auth=on_auth))

@@ -14,6 +14,7 @@ from android_bench.folders import cache_dir
 VARIABLE = "EDGECLS_BENCHMARK_MODEL"
 RUNNER, LIBRARY = "edgecls_runner", "libLiteRt.so"
 LINUX = "-linux"  # ends our names of the ABIs of Linux without Android
+_BUILD = Path(__file__).parents[1] / "runner" / "build.sh"
 _MARK = b"edgecls runner 1"  # what our own program prints is in it
 # Machine numbers of the ELF specification; the ABI's name on Android, on Linux (as ``uname -m`` says it), and in words.
 _MACHINES = {
@@ -62,7 +63,7 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
     if abi == "aarch64" + LINUX:
         raise DeviceMissing(
             f"no program to measure with on {abi}",
-            fix=f"build ours: bash {Path(__file__).with_name('runner') / 'build.sh'}",
+            fix=f"build ours: bash {_BUILD}",
         )
     raise DeviceMissing(
         f"no benchmark_model for {abi}",
@@ -84,7 +85,7 @@ def library_of(program: Path) -> Path | None:
         raise DeviceMissing(
             f"the program needs {LIBRARY} beside it",
             where=str(program),
-            fix=f"bash {Path(__file__).with_name('runner') / 'build.sh'} {program.parent}",
+            fix=f"bash {_BUILD} {program.parent}",
         )
     return library
 

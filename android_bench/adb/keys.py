@@ -10,7 +10,7 @@ from typing import Any
 
 from android_bench.errors import DeviceMissing
 from android_bench.folders import config_folder
-from android_bench.output import atomic
+from android_bench.output.documents import atomic
 
 
 def signer(folder: Path | None = None) -> Any:

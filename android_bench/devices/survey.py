@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from android_bench.attached import Attached, answers_adb, attached, split_address
-from android_bench.entries import entries
+from android_bench.adb.address import split_address
+from android_bench.adb.link import Link, open_link
+from android_bench.devices.attached import Attached, answers_adb, attached
+from android_bench.devices.probe import State, facts, state
+from android_bench.devices.profiles import entries
+from android_bench.devices.target import COOL_C, Target, require_ready
 from android_bench.errors import BenchError
-from android_bench.link import Link, open_link
-from android_bench.probe import State, facts, state
-from android_bench.protocol import Protocol
-from android_bench.target import Target, require_ready
 
-SCHEMA = "android_bench.devices/1"
+SCHEMA = "android_bench.devices.naming/1"
 _LOW_BATTERY = 20
 
 
@@ -59,7 +59,7 @@ def look(phone: Attached) -> dict[str, Any]:
     try:
         require_ready(phone)
         target = Target("phone", phone.serial, via=phone.via)
-        with contextlib.closing(open_link(target)) as link:
+        with contextlib.closing(open_link(target.serial, target.via)) as link:
             return {**row, **_ask(link)}
     except BenchError as error:
         why = error.what + (f"; {error.fix}" if error.fix else "")
@@ -87,7 +87,7 @@ def _ask(link: Link) -> dict[str, Any]:
     }
 
 
-def reasons(now: State, limit_c: float = Protocol.cool_c) -> list[str]:
+def reasons(now: State, limit_c: float = COOL_C) -> list[str]:
     """Reasons why a phone in this state gives doubtful figures; empty when there is none."""
     why = []
     if now.warmth is not None and now.warmth > limit_c:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_bench.devices import resolve
+from android_bench.adb.link import open_link
+from android_bench.devices.naming import resolve
 from android_bench.errors import BenchError, BenchUsageError
-from android_bench.link import open_link
+from android_bench.measure.phone import PhoneBackend
+from android_bench.measure.protocol import Listener
 from android_bench.models import ModelFile, find_models
-from android_bench.parse import ParseError, check_failure
-from android_bench.phone import PhoneBackend
-from android_bench.protocol import Listener
+from android_bench.output.parse import ParseError, check_failure
 
 _START_S = 60.0
 _INFERENCE_S = 5.0
@@ -62,7 +62,9 @@ def outputs(
     target = resolve(device)
     if target.kind == "host":
         raise BenchUsageError("the outputs of this computer are what a phone's are compared with")
-    link = open_link(target, on_auth=lambda: on_event({"event": "authorize"}) if on_event else None)
+    link = open_link(
+        target.serial, target.via, on_auth=lambda: on_event({"event": "authorize"}) if on_event else None
+    )
     try:
         phone = PhoneBackend(link, target, binary, on_event=on_event)
         if not phone.ours:

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from android_bench.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
-from android_bench.energy import milliwatts, notes, sampler
+from android_bench.adb.link import Link
+from android_bench.adb.transport import Done, TimedOut
+from android_bench.devices.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
+from android_bench.devices.probe import State, big_mask, facts, state
+from android_bench.devices.target import Target, require_chip
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
-from android_bench.link import Link
+from android_bench.measure.energy import milliwatts, notes, sampler
+from android_bench.measure.protocol import Listener, Loaded, Protocol, Round
 from android_bench.models import ModelFile, digest
-from android_bench.parse import Output, parse, profile_json
-from android_bench.probe import State, big_mask, facts, state
-from android_bench.protocol import Listener, Loaded, Protocol, Round
-from android_bench.target import Target, require_chip
-from android_bench.transport import Done, TimedOut
+from android_bench.output.parse import Output, parse, profile_json
 
 _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 
-from android_bench.attached import Attached, answers_adb, attached, split_address
-from android_bench.entries import Entry, Profile, called, entries
+from android_bench.adb.address import split_address
+from android_bench.devices.attached import Attached, answers_adb, attached
+from android_bench.devices.profiles import Entry, Profile, called, entries
+from android_bench.devices.survey import look
+from android_bench.devices.target import PLUG_IN, Target, chip_names, require_ready
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
-from android_bench.survey import look
-from android_bench.target import PLUG_IN, Target, chip_names, require_ready
 
 _PLUG_IN = f"{PLUG_IN}, or use --device host to measure on this computer"
 

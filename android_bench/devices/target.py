@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from android_bench.attached import Attached
-from android_bench.entries import Profile
+from android_bench.devices.attached import Attached
+from android_bench.devices.profiles import Profile
 from android_bench.errors import ACCEPT_PROMPT, DeviceMissing
 
+COOL_C = 40.0
+"""A phone warmer than this (Celsius, of its skin or else its battery) is too warm to measure on."""
 PLUG_IN = "enable USB debugging on the phone, plug it in and look at `adb devices`"
 _STATES = {
     "unauthorized": ACCEPT_PROMPT,

@@ -17,10 +17,10 @@ from typing import Any
 
 from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
 from android_bench.folders import cache_dir
+from android_bench.measure.protocol import Backend, Listener, Protocol
+from android_bench.measure.session import GROUP, Session
 from android_bench.models import ModelFile
-from android_bench.output import SCHEMA, atomic, to_json
-from android_bench.protocol import Backend, Listener, Protocol
-from android_bench.session import GROUP, Session
+from android_bench.output.documents import SCHEMA, atomic, to_json
 
 _GROUP_BYTES = 600 * 2**20  # of memory, for files that are loaded together
 

@@ -13,9 +13,9 @@ import struct
 import time
 from collections.abc import Iterator
 
-from android_bench.attached import adb_server_address
+from android_bench.adb.address import adb_server_address
+from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
-from android_bench.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 
 _CHUNK = 64 * 1024  # the most that a DATA message may carry
 

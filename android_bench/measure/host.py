@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from android_bench.errors import BenchError, DeviceMissing
+from android_bench.measure.protocol import Loaded, Protocol, Round
+from android_bench.measure.worker import machine_busy_seconds
 from android_bench.models import ModelFile, digest
-from android_bench.parse import Operator, parse_profile, profile_json
-from android_bench.protocol import Loaded, Protocol, Round
-from android_bench.worker import machine_busy_seconds
+from android_bench.output.parse import Operator, parse_profile, profile_json
 
 # Loading a big model from a slow disk; the measuring itself is limited by the protocol's own times.
 _LOAD_TIMEOUT_S = 180.0
@@ -216,7 +216,7 @@ class HostRunner:
 
 def _operators(path: str, threads: str) -> tuple[tuple[Operator, ...], tuple[str, ...]]:
     """The times of a model's operators, or why there are none."""
-    script = str(Path(__file__).with_name("profiler.py"))
+    script = str(Path(__file__).parents[1] / "output" / "profiler.py")
     command = [sys.executable, "-P", script, path, threads, str(_PROFILED_RUNS)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S, check=False)

@@ -1,0 +1,1 @@
+"""Which device is meant, what it is and whether it can be measured on."""

@@ -1,0 +1,1 @@
+"""The measurement itself: protocol, session, backends and statistics."""

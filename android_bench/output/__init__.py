@@ -1,0 +1,1 @@
+"""What the measured programs print, what we write, and how a person reads it."""
