@@ -10,9 +10,9 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 REQUIRED: Any = object()
@@ -28,6 +28,10 @@ class OnDisk:
     """
 
     is_path: Callable[[str], bool] = lambda text: True
+
+
+FilePath = Annotated[str, OnDisk()]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):

@@ -22,7 +22,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from edgecls import _load, _yaml
 from edgecls._explain import Wrong, usage_error
 from edgecls._load import find_recipe, recipe_names
-from edgecls._schema import OnDisk, Section
+from edgecls._schema import Fraction, OnDisk, Section
+from edgecls.data.settings import Data
 from edgecls.errors import UsageError
 from edgecls.zoo import catalog
 
@@ -66,13 +67,11 @@ def _of_255(low: float) -> Callable[[list[float]], list[float]]:
     return check
 
 
-FilePath = Annotated[str, OnDisk()]
 Weights = Annotated[str, OnDisk(is_path=_is_file)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
 Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
 Precision = Literal["fp32", "fp16", "int8"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 _AFTER_TRAINING = {"quantize", "export", "bench"}
 
 
@@ -199,64 +198,6 @@ class Teacher(Section):
                 "train",
                 fix="add weights (a file or a pretraining) or a train section",
             )
-        return self
-
-
-class Data(Section):
-    """Where the images and labels come from and how they are split."""
-
-    source: Literal["folder", "list", "idx", "elpv"] = Field(
-        default="folder",
-        description="`folder`: one folder for each class; `list`: a text file with a line `path label` for each"
-        " image; `idx`: the files of MNIST; `elpv`: the built-in photos of solar cells",
-    )
-    path: FilePath | None = Field(
-        default=None, description="folder or file of the images; needed but for `elpv`"
-    )
-    val_path: FilePath | None = Field(
-        default=None, description="folder or file of the validation images; null: split off"
-    )
-    test_path: FilePath | None = Field(
-        default=None, description="folder or file of the test images; null: split off, always the same ones"
-    )
-    labels: FilePath | None = Field(
-        default=None,
-        description="file with the name of a class on each line; for `idx` the file of labels; null: as found",
-    )
-    classes: list[str] | int | None = Field(
-        default=None, description="names of the classes in their order, or how many there are; null: as found"
-    )
-    test_fraction: Fraction = Field(
-        default=0.25, description="share of each class that is split off for testing"
-    )
-    val_fraction: Fraction = Field(
-        default=0.1, description="share of each class, without the test images, split off for validation"
-    )
-    class_weights: Literal["none", "balanced"] = Field(
-        default="none",
-        description="`balanced`: each class counts the same in the loss, however few its images",
-    )
-    max_bad_fraction: float = Field(
-        default=0.01, ge=0, le=1, description="share of unreadable images above which the training stops"
-    )
-    antialias: bool = Field(
-        default=False,
-        description="resize with anti-aliasing, as Pillow and many libraries on phones do; false: without, as"
-        " OpenCV does. Set it to what the app does",
-    )
-    cache: bool = Field(default=True, description="keep the decoded images in memory if they fit")
-
-    @model_validator(mode="after")
-    def _has_path(self) -> Data:
-        if self.source != "elpv" and self.path is None:
-            raise Wrong(f"source {self.source!r} needs path", "path", "source", fix="add data.path")
-        if isinstance(self.classes, int) and self.classes < 2:
-            raise Wrong("classes must be at least 2", "classes")
-        if isinstance(self.classes, list):
-            if len(self.classes) < 2:
-                raise Wrong("classes must name at least 2 classes", "classes")
-            if len(set(self.classes)) < len(self.classes):
-                raise Wrong("classes has a name twice", "classes")
         return self
 
 

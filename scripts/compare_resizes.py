@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgecls.data.images import list_photos
+from edgecls.data.listing import list_photos
 from edgecls.quiet import import_tensorflow
 
 PAGE = Path(__file__).parents[1] / "docs/preprocessing.md"

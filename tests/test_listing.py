@@ -13,7 +13,8 @@ from photos import folder, picture
 from PIL import Image
 
 from edgecls.data import images
-from edgecls.data.images import list_folders, list_photos, read_all
+from edgecls.data.images import read_all
+from edgecls.data.listing import list_folders, list_photos
 from edgecls.data.pipeline import batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.sources import load_dataset, load_for_scoring

@@ -11,7 +11,7 @@ import click
 from edgecls.cli.common import cli_command, percent, run_or_file
 from edgecls.cli.completers import complete_run
 from edgecls.console import Console
-from edgecls.data.images import is_photo_name, list_photos
+from edgecls.data.listing import is_photo_name, list_photos
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.run import Run
 from edgecls.text import escape, plural

@@ -1,4 +1,4 @@
-"""Image files: finding them, decoding them to RGB, and naming the ones that cannot be decoded. No TensorFlow.
+"""Image files: decoding them to RGB, and naming the ones that cannot be decoded. No TensorFlow.
 
 JPEG (gray, color, CMYK), PNG, GIF (first frame), BMP, WebP, TIFF and the other formats of Pillow are read. Palettes
 become color, 1-bit images become gray, 16-bit gray is scaled to 8 bits, transparent pixels are put on white, and the
@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -28,10 +28,6 @@ from edgecls.text import first_line
 # by the errors of this module. The filter is set once: changing filters around a call is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
-"""Endings of the files that are taken for photos in a folder, in lower case."""
 MAX_PIXELS = 2**27
 """134 million: a photograph of 108 megapixels passes, a decompression bomb does not."""
 MAX_RATIO = 100
@@ -53,82 +49,6 @@ class Info(NamedTuple):
     decode a window of it alone."""
     digest: str
     """Hash of the file's bytes: copies of a file have equal digests."""
-
-
-def list_photos(folder: str | Path) -> list[Path]:
-    """The photos in a folder, at any depth, by their names' ending (``EXTENSIONS``).
-
-    Hidden files and folders (``.name``), folders called ``__name``, pipes and sockets are left out. Links are followed,
-    but every real folder is visited once. A link to the folder itself or to a folder above it is not followed, because
-    the photos of other classes would be listed under it.
-
-    Args:
-        folder: A folder.
-
-    Returns:
-        Paths below ``folder``, sorted within each folder. A link to a file that is gone is among them, so that a
-        reader can name it.
-
-    Example:
-        >>> list_photos("photos/cat")  # doctest: +SKIP
-        [PosixPath('photos/cat/001.jpg'), PosixPath('photos/cat/kittens/017.png')]
-    """
-    return [Path(path) for path in _walk(os.fspath(folder), _above(Path(folder)))]
-
-
-def list_folders(folder: str | Path) -> list[Path]:
-    """The folders in a folder, sorted; the same ones are left out as by ``list_photos``."""
-    above = _above(Path(folder))
-    with os.scandir(folder) as entries:
-        return sorted(Path(e.path) for e in entries if _is_open_folder(e) and _identity(e.path) not in above)
-
-
-_Identity = tuple[int, int]
-
-
-def _identity(path: str | Path) -> _Identity:
-    """The device and the number of a file or folder: the same through every link to it."""
-    status = os.stat(path)  # noqa: PTH116  # called for every folder: Path would double the time
-    return status.st_dev, status.st_ino
-
-
-def _above(folder: Path) -> set[_Identity]:
-    """The folder itself and all folders above it, as the path is written and as it really lies."""
-    return {
-        _identity(path) for start in (folder.absolute(), folder.resolve()) for path in (start, *start.parents)
-    }
-
-
-def _is_open_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir() and not entry.name.startswith((".", "__"))
-    except OSError:  # a link in a circle
-        return False
-
-
-def _walk(folder: str, visited: set[_Identity]) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if _is_open_folder(entry):
-            identity = _identity(entry.path)
-            if identity not in visited:
-                visited.add(identity)
-                yield from _walk(entry.path, visited)
-        elif is_photo_name(entry.name) and _is_file_or_dangling(entry):
-            yield entry.path
-
-
-def is_photo_name(name: str) -> bool:
-    """Whether a file of this name is taken for a photo: by its ending, and hidden files are not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
-
-
-def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
-    except OSError:  # a link in a circle
-        return True
 
 
 def read_file(path: str | Path) -> bytes:

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from edgecls import recipe
-from edgecls.data.images import EXTENSIONS, is_photo_name, list_folders, list_photos
 from edgecls.data.labelling import Labels, Part, Row, number_rows
+from edgecls.data.listing import EXTENSIONS, is_photo_name, list_folders, list_photos
 from edgecls.data.sampling import UNLABELLED
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.labels import check_labels, read_labels

@@ -280,7 +280,8 @@ def _photos_of_training(run: Run, data: Dataset) -> tuple[list[str], Callable[[]
 
 def _photos_of_folder(run: Run, console: Console, folder: Path) -> tuple[list[str], Callable[[], np.ndarray]]:
     """Digests and pixels of at most 200 photos from anywhere in a folder; those that cannot be read are named."""
-    from edgecls.data.images import list_photos, read_all
+    from edgecls.data.images import read_all
+    from edgecls.data.listing import list_photos
 
     photos = list_photos(folder)
     if not photos:

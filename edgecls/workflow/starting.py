@@ -73,7 +73,7 @@ def survey(path: str | Path, progress: Callable[[int, int], None] | None = None)
         MissingError: There is no such folder or file, or no image in it.
         UsageError: There are fewer than two classes, or a class has one image only.
     """
-    from edgecls.data.images import list_folders
+    from edgecls.data.listing import list_folders
     from edgecls.data.sources import load_dataset
 
     path = expand_user(path)
