@@ -48,6 +48,7 @@ def bench(
     seed: int = Protocol.seed,
     resume: bool = False,
     fresh: bool = False,
+    compare: bool = False,
     on_event: Listener | None = None,
 ) -> dict[str, Any]:
     """Measures the latency of TFLite models, batch 1, on random input.
@@ -72,11 +73,12 @@ def bench(
         cool_c: A phone warmer than this (Celsius) is waited for before each round.
         cool_s: After this many seconds of waiting a hot phone is measured nevertheless, and the result is unsure.
         seed: Seed of the input and of the bootstrap.
-        resume: For many models: figures are kept as they come, and a model that was measured before in the very same
-            way, without doubt, is not measured again (see ``android_bench.measure.batch``).
+        resume: Rounds are kept as they come, and those that were measured before in the very same way are not
+            measured again (see ``android_bench.measure.kept``), unless the figures were unsure or failed.
         fresh: With ``resume``, measure them again.
-        on_event: Called with a dict at ``plan``, ``load``, ``round``, ``settle`` and ``result``; with a phone also at
-            ``authorize`` (its user is asked whether to trust this computer) and ``cool`` (it is waited for).
+        compare: Is the second of two models faster? They take turns in each round, so that both meet the same clocks
+            and heat. The document then has ``compare``, the verdict of ``android_bench.measure.baseline.duel``.
+        on_event: Called with a dict at the events of ``android_bench.events``.
 
     Returns:
         The document of bench.json (schema ``android_bench/2``, described in ``android_bench.output.documents``). A model
@@ -99,14 +101,16 @@ def bench(
     )  # fmt: skip
     files = find_models(models)
     target = resolve(device)
-    from android_bench.measure.batch import Kept, run_batch
+    from android_bench.measure.kept import Kept
     from android_bench.measure.session import Session
 
+    if compare and len(files) != 2:
+        raise BenchUsageError(f"compares two files, not {len(files)}", where="--compare")
+
     def run(backend: Backend) -> dict[str, Any]:
-        if not resume:
-            return Session(backend, files, counts, plan, on_event).run()
-        kept = Kept(backend.identity(counts), plan, counts)
-        return run_batch(backend, files, counts, plan, kept, fresh=fresh, on_event=on_event)
+        kept = Kept(backend, plan, turns=files if compare else (), fresh=fresh) if resume else None
+        document = Session(backend, files, counts, plan, on_event, kept=kept, turns=compare).run()
+        return _compared(document, [file.name for file in files]) if compare else document
 
     if target.kind != "host":
         from android_bench.adb.link import open_link
@@ -127,6 +131,18 @@ def bench(
     from android_bench.measure.host import HostBackend
 
     return run(HostBackend(profile=profile))
+
+
+def _compared(document: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The document with the verdict on its two models, if there is a thread count with which neither failed."""
+    from android_bench.measure.baseline import duel
+
+    a, b = (
+        [r for r in document["results"] if r["model"] == name and r["status"] != "failed"] for name in names
+    )
+    if {r["threads"] for r in a} & {r["threads"] for r in b}:
+        document["compare"] = duel({**document, "results": a}, {**document, "results": b})
+    return document
 
 
 def exit_code(document: dict[str, Any]) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from android_bench import BenchError, BenchUsageError, Interrupted, bench, exit_code
+from android_bench import BenchError, Interrupted, bench, exit_code
 from android_bench.events import remark
 from android_bench.measure.baseline import check, duel, parse_share
-from android_bench.options import bench_options
+from android_bench.options import bench_options, measured_before
 from android_bench.output.documents import (
     read_json,
     require_writable,
@@ -27,8 +27,9 @@ from android_bench.output.documents import (
 from android_bench.words import case_name
 
 _EXAMPLE = """\b
-Example:
-  python -m android_bench model_int8.tflite --device host --threads 1,2 --json bench.json"""
+Examples:
+  python -m android_bench model_int8.tflite --device host --threads 1,2 --json bench.json
+  python -m android_bench old.tflite new.tflite --compare"""
 _FORMATS: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[dict[str, Any], Path], None]]] = {
     "--json": (to_json, write_json),
     "--csv": (to_csv, write_csv),
@@ -53,15 +54,20 @@ def command(
     threads: list[int],
     baseline: Path | None,
     max_regress: str,
-    compare: tuple[Path, Path] | None,
+    compare: bool,
     json_file: str | None,
     csv_file: str | None,
     text_file: str | None,
     **options: Any,
 ) -> int:
-    """Measure latency and memory of TFLite models; a folder stands for the .tflite files in it."""
-    if compare:
-        _compare(compare, models)
+    """Measure latency and memory of TFLite models; a folder stands for the .tflite files in it.
+
+    A measurement that was interrupted goes on with the rounds that are missing.
+    """
+    if compare and (documents := measured_before(models)):
+        from android_bench.output.report import print_duel
+
+        print_duel(duel(*documents))
         return 0
     wanted = {"--json": json_file, "--csv": csv_file, "--text": text_file}
     outputs = {option: file for option, file in wanted.items() if file}
@@ -70,9 +76,8 @@ def command(
             require_writable(file, option)
     old = read_json(baseline) if baseline else None
     allowed = parse_share(max_regress)
-    batch = any(Path(model).is_dir() for model in models)
     try:
-        document = bench(models, device, threads, resume=batch, on_event=_tell, **options)
+        document = bench(models, device, threads, resume=True, compare=compare, on_event=_tell, **options)
     except Interrupted as stop:
         _show(stop.document, outputs)
         raise
@@ -100,24 +105,17 @@ def main(arguments: list[str] | None = None) -> int:
         return Interrupted.exit_code
 
 
-def _compare(files: tuple[Path, Path], models: tuple[str, ...]) -> None:
-    from android_bench.output.report import print_duel
-
-    if models:
-        raise BenchUsageError("--compare measures nothing", where=models[0], fix="leave the files out")
-    a, b = map(read_json, files)
-    print_duel(duel(a, b))
-
-
 def _show(document: dict[str, Any], outputs: dict[str, str]) -> None:
     """Prints the results, then writes the files: a file that cannot be written costs no figures."""
     printed = [option for option, file in outputs.items() if file == "-"]
     for option in printed:
         print(_FORMATS[option][0](document), end="")
     if not printed:
-        from android_bench.output.report import print_table
+        from android_bench.output.report import print_duel, print_table
 
         print_table(document)
+        if "compare" in document:
+            print_duel(document["compare"])
     files = [(Path(file), _FORMATS[option][1]) for option, file in outputs.items() if option not in printed]
     write_all(document, files)
 

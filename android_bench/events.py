@@ -1,4 +1,18 @@
-"""What a person reads while a measurement is under way."""
+"""The events of a measurement, and what a person reads while it is under way.
+
+An event is a dict with ``event``, its name. Those of one model and thread count have ``model`` and ``threads``.
+
+- ``plan``: the measurement begins; number of ``cases`` (a model with a thread count), ``rounds`` of each, and how many
+  of all these rounds were ``kept`` from before and are not measured again.
+- ``load``: a model was loaded; ``init_ms``, ``first_ms``.
+- ``measure``: a round begins; its number ``round``, and whether it is a ``repeat`` of a disturbed one.
+- ``round``: it is done; also ``median_ms``, ``why`` it is disturbed (or empty), and the device's ``state`` after it.
+- ``settle``: rounds of so many ``cases`` were disturbed; other programs are waited for.
+- ``result``: all rounds are done; ``status``, ``why`` and the indices of the rounds ``used``.
+- ``unkept``: rounds cannot be written to the cache, and ``why``; the measurement goes on.
+- ``authorize``: the user of a phone is asked whether to trust this computer.
+- ``cool``: a phone is waited for since so many ``seconds``, and ``why``.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +34,11 @@ def remark(event: dict[str, Any]) -> str:
         return ACCEPT_PROMPT
     if kind == "cool" and not event["seconds"]:
         return f"waiting for the phone to cool down: {event['why']}"
-    if kind == "plan" and event.get("kept"):
-        return f"{count(event['kept'], 'model')} measured before and not again; --fresh measures them again"
+    if kind == "plan" and event["kept"]:
+        rounds = count(event["cases"] * event["rounds"], "round")
+        return f"{event['kept']} of {rounds} measured before and not again; --fresh measures them again"
     if kind == "unkept":
-        return f"the figures are not kept for another time: {event['why']}"
+        return f"the rounds are not kept for another time: {event['why']}"
     if kind == "settle":
         return "disturbed rounds: waiting for other programs to rest"
     return ""

@@ -5,7 +5,7 @@ Defaults and limits are those of ``Protocol``, so that a number is written in on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,7 +108,7 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
             show_default=True,
             help="Seed of the random input and of the bootstrap.",
         ),
-        click.option("--fresh", is_flag=True, help="Measure again what an earlier batch has measured."),
+        click.option("--fresh", is_flag=True, help="Measure again what was measured before."),
         click.option(
             "--baseline",
             type=_DOCUMENT,
@@ -123,10 +123,9 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         ),
         click.option(
             "--compare",
-            nargs=2,
-            type=_DOCUMENT,
-            metavar="A B",
-            help="Measure nothing: is B faster than A? Each is a bench.json, or a folder (a run) that has one.",
+            is_flag=True,
+            help="Is the second faster? Two .tflite files are measured by turns; of two bench.json, or folders (runs) "
+            "that have one, nothing is measured.",
         ),
     ]
 
@@ -136,6 +135,28 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         return function
 
     return decorate
+
+
+def measured_before(named: Sequence[str | Path]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What ``--compare`` names, if it was measured before: two documents; None for two files to measure.
+
+    Raises:
+        BenchUsageError: It does not name two, or only one of the two was measured.
+    """
+    if len(named) != 2:
+        raise BenchUsageError(f"--compare takes two files, not {len(named)}", fix="name A and B")
+    models = [Path(name).suffix == ".tflite" and not Path(name).is_dir() for name in named]
+    if all(models):
+        return None
+    if any(models):
+        raise BenchUsageError(
+            "a .tflite file and something else cannot be compared", where="--compare",
+            fix="name two .tflite files, or two bench.json",
+        )  # fmt: skip
+    from android_bench.output.documents import read_json
+
+    a, b = map(read_json, named)
+    return a, b
 
 
 def _joined(ctx: click.Context, param: click.Parameter, lists: tuple[list[int], ...]) -> list[int] | None:

@@ -122,7 +122,12 @@ def test_phone_pulled_out(call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPat
         ("a.tflite --save results.pdf", "end the name with .json, .csv, .txt, .html"),
         ("a.tflite --save nowhere/b.json", "no such folder"),
         ("--zoo NoSuchNet*", "no network is called like 'NoSuchNet*'"),
-        ("--compare a.tflite b.tflite", "not JSON"),
+        ("--compare a.tflite b.json", "cannot be compared"),
+        ("--compare a.tflite", "takes two files, not 1"),
+        ("a.tflite --compare b.json c.json", "takes two files, not 3"),
+        ("--compare b.json c.json", "cannot read"),
+        ("--compare a.tflite ./a.tflite", "compares two files, not 1"),
+        ("--compare a.tflite c.tflite --zoo MobileNetV1", "no --zoo"),
         ("a.tflite --max-regress much", "not a share"),
     ],
 )
@@ -142,16 +147,36 @@ def test_saved_files_and_compare(call: Call, pixel: Adbd) -> None:
     assert code == 0 and out.count("no difference shown") == 4
     code, out, _ = call("bench", "--compare", "bench.json", "bench.json", "--json")
     assert [p["ratio"] for p in json.loads(out)["pairs"]] == [1.0] * 4
-    code, _, err = call("bench", "a.tflite", "--compare", "bench.json", "bench.json")
-    assert code == 2 and "measures nothing" in refused(err)
+    Path("text.json").write_text("text")
+    code, _, err = call("bench", "--compare", "bench.json", "text.json")
+    assert code == 2 and "not JSON" in refused(err)
+
+
+def test_two_files_are_compared_by_turns(call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    where = ("--compare", "--device", pixel.where, "--threads", "1,2", *QUICK[:-1], "3", "--spacing", "0")
+    code, out, err = call("bench", "a.tflite", "c.tflite", *where, "--save", "bench.json")
+    assert code == 0 and "Is B faster than A?" in out and out.count("a.tflite / c.tflite") == 2
+    saved = json.loads(Path("bench.json").read_text())
+    assert [(r["model"], r["threads"]) for r in saved["results"]] == [
+        ("a.tflite", 1), ("c.tflite", 1), ("a.tflite", 2), ("c.tflite", 2),
+    ]  # fmt: skip
+    measured = [c.split("--graph=")[1].split()[0] for c in pixel.phone.commands if "--num_runs=5" in c]
+    assert measured[0::2] == measured[:1] * 6 and measured[1::2] == measured[1:2] * 6
+    code, again, err = call("bench", "a.tflite", "c.tflite", *where, "--json")
+    assert code == 0 and "12 of 12 rounds measured before" in err
+    verdict = json.loads(again)
+    assert verdict["schema"] == saved["compare"]["schema"] and verdict["pairs"] == saved["compare"]["pairs"]
+    code, out, err = call("bench", "a.tflite", "b.tflite", *where)
+    assert code == 1 and "2 of 4 not measured" in refused(err) and "Is B faster" not in out
 
 
 def test_slower_than_the_baseline(call: Call, pixel: Adbd) -> None:
     where = ("a.tflite", "--device", pixel.where, "--threads", "1", *QUICK)
     assert call("bench", *where, "--save", "old.json")[0] == 0
-    assert call("bench", *where, "--baseline", "old.json")[0] == 0
+    assert call("bench", *where, "--baseline", "old.json", "--fresh")[0] == 0
     (pixel.phone.path(FOLDER) / "behaviour").write_text("base=8800\n")
-    code, out, err = call("bench", *where, "--baseline", "old.json", "--max-regress", "5%")
+    code, out, err = call("bench", *where, "--baseline", "old.json", "--max-regress", "5%", "--fresh")
     assert code == 4 and "8.8 ms is 10.0% longer than the baseline's 8 ms" in refused(err) and "8.800" in out
     assert call("bench", *where, "--baseline", "old.json", "--max-regress", "15%")[0] == 0
 
@@ -168,11 +193,11 @@ def test_own_phone_by_name(call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPa
     assert code == 3 and "is a Snapdragon 855 (sd855), not a Snapdragon 888" in refused(err)
 
 
-def test_a_folder_is_a_batch(call: Call, pixel: Adbd) -> None:
+def test_what_was_measured_is_not_measured_again(call: Call, pixel: Adbd) -> None:
     where = ("--device", pixel.where, *QUICK, "--threads", "1")
     assert call("bench", ".", *where)[0] == 1
     code, _, err = call("bench", ".", *where)
-    assert code == 1 and "2 models measured before" in err
+    assert code == 1 and "2 of 3 rounds measured before" in err
     code, _, err = call("bench", ".", *where, "--fresh")
     assert "measured before" not in err
 
@@ -249,7 +274,9 @@ def test_the_zoo_for_real(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     ] == "MobileNetV3_small_x0_35"
     assert fp32["partitions"] == int8["partitions"] == 1 and int8["bytes"] < 0.5 * fp32["bytes"]
     code, again, err = call("bench", *arguments)
-    assert code == 0 and "2 models measured before" in err and json.loads(again)["results"] == [fp32, int8]
+    assert (
+        code == 0 and "2 of 2 rounds measured before" in err and json.loads(again)["results"] == [fp32, int8]
+    )
 
 
 def test_mlperf_asks_for_its_counts_and_times(call: Call, pixel: Adbd) -> None:

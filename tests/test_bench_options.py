@@ -154,7 +154,7 @@ def test_the_first_error_of_several_files_is_raised_after_all_were_tried(tmp_pat
     [
         ("a.tflite --nonsense", "No such option"),
         ("a.tflite --threads 0", "threads must be numbers from 1 to 64"),
-        ("a.tflite --compare a.tflite b.tflite", "measures nothing"),
+        ("a.tflite --compare a.tflite b.tflite", "takes two files, not 3"),
         ("a.tflite --protocol fast", "'fast' is not one of"),
     ],
 )

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from android_bench.errors import BenchUsageError
 from android_bench.folders import config_folder
 
@@ -103,6 +101,8 @@ def _read(path: Path, changed: int) -> dict[str, dict[str, Any]]:
     """The rows of a file; none where there is no file. ``changed``, its time, makes the cache forget old content."""
     if not changed:
         return {}
+    import yaml  # options are read without it
+
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:

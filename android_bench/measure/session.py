@@ -6,18 +6,20 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
+from android_bench.measure.kept import Kept
 from android_bench.measure.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
 from android_bench.measure.stats import summarise, summarise_stats
 from android_bench.models import ModelFile
 from android_bench.output.documents import SCHEMA
 from android_bench.words import count
 
-# Loaded models wait in memory for their turn. More than this many are measured in groups.
+# Loaded models wait in memory for their turn. More than this many, or more bytes of files, are measured in groups.
 GROUP = 8
+_GROUP_BYTES = 600 * 2**20
 _KEPT_SAMPLES = 1024
 _MIB = 2**20
 _OFF = "its median is"
@@ -46,6 +48,16 @@ class Session:
     """Measures ``models`` x ``threads`` on ``backend`` and gives the document of bench.json.
 
     A model that cannot be loaded or run is a result with status ``failed``; the others go on.
+
+    Args:
+        backend: The device.
+        models: The files.
+        threads: The thread counts.
+        protocol: How they are measured.
+        on_event: Called with the events of ``bench``.
+        kept: Rounds of earlier sessions, which are not measured again; each new round is added to them. Rounds of a
+            result that is unsure or failed in the end are forgotten.
+        turns: The models are compared: with each thread count they take turns in every round, repeated ones too.
     """
 
     def __init__(
@@ -55,10 +67,17 @@ class Session:
         threads: Sequence[int],
         protocol: Protocol,
         on_event: Listener | None = None,
+        *,
+        kept: Kept | None = None,
+        turns: bool = False,
     ) -> None:
         self._backend, self._protocol = backend, protocol
         self._tell: Listener = on_event or (lambda event: None)
-        self._cases = [Case(model, thread_count) for model in models for thread_count in threads]
+        self._kept, self._turns, self._started = kept, turns, _utc()
+        if turns:  # a group may end after any thread count, never between two models
+            self._cases = [Case(model, thread_count) for thread_count in threads for model in models]
+        else:
+            self._cases = [Case(model, thread_count) for model in models for thread_count in threads]
 
     def run(self) -> dict[str, Any]:
         """Measures all.
@@ -68,12 +87,16 @@ class Session:
             DeviceLost: The device was there and is gone; it carries the document too.
             DeviceMissing: There is no runtime to measure with.
         """
-        started, before = _utc(), self._backend.state()
-        self._tell({"event": "plan", "cases": len(self._cases), "rounds": self._protocol.rounds})
+        before = self._backend.state()
+        self._recall()
+        kept = sum(min(len(case.rounds), self._protocol.rounds) for case in self._cases)
+        self._tell(
+            {"event": "plan", "cases": len(self._cases), "rounds": self._protocol.rounds, "kept": kept}
+        )
         complete, lost = False, None
         try:
-            for first in range(0, len(self._cases), GROUP):
-                self._run_group(self._cases[first : first + GROUP])
+            for group in self._groups():
+                self._run_group(group)
             complete = True
         except KeyboardInterrupt:
             pass
@@ -92,7 +115,7 @@ class Session:
                 "foreign_limit": self._backend.foreign_limit,
                 "interleaved": min(GROUP, len(self._cases)),
             },
-            "started": started,
+            "started": self._started,
             "complete": complete,
             "before": before,
             "after": self._backend.state(),
@@ -104,18 +127,47 @@ class Session:
             raise Interrupted(document)
         return document
 
+    def _recall(self) -> None:
+        """Takes up the rounds that were kept."""
+        for case in self._cases:
+            if self._kept and (found := self._kept.get(case.model, case.threads)):
+                case.loaded, case.rounds = found
+        if self._turns:  # a turn that was cut short is measured anew
+            for case in self._cases:
+                del case.rounds[min(len(other.rounds) for other in self._turn(case)) :]
+
+    def _turn(self, case: Case) -> list[Case]:
+        """The cases that are measured with this one in every round."""
+        return [c for c in self._cases if c.threads == case.threads] if self._turns else [case]
+
+    def _groups(self) -> Iterator[list[Case]]:
+        """Cases that are loaded together and take turns: not too many, and not too big. Those that are done are left out."""
+        cases = [case for case in self._cases if any(map(self._lacking, self._turn(case)))]
+        step = len(self._turn(self._cases[0]))
+        group: list[Case] = []
+        for first in range(0, len(cases), step):
+            turn = cases[first : first + step]
+            size = sum(case.model.bytes for case in group + turn)
+            if group and (len(group) + step > GROUP or size > _GROUP_BYTES):
+                yield group
+                group = []
+            group = group + turn
+        if group:
+            yield group
+
     def _run_group(self, cases: list[Case]) -> None:
         for case in cases:
             self._guard(case, self._load)
         begun = -math.inf
         for number in range(self._protocol.rounds):
-            if not all(case.failure for case in cases):
+            due = [case for case in cases if not case.failure and len(case.rounds) <= number]
+            if due:
                 time.sleep(max(0.0, begun + self._protocol.spacing_s - time.monotonic()))
-            begun = time.monotonic()
-            for case in cases:
+                begun = time.monotonic()
+            for case in due:
                 self._guard(case, self._measure, number=number)
         for _ in range(self._protocol.repeats):
-            disturbed = [c for c in cases if c.rounds and not c.failure and self._lacking(c)]
+            disturbed = [case for case in cases if any(map(self._to_repeat, self._turn(case)))]
             if not disturbed:
                 break
             self._tell({"event": "settle", "cases": len(disturbed)})
@@ -126,7 +178,27 @@ class Session:
                 break  # the disturbance lasts; waiting again would only take longer to say so
         for case in cases:
             case.close()
-            self._tell(case.event("result", **self._outcome(case)))
+            outcome = self._outcome(case)
+            if outcome["status"] != "ok":
+                self._keep(case, forget=True)
+            self._tell(case.event("result", **outcome))
+
+    def _to_repeat(self, case: Case) -> bool:
+        most = self._protocol.rounds + self._protocol.repeats
+        return 0 < len(case.rounds) < most and not case.failure and self._lacking(case)
+
+    def _keep(self, case: Case, forget: bool = False) -> None:
+        """Writes a case's rounds to the cache, or forgets them."""
+        if not self._kept:
+            return
+        try:
+            if forget:
+                self._kept.drop(case.model, case.threads)
+            elif case.loaded:
+                self._kept.put(case.model, case.threads, case.loaded, case.rounds)
+        except (BenchError, OSError) as error:
+            self._kept = None
+            self._tell({"event": "unkept", "why": str(error)})
 
     def _guard(self, case: Case, step: Any, **fields: Any) -> None:
         if case.failure:
@@ -146,8 +218,15 @@ class Session:
 
     def _measure(self, case: Case, number: int, repeat: bool = False) -> None:
         assert case.runner is not None
-        case.rounds.append(case.runner.measure(self._protocol))
-        self._tell(case.event("round", round=number, repeat=repeat, median_ms=case.rounds[-1].median_ms))
+        self._tell(case.event("measure", round=number, repeat=repeat))
+        new = case.runner.measure(self._protocol)
+        new.details["session"] = self._started
+        case.rounds.append(new)
+        self._keep(case)
+        why, state = self._judge(case)[-1], new.details.get("after") or {}
+        self._tell(
+            case.event("round", round=number, repeat=repeat, median_ms=new.median_ms, why=why, state=state)
+        )
 
     def _judge(self, case: Case) -> list[str]:
         return judge(case.rounds, case.threads, self._protocol, self._backend)
@@ -176,6 +255,11 @@ class Session:
         used = used or list(range(len(case.rounds)))
         if len(used) == 1:
             notes = ("one round has no interval", *notes)
+        if sessions := sorted({case.rounds[index].details.get("session", "") for index in used})[:-1]:
+            notes = (
+                f"its rounds are of {count(len(sessions) + 1, 'session')}, the first at {sessions[0]}",
+                *notes,
+            )
         repeated = len(case.rounds) - self._protocol.rounds
         if not self._lacking(case):
             why = f"{count(repeated, 'disturbed round')} measured again" if repeated > 0 else ""
@@ -212,6 +296,7 @@ class Session:
             "peak_mib": _peak([r.peak_bytes for r in case.rounds]),
             "peak_total_mib": _peak([r.peak_total_bytes for r in case.rounds]),
             "energy_mj": _median([r.energy_mj for r in chosen]),
+            "measured": max(r.details.get("session", self._started) for r in chosen),
             **case.loaded.details,
             **outcome,
             "rounds": [

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from android_bench.options import bench_options
+from android_bench.options import bench_options, measured_before
 from edgecls.cli.common import CommaList, cli_command, flat, run_or_file
 from edgecls.cli.completers import complete_model, complete_run
 from edgecls.console import Console
@@ -19,6 +19,7 @@ from edgecls.text import printable
     "edgecls bench --device host --threads 1,2",
     "edgecls bench model_int8.tflite --device sd855 --threads 1,2,4 --max-ms 15",
     "edgecls bench --zoo 'MobileNetV3*' --device sd855 --save bench.html --save bench.json",
+    "edgecls bench old.tflite new.tflite --compare",
     "edgecls bench --compare old.json new.json",
 )
 @click.argument("targets", metavar="[RUN|FILE|DIR]...", nargs=-1, shell_complete=complete_run)
@@ -63,16 +64,20 @@ def command(
     save: tuple[Path, ...],
     baseline: Path | None,
     max_regress: str,
-    compare: tuple[Path, Path] | None,
+    compare: bool,
     **options: Any,
 ) -> None:
     """Measure latency and memory of .tflite files: of the newest run, of runs, files or folders of files.
 
-    Device, threads, warm-up runs, runs and rounds that no option gives are those of the (first) run's recipe. A folder
-    or --zoo that is killed goes on where it was.
+    Device, threads, warm-up runs, runs and rounds that no option gives are those of the (first) run's recipe. A
+    measurement that was interrupted goes on with the rounds that are missing; what was measured is not measured again.
     """
-    if compare:
-        _compare(console, compare, targets)
+    if compare and zoo:
+        raise UsageError("--compare takes two files, no --zoo")
+    if compare and (documents := measured_before(targets)):
+        from android_bench.measure.baseline import duel
+
+        _show_duel(console, duel(*documents))
         return
     paths = [] if zoo and not targets else _paths(targets)
     default = _defaults(paths[0] if paths else None)
@@ -93,6 +98,7 @@ def command(
             rounds=rounds or default.rounds,
             zoo=zoo,
             precisions=flat(precisions),
+            compare=compare,
             **options,
         )
     except Exception as stop:
@@ -109,13 +115,16 @@ def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, An
     """Print the results, then write the files: a file that cannot be written costs no figures."""
     from android_bench.output.documents import write_all
 
-    if console.json:
-        console.emit(result, str)
-    else:
+    duel = result.get("compare")
+    if not console.json:
         from android_bench.output.report import print_profile, print_table
 
         print_table(printable(result))
         print_profile(printable(result))
+    elif not duel:
+        console.emit(result, str)
+    if duel:
+        _show_duel(console, duel)
     write_all(result, writers)
 
 
@@ -134,15 +143,9 @@ def _writer(path: Path) -> Any:
     return writers[path.suffix.lower()]
 
 
-def _compare(console: Console, files: tuple[Path, Path], targets: tuple[str, ...]) -> None:
-    if targets:
-        raise UsageError("--compare measures nothing", where=targets[0], fix="leave the files out")
-    from android_bench.measure.baseline import duel
-    from android_bench.output.documents import read_json
+def _show_duel(console: Console, result: dict[str, Any]) -> None:
     from android_bench.output.report import print_duel
 
-    a, b = map(read_json, files)
-    result = duel(a, b)
     if console.json:
         console.emit(result, str)
     else:

@@ -29,12 +29,12 @@ def bench(
 
     Args:
         targets: Runs, folders or ``.tflite`` files; none: the newest run. A run's figures are kept in its
-            ``bench.json`` and report. A folder is measured as a batch: killed, it goes on where it was.
+            ``bench.json`` and report.
         device: ``host``, a name of devices.yaml, a chip such as ``sd855``, a serial or ``host:port``.
         threads: Thread counts to measure.
-        zoo: Patterns of catalog names: those networks with fresh weights, measured in a batch.
+        zoo: Patterns of catalog names: those networks with fresh weights.
         precisions: Which files of the zoo's networks: ``fp32``, ``int8``; none: fp32, and int8 where it can be made.
-        fresh: Measure again what a batch has measured before.
+        fresh: Measure again what was measured before; else a measurement that was killed goes on.
         **options: Of ``android_bench.bench``: ``warmup``, ``runs``, ``rounds``, ``protocol``, ``binary``, ...
 
     Returns:
@@ -65,7 +65,6 @@ def bench(
     if measured_run:
         measured_run.lock()  # until the process ends: nothing else may change the files while they are measured
         require_writable(measured_run.file("bench.json"), "the run's")
-    batch = bool(zoo) or any(isinstance(target, Path) and target.is_dir() for target in found)
     started = time.perf_counter()
     try:
         with console.progress() as progress:
@@ -74,7 +73,7 @@ def bench(
                 models,
                 device,
                 list(threads),
-                resume=batch,
+                resume=True,
                 fresh=fresh,
                 on_event=partial(_show, console, progress, task),
                 **options,
@@ -138,6 +137,6 @@ def _show(console: Console, progress: Progress, task: int, event: dict[str, Any]
     if line := remark(event):
         console.log(line)
     if event["event"] == "plan":
-        progress.update(task, total=event["cases"] * event["rounds"])
+        progress.update(task, total=event["cases"] * event["rounds"], completed=event["kept"])
     elif event["event"] == "round":
         progress.advance(task)
