@@ -6,6 +6,7 @@ Importing the package does not import TensorFlow; building or loading a network 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,20 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from edgecls import augment
     from edgecls.weights.load import LoadReport
     from edgecls.zoo.entry import Entry
 
-__all__ = ["build_model", "fuse", "list_models", "load_model", "load_weights", "model_cost", "model_info"]
+__all__ = [
+    "augment",
+    "build_model",
+    "fuse",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "model_cost",
+    "model_info",
+]
 
 _register_layers()
 
@@ -219,6 +230,8 @@ def fuse(model: keras.Model) -> keras.Model:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "augment":  # a package, loaded when it is used
+        return importlib.import_module("edgecls.augment")
     if name == "__version__":
         from importlib import metadata  # takes a third of the time of importing edgecls
 

@@ -23,6 +23,7 @@ from edgecls import _load, _yaml
 from edgecls._explain import Wrong, usage_error
 from edgecls._load import find_recipe, recipe_names
 from edgecls._schema import Fraction, OnDisk, Section
+from edgecls.augment.settings import Augment
 from edgecls.data.settings import Data
 from edgecls.errors import UsageError
 from edgecls.zoo import catalog
@@ -68,7 +69,6 @@ def _of_255(low: float) -> Callable[[list[float]], list[float]]:
 
 
 Weights = Annotated[str, OnDisk(is_path=_is_file)]
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
 Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -198,35 +198,6 @@ class Teacher(Section):
                 "train",
                 fix="add weights (a file or a pretraining) or a train section",
             )
-        return self
-
-
-class Augment(Section):
-    """Random changes of the training images."""
-
-    crop_scale: Range | None = Field(
-        default=[0.5, 1.0],
-        description="area of the random crop, lowest and highest, as a share of the photo (0 to 1); null: the"
-        " center crop",
-    )
-    crop_ratio: Range = Field(
-        default=[0.75, 4 / 3], description="width / height of the random crop, lowest and highest"
-    )
-    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
-        default="horizontal", description="mirror at random: left and right, top and bottom, or both"
-    )
-    rotate90: bool = Field(default=False, description="turn by a random multiple of 90 degrees")
-    mixup_alpha: float = Field(
-        default=0.0,
-        ge=0,
-        description="mix pairs of images with a share drawn from Beta(a, a) (mixup); 0: off",
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Augment:
-        for key, value, top in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
-            if value is not None and not 0 < value[0] <= value[1] <= top:
-                raise Wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
         return self
 
 

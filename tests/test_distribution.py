@@ -16,14 +16,14 @@ from edgecls.train.loop import Trainer
 from edgecls.train.objective import Objective
 
 rng = np.random.default_rng(0)
-x, y = rng.normal(size=(32, 6)).astype(np.float32), rng.integers(0, 3, 32).astype(np.int32)
+x, y = rng.normal(size=(32, 6)).astype(np.float32), np.eye(3, dtype=np.float32)[rng.integers(0, 3, 32)]
 config = Train(epochs=1, batch_size=8, optimizer=Optimizer(lr=0.1, weight_decay=0.01, clip_norm=0.5), ema_decay=0.9)
 
 def train(strategy):
     with strategy.scope():
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3)])
-        trainer = Trainer(model, Objective(), config, 3, 4, seed=0)
+        trainer = Trainer(model, Objective(), config, 4)
         values = trainer.run_epoch(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), lambda step: None)
     return values, [np.asarray(v) for v in model.weights], trainer.strategy.num_replicas_in_sync
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from photos import folder, picture
+from photos import folder, picture, split_of
 
+import edgecls
+from edgecls.augment import Mixer
+from edgecls.augment.registry import Moment
 from edgecls.data import images, pipeline, sources
 from edgecls.data.pipeline import batches
 from edgecls.data.preprocess import Preprocess
@@ -93,6 +96,28 @@ def test_cached_and_uncached_crops_differ_by_a_rim_at_most(mixed):
     pairs = zip(everything(mixed, **keys), everything(mixed, cache=False, **keys), strict=True)
     differences = np.concatenate([np.abs(a - b).ravel() for (a, _), (b, _) in pairs])
     assert (differences > 3).mean() < 0.05
+
+
+@pytest.mark.parametrize("settings", [
+    {"flip": "both", "mixup": {}}, {"flip": "none", "crop_scale": [0.2, 0.8]}, {"crop_scale": None, "mixup": {}}
+])  # fmt: skip
+def test_apply_is_what_training_does(settings):
+    """``edgecls.augment.apply`` on the images of a batch, in the order of the split."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8), np.arange(8) % 4 - 1
+    split = split_of(images, labels)
+    keys = {"crop_scale": None} | settings
+    moment = {"seed": 3, "epoch": 1, "epochs": 2, "classes": 3}
+    data = batches(split, Preprocess(16, 16), 8, training=True, augment=Augment(**keys), **moment)
+    ((x, y),) = data.as_numpy_iterator()
+    order = np.random.default_rng([3, 1]).permutation(8)
+    unmixed = {key: value for key, value in ({"flip": "horizontal"} | keys).items() if key != "mixup"}
+    pixels, targets = edgecls.augment.apply(images, labels, unmixed, **moment)
+    mixer = Mixer(Augment(**keys), 3, Moment(1, 2))
+    pixels, targets = mixer(pixels[order], targets[order], 0)
+    # A crop is resized by TensorFlow there and by OpenCV here: they round differently.
+    assert abs(x - pixels).max() <= (1 if keys["crop_scale"] else 0) and np.array_equal(y, targets)
+    assert x.dtype == y.dtype == np.float32 and (y.sum(1) < 1).any()  # unlabeled images have no target
 
 
 def test_evaluation_ignores_augmentation_and_keeps_the_last_batch(mixed):

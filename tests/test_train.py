@@ -8,20 +8,25 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from photos import split_of
 
+from edgecls.augment.mix import Mixup
+from edgecls.data.pipeline import batches
+from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.recipe import Optimizer, Schedule, Train
+from edgecls.recipe import Augment, Optimizer, Schedule, Train
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
 from edgecls.train.loop import Trainer, fit
-from edgecls.train.losses import cross_entropy, js_divergence, soft_labels
+from edgecls.train.losses import cross_entropy, js_divergence, smooth
 from edgecls.train.objective import Objective, as_teacher
 from edgecls.train.schedules import make_schedule
 
 RNG = np.random.default_rng(7)
 CLASSES, IMAGES, BATCH, SIZE = 3, 24, 8, 8
 PIXELS = RNG.integers(0, 256, (IMAGES, SIZE, SIZE, 3)).astype(np.float32)
-LABELS = RNG.integers(0, CLASSES, IMAGES).astype(np.int32)
+LABELS = RNG.integers(0, CLASSES, IMAGES)
+TARGETS = np.eye(CLASSES, dtype=np.float32)[LABELS]
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -54,12 +59,14 @@ def test_cross_entropy_is_keras(smoothing: float) -> None:
         from_logits=True, label_smoothing=smoothing, reduction="none"
     )
     expected = keras_loss(keras.utils.to_categorical(labels, 4), logits)
-    np.testing.assert_allclose(cross_entropy(logits, soft_labels(labels, 4, smoothing)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        cross_entropy(logits, smooth(tf.one_hot(labels, 4), smoothing)), expected, rtol=1e-5
+    )
 
 
 def test_class_weights_scale_and_unlabelled_images_count_nothing() -> None:
     logits, weights = np.zeros((3, 2), np.float32), tf.constant([1.0, 5.0])
-    losses = cross_entropy(logits, soft_labels(np.array([0, 1, -1]), 2, 0.1), weights)
+    losses = cross_entropy(logits, smooth(tf.one_hot([0, 1, -1], 2), 0.1), weights)
     np.testing.assert_allclose(
         losses, np.log(2) * np.array([0.95 + 0.05 * 5, 0.05 + 0.95 * 5, 0.0]), rtol=1e-5
     )
@@ -88,7 +95,7 @@ def network(seed: int = 0) -> keras.Model:
 
 def epoch_batches(epoch: int) -> tf.data.Dataset:
     order = np.random.default_rng(epoch).permutation(IMAGES)
-    return tf.data.Dataset.from_tensor_slices((PIXELS[order], LABELS[order])).batch(BATCH)
+    return tf.data.Dataset.from_tensor_slices((PIXELS[order], TARGETS[order])).batch(BATCH)
 
 
 def trainer(**changes: object) -> Trainer:
@@ -98,10 +105,7 @@ def trainer(**changes: object) -> Trainer:
         model,
         Objective(teacher=as_teacher(network(1))),
         config.model_copy(update=changes),
-        CLASSES,
         IMAGES // BATCH,
-        seed=3,
-        mixup_alpha=0.2,
     )
 
 
@@ -175,19 +179,51 @@ def test_without_validation_best_is_the_last_epoch(tmp_path: Path) -> None:
     assert not (tmp_path / "best.npz").exists()
 
 
+def test_teacher_and_student_see_the_same_mixed_pixels() -> None:
+    """The batches come mixed from the pipeline, so that nothing between it and the networks can differ."""
+    seen: dict[str, list[np.ndarray]] = {"teacher": [], "student": []}
+
+    def watched(name: str, model: keras.Model) -> keras.Model:
+        def see(pixels: np.ndarray) -> np.ndarray:
+            seen[name].append(pixels.copy())
+            return pixels
+
+        def watch(pixels: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(see, [pixels], tf.float32), pixels.shape)
+
+        image = keras.Input((SIZE, SIZE, 3), batch_size=BATCH)
+        watcher = keras.layers.Lambda(watch, output_shape=(SIZE, SIZE, 3))
+        return keras.Model(image, model(watcher(image)))
+
+    config = Train(epochs=1, batch_size=BATCH, optimizer=Optimizer(lr=0.01))
+    objective = Objective(teacher=as_teacher(watched("teacher", network(1))), hard_weight=1.0)
+    subject = Trainer(watched("student", network()), objective, config, IMAGES // BATCH)
+    split = split_of(PIXELS.astype(np.uint8), LABELS)
+    settings = Augment(crop_scale=None, mixup=Mixup(alpha=1.0))
+    data = batches(
+        split, Preprocess(SIZE), BATCH, training=True, augment=settings, classes=CLASSES, drop_remainder=True
+    )
+    fed = [pixels.numpy() for pixels, _ in data]
+    subject.run_epoch(data, lambda step: None)
+    assert len(fed) == IMAGES // BATCH and not np.array_equal(fed[0], fed[0].round())
+    for name in seen:
+        steps = seen[name][-len(fed) :]
+        assert all(np.array_equal(a, b) for a, b in zip(steps, fed, strict=True)), name
+
+
 def test_unlabelled_images_count_for_no_class_in_the_accuracy() -> None:
-    def accuracy(labels: np.ndarray) -> float | None:
+    def accuracy(labels: list[int]) -> float | None:
         model = keras.Sequential(
             [keras.Input((2,)), keras.layers.Dense(CLASSES, kernel_initializer="zeros", use_bias=True)]
         )
         model.weights[1].assign([1.0, 0.0, 0.0])  # says class 0 to everything
         config = Train(epochs=1, batch_size=4, optimizer=Optimizer(lr=1e-9))
-        subject = Trainer(model, Objective(), config, CLASSES, 1, seed=0)
-        batch = tf.data.Dataset.from_tensors((np.ones((4, 2), np.float32), labels.astype(np.int32)))
+        subject = Trainer(model, Objective(), config, 1)
+        batch = tf.data.Dataset.from_tensors((np.ones((4, 2), np.float32), tf.one_hot(labels, CLASSES)))
         return subject.run_epoch(batch, lambda step: None).get("accuracy")
 
-    assert accuracy(np.array([0, 1, -1, -1])) == pytest.approx(0.5)
-    assert accuracy(np.full(4, -1)) is None
+    assert accuracy([0, 1, -1, -1]) == pytest.approx(0.5)
+    assert accuracy([-1, -1, -1, -1]) is None
 
 
 def test_select_best_leaves_the_best_epochs_weights(tmp_path: Path) -> None:
@@ -212,11 +248,11 @@ def test_one_sgd_step_is_the_textbook_step() -> None:
         [keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
     )
     kernel, bias = (w.numpy() for w in model.weights)
-    x, y = PIXELS[:BATCH] / 255, LABELS[:BATCH]
-    subject = Trainer(model, Objective(), config, CLASSES, 1, seed=0)
+    x, y = PIXELS[:BATCH] / 255, TARGETS[:BATCH]
+    subject = Trainer(model, Objective(), config, 1)
     subject.run_epoch(tf.data.Dataset.from_tensors((x, y)), lambda step: None)
     flat = x.reshape(BATCH, -1)
-    error = (softmax(flat @ kernel + bias) - np.eye(CLASSES)[y]) / BATCH
+    error = (softmax(flat @ kernel + bias) - y) / BATCH
     np.testing.assert_allclose(model.weights[0], kernel - 0.1 * (flat.T @ error + 0.01 * kernel), atol=1e-5)
     np.testing.assert_allclose(model.weights[1], bias - 0.1 * error.sum(0), atol=1e-5)
 
@@ -225,7 +261,7 @@ def test_a_diverging_loss_stops_with_one_line() -> None:
     subject = trainer(ema_decay=None)
     with pytest.raises(EdgeclsError, match=r"no longer finite.*lr"):
         subject.run_epoch(
-            tf.data.Dataset.from_tensors((PIXELS[:BATCH] * np.nan, LABELS[:BATCH])), lambda step: None
+            tf.data.Dataset.from_tensors((PIXELS[:BATCH] * np.nan, TARGETS[:BATCH])), lambda step: None
         )
 
 
@@ -251,7 +287,7 @@ def test_checkpoints_refuse_another_architecture_and_torn_files(tmp_path: Path) 
 
 
 def test_objective_adds_hard_and_soft_losses() -> None:
-    logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), soft_labels(LABELS[:4], CLASSES)
+    logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), tf.constant(TARGETS[:4])
     teacher = as_teacher(network(2))
     both = Objective(teacher=teacher, soft_weight=2.0, hard_weight=0.5)(PIXELS[:4], targets, logits)
     soft = js_divergence(teacher(PIXELS[:4], training=False), logits)
@@ -260,7 +296,7 @@ def test_objective_adds_hard_and_soft_losses() -> None:
 
 
 def test_distillation_weighs_an_image_by_what_the_teacher_says() -> None:
-    logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), soft_labels(-np.ones(4, int), CLASSES)
+    logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), tf.zeros((4, CLASSES))
     teacher, weights = as_teacher(network(2)), np.array([1.0, 2.0, 5.0], np.float32)
     plain = Objective(teacher=teacher)(PIXELS[:4], targets, logits)
     weighted = Objective(class_weights=tf.constant(weights), teacher=teacher)(PIXELS[:4], targets, logits)

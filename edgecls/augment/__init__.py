@@ -1,11 +1,27 @@
-"""Random changes of training images. The same seed gives the same image, because every generator is stateless.
+"""Random changes of training images. The same seed gives the same image, with any number of threads.
 
-A change of one image is a function in ``IMAGE``, under the name of its key in the recipe's ``augment`` section. The
-changes are applied in the order of ``IMAGE``.
+An operation is registered in ``edgecls.augment.registry`` under the name of its key in the recipe's ``augment`` section.
+``apply`` runs operations on arrays, as a training would:
+
+    >>> images = np.full((4, 32, 32, 3), 200, np.uint8)
+    >>> pixels, targets = edgecls.augment.apply(images, np.array([0, 1, 2, 1]), {"mixup": {"alpha": 0.2}}, classes=3)
+    >>> pixels.shape, targets.shape
+    ((4, 32, 32, 3), (4, 3))
 """
 
-from edgecls.augment.batch import mixup
-from edgecls.augment.crop import random_window
-from edgecls.augment.image import IMAGE, flip, image_augmentation, rotate90
+from __future__ import annotations
 
-__all__ = ["IMAGE", "flip", "image_augmentation", "mixup", "random_window", "rotate90"]
+from typing import Any
+
+from edgecls.augment.registry import OPERATIONS
+from edgecls.augment.settings import Augment
+
+__all__ = ["OPERATIONS", "Augment", "Chain", "Mixer", "apply"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Chain", "Mixer", "apply"):  # they load NumPy and OpenCV, which a recipe does not need
+        from edgecls.augment import compose
+
+        return getattr(compose, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

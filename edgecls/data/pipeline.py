@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from edgecls import recipe
-from edgecls.augment import image_augmentation, random_window
+from edgecls.augment.compose import Chain, Mixer
+from edgecls.augment.registry import Moment
+from edgecls.augment.settings import only
 from edgecls.data import images
 from edgecls.data.preprocess import Preprocess, decode_jpeg
 from edgecls.data.split import Split
@@ -22,7 +23,6 @@ Reader = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 """(index of an image in the split, window int32 [4] or None for the whole image) to uint8 [H, W, 1 or 3]."""
 
 _PREFETCH = 2  # batches that are made ahead: one is used while the next is made
-_CROP = 1 << 20  # number of the crop's random stream; the streams of the other changes count from 0
 
 
 def batches(
@@ -34,6 +34,8 @@ def batches(
     augment: recipe.Augment | None = None,
     seed: int = 0,
     epoch: int = 0,
+    epochs: int = 1,
+    classes: int | None = None,
     cache: bool = True,
     drop_remainder: bool | None = None,
 ) -> tf.data.Dataset:
@@ -53,11 +55,14 @@ def batches(
             evaluation.
         seed: Seed of the order and of the changes.
         epoch: Number of the epoch, which gives each epoch its own order and changes.
+        epochs: Epochs of the whole training; some changes grow.
+        classes: Number of classes. Labels are then targets, and images are mixed as ``augment`` says.
         cache: Keep the decoded images in memory after the first pass, if they fit (``Split.in_memory``).
         drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
 
     Returns:
-        Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabeled).
+        Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabeled). With
+        ``classes``: (float32 [B, size, size, 3] in 0..255, float32 [B, classes] with zeros for unlabeled).
 
     Raises:
         UsageError: A training split has too few images for one batch.
@@ -73,16 +78,19 @@ def batches(
             f"{count} images do not fill one batch of {batch_size}", fix="lower batch_size or add images"
         )
     order = np.random.default_rng([seed, epoch]).permutation(count) if training else np.arange(count)
-    settings = augment.model_dump() if training and augment is not None else {}
+    settings = augment if training and augment is not None else recipe.Augment.model_validate(only())
+    moment = Moment(epoch, epochs, tuple(round(255 * mean) for mean in preprocess.mean))
     with tf.device("CPU:0"):  # keeps the images that the pipeline reads from out of the accelerator's memory
         in_memory = split.images is not None or (cache and split.in_memory)
         read = _memory_reader(split) if in_memory else _file_reader(split, preprocess)
-        example = _example(split, preprocess, read, settings, tf.constant([seed, epoch], tf.int32))
+        example = _example(split, preprocess, read, Chain(settings, seed, moment))
         labels = tf.constant(split.labels, tf.int32)
         indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int32))
         data = indices.map(lambda i: (example(i), labels[i]), images.threads(), deterministic=True)
         data = data.batch(batch_size, drop_remainder)
         data = data.map(lambda x, y: (tf.cast(x, tf.float32), y))
+        if classes is not None:
+            data = _mixed(data, Mixer(settings, seed, moment), classes)
         return data.prefetch(_PREFETCH).with_options(_without_autotuning())
 
 
@@ -93,25 +101,36 @@ def _without_autotuning() -> tf.data.Options:
     return options
 
 
+def _mixed(data: tf.data.Dataset, mixer: Mixer, classes: int) -> tf.data.Dataset:
+    """Batches with targets in place of labels, mixed."""
+    data = data.map(lambda x, y: (x, tf.one_hot(y, classes)))
+    if not mixer:
+        return data
+
+    def mix(index: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        out = tf.numpy_function(mixer, [*batch, index], (tf.float32, tf.float32), stateful=False)
+        return tf.ensure_shape(out[0], batch[0].shape), tf.ensure_shape(out[1], batch[1].shape)
+
+    return data.enumerate().map(mix)
+
+
 def _example(
-    split: Split, preprocess: Preprocess, read: Reader, settings: dict[str, Any], key: tf.Tensor
+    split: Split, preprocess: Preprocess, read: Reader, chain: Chain
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function: index of an image in ``split`` to uint8 [size, size, 3], augmented as ``settings`` say."""
-    change = image_augmentation(settings)
-    crop_scale, size = settings.get("crop_scale"), preprocess.size
-    shapes = tf.constant(split.shapes, tf.int32)
+    """A function: index of an image in ``split`` to uint8 [size, size, 3], changed by ``chain``."""
+    size, shapes = preprocess.size, tf.constant(split.shapes, tf.int32)
 
     def example(index: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.fold_in(key, index)
-        if crop_scale is None:
-            image = preprocess.resize_crop(read(index, None))
+        if chain.crops:
+            arguments = [shapes[index, 0], shapes[index, 1], index]
+            window = tf.numpy_function(chain.window, arguments, tf.int32, stateful=False)
+            image = preprocess.resize(read(index, tf.ensure_shape(window, [4])), [size, size])
         else:
-            height, width = shapes[index, 0], shapes[index, 1]
-            crop_seed = tf.random.fold_in(draws, _CROP)
-            window = random_window(height, width, crop_scale, settings["crop_ratio"], crop_seed)
-            image = preprocess.resize(read(index, window), [size, size])
+            image = preprocess.resize_crop(read(index, None))
         image = tf.broadcast_to(image, [size, size, 3])  # from one channel where gray
-        return tf.ensure_shape(change(image, draws), [size, size, 3])
+        if chain:
+            image = tf.numpy_function(chain, [image, index], tf.uint8, stateful=False)
+        return tf.ensure_shape(image, [size, size, 3])
 
     return example
 

@@ -17,13 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from edgecls.augment import mixup
 from edgecls.errors import EdgeclsError
 from edgecls.recipe import Optimizer, Train
 from edgecls.stamps import changes
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
-from edgecls.train.losses import soft_labels
+from edgecls.train.losses import smooth
 from edgecls.train.objective import Objective
 from edgecls.train.schedules import make_schedule
 
@@ -48,20 +47,14 @@ class Trainer:
         model: Takes pixels, gives logits, or a list of several classifiers' logits with the main ones first.
         objective: Loss of a batch.
         config: The recipe's ``train`` section.
-        classes: Number of classes.
         steps_per_epoch: Optimizer steps of one epoch.
-        seed: Seeds mixup (data order and augmentation are seeded where they are made).
-        mixup_alpha: Beta distribution of mixup; 0 turns it off.
         section: Where ``config`` stands in the recipe, for error texts.
     """
 
     model: keras.Model
     objective: Objective
     config: Train
-    classes: int
     steps_per_epoch: int
-    seed: int
-    mixup_alpha: float = 0.0
     section: str = "train"
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
 
@@ -93,7 +86,8 @@ class Trainer:
         """Train on every batch once.
 
         Args:
-            batches: Yields (pixels float32 [B, H, W, 3], labels int32 [B]).
+            batches: Yields (pixels float32 [B, H, W, 3], targets float32 [B, classes]), already mixed; a row of zeros for
+                an unlabeled image.
             on_step: Called with the number of steps done in this epoch.
 
         Returns:
@@ -133,15 +127,12 @@ class Trainer:
             variable.assign(average)
             average.assign(value)
 
-    def _distributed_step(self, pixels: tf.Tensor, labels: tf.Tensor) -> None:
-        self.strategy.run(self._replica_step, args=(pixels, labels))
+    def _distributed_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
+        self.strategy.run(self._replica_step, args=(pixels, targets))
 
-    def _replica_step(self, pixels: tf.Tensor, labels: tf.Tensor) -> None:
+    def _replica_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
         train, weights = self.config, self.model.trainable_variables
-        targets = soft_labels(labels, self.classes, train.label_smoothing)
-        if self.mixup_alpha:
-            step = tf.cast(self.optimizer.iterations.value, tf.int32)
-            pixels, targets = mixup(pixels, targets, self.mixup_alpha, tf.stack([self.seed, step]))
+        targets = smooth(targets, train.label_smoothing)
         with tf.GradientTape() as tape:
             logits = keras.tree.flatten(self.model(pixels, training=True))  # the main classifier's first
             losses = self.objective(pixels, targets, logits)
@@ -163,7 +154,7 @@ class Trainer:
             average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
         self._loss.update_state(losses)
         hits = tf.equal(tf.argmax(logits[0], -1), tf.argmax(targets, -1))
-        labeled = tf.cast(labels >= 0, tf.float32)
+        labeled = tf.reduce_sum(targets, -1)  # the share of an image that has a label
         self._hits.update_state(hits, sample_weight=labeled)
         self._labeled.update_state(labeled)
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def soft_labels(labels: tf.Tensor, classes: int, smoothing: float = 0.0) -> tf.Tensor:
-    """One-hot targets, smoothed toward uniform (Szegedy et al. 2016, arXiv:1512.00567).
+def smooth(targets: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """Targets moved toward uniform (Szegedy et al. 2016, arXiv:1512.00567).
+
+    Mixed targets come out as if the labels had been smoothed before they were mixed. A row of zeros stays one.
 
     Args:
-        labels: int [B]; -1 marks an unlabeled image and gives a row of zeros.
-        classes: Number of classes.
+        targets: float32 [B, C], one-hot or mixed; a row of zeros for an unlabeled image.
         smoothing: Share of the probability mass that is spread over all classes.
 
     Returns:
-        float32 [B, classes].
+        float32 [B, C].
+
+    Example:
+        >>> smooth(tf.constant([[1.0, 0.0], [0.0, 0.0]]), 0.5).numpy().tolist()
+        [[0.75, 0.25], [0.0, 0.0]]
     """
-    hot = tf.one_hot(labels, classes)
-    labelled = tf.reduce_sum(hot, axis=-1, keepdims=True)
-    return hot * (1.0 - smoothing) + labelled * (smoothing / classes)
+    return targets * (1.0 - smoothing) + smoothing * tf.reduce_mean(targets, axis=-1, keepdims=True)
 
 
 def cross_entropy(logits: tf.Tensor, targets: tf.Tensor, class_weights: tf.Tensor | None = None) -> tf.Tensor:

@@ -18,7 +18,7 @@ from edgecls.metrics import evaluate
 from edgecls.recipe import Distill, Recipe, Train
 from edgecls.train.callbacks import Callback
 from edgecls.train.loop import Trainer, fit
-from edgecls.train.losses import cross_entropy, soft_labels
+from edgecls.train.losses import cross_entropy
 from edgecls.train.objective import Objective, as_teacher
 
 EVAL_BATCH = 64
@@ -82,14 +82,19 @@ def train_network(
         As ``fit``; ``best_value`` is the balanced accuracy on the validation split.
     """
     steps = len(data.train) // config.batch_size
-    augment, seed = recipe.augment, recipe.seed
-    trainer = Trainer(
-        model, objective, config, len(data.classes), steps, seed, augment.mixup_alpha, section=section
-    )
+    trainer = Trainer(model, objective, config, steps, section=section)
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         return batches(
-            data.train, preprocess, config.batch_size, training=True, augment=augment, seed=seed, epoch=epoch
+            data.train,
+            preprocess,
+            config.batch_size,
+            training=True,
+            augment=recipe.augment,
+            seed=recipe.seed,
+            epoch=epoch,
+            epochs=config.epochs,
+            classes=len(data.classes),
         )
 
     return fit(
@@ -106,7 +111,7 @@ def train_network(
 def _validation(model: keras.Model, data: Dataset, preprocess: Preprocess) -> Callable[[], dict[str, float]]:
     """Measures the model on the labeled images of the validation split: ``{}`` if there are none."""
     split = data.val.subset(data.val.labels >= 0)
-    targets = soft_labels(tf.constant(split.labels, tf.int32), len(data.classes))
+    targets = tf.one_hot(split.labels, len(data.classes))
     forward = tf.function(
         lambda pixels: keras.tree.flatten(model(pixels, training=False))[0], reduce_retracing=True
     )

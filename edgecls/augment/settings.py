@@ -1,0 +1,52 @@
+"""The recipe's ``augment`` section, made of the registry."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, create_model, model_validator
+
+from edgecls._explain import Wrong
+from edgecls._schema import Section
+from edgecls.augment import geometry, mix  # noqa: F401  # they register their operations
+from edgecls.augment.registry import OPERATIONS
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class _Crop(Section):
+    """Keys of the random crop, the first thing that happens to an image."""
+
+    crop_scale: Range | None = Field(
+        default=[0.5, 1.0],
+        description="area of the random crop, lowest and highest, as a share of the photo (0 to 1); null: the"
+        " center crop",
+    )
+    crop_ratio: Range = Field(
+        default=[0.75, 4 / 3], description="width / height of the random crop, lowest and highest"
+    )
+
+
+_fields: Any = {name: op.field for name, op in OPERATIONS.items()}
+_WithOperations: Any = create_model("_WithOperations", __base__=_Crop, **_fields)
+
+
+class Augment(_WithOperations):
+    """Random changes of the training images."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        for key, value, top in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
+            if value is not None and not 0 < value[0] <= value[1] <= top:
+                raise Wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
+        return self
+
+
+def only(**operations: Any) -> dict[str, Any]:
+    """The section with all that is not named switched off, also what is on by default.
+
+    Example:
+        >>> Augment.model_validate(only(rotate90=True)).flip
+        'none'
+    """
+    return {"crop_scale": None} | {name: op.off for name, op in OPERATIONS.items()} | operations
