@@ -143,4 +143,5 @@ def _locate(top: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[_yaml.Key
 
 def _is_member(section: type[BaseModel], name: str) -> bool:
     """Whether a location means ``section`` by ``name``: its class, or the value of the field that tells sections apart."""
-    return name in {section.__name__, *(_schema.default_of(info) for info in section.model_fields.values())}
+    tags = [_schema.default_of(info) for info in section.model_fields.values()]
+    return name == section.__name__ or name in tags

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,12 @@ def _path(text: str, key: str, *, where: str, folder: Path | None = None) -> Pat
 _LONGEST = 200  # characters of a path in an error text
 
 
-def read(path: Path, above: tuple[Path, ...] = ()) -> _yaml.Tree:
+def read(path: Path, kinds: Set[_yaml.Key] = frozenset(), above: tuple[Path, ...] = ()) -> _yaml.Tree:
     """A recipe file laid over its bases.
 
     Args:
         path: The YAML file.
+        kinds: See ``Tree.merge``.
         above: Files whose base it is, resolved.
     """
     if path.resolve() in above:
@@ -93,16 +94,16 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> _yaml.Tree:
     tree = _yaml.Tree()
     for base in bases:
         file = _find(_path(base, "base", where=where, folder=path.parent), base, where=where)
-        tree.merge(read(file, (*above, path.resolve())))
+        tree.merge(read(file, kinds, (*above, path.resolve())), kinds)
     tree.origins[()] = written.origin(())  # a missing key is missing from the file that was given
-    tree.merge(written)
+    tree.merge(written, kinds)
     return tree
 
 
-def override(tree: _yaml.Tree, texts: Sequence[str]) -> None:
-    """Lay ``a.b=value`` texts over ``tree``; each value is YAML."""
+def override(tree: _yaml.Tree, texts: Sequence[str], kinds: Set[_yaml.Key] = frozenset()) -> None:
+    """Lay ``a.b=value`` texts over ``tree``; each value is YAML. ``kinds``: see ``Tree.merge``."""
     for text in texts:
-        tree.merge(_override(text, tree))
+        tree.merge(_override(text, tree), kinds)
 
 
 def _override(text: str, onto: _yaml.Tree) -> _yaml.Tree:

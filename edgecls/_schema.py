@@ -6,13 +6,15 @@ or a new section is added in one place: the section's class.
 
 from __future__ import annotations
 
+import functools
+import operator
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 REQUIRED: Any = object()
@@ -57,6 +59,37 @@ class Section(BaseModel):
         return result
 
 
+def one_of(kinds: Sequence[type[Section]]) -> Any:
+    """The type of a key that holds one of several sections, told apart by their ``name``.
+
+    A bare name is short for a section with that name and its defaults: ``schedule: cosine``.
+
+    Args:
+        kinds: Section classes; each has a field ``name: Literal["..."]``.
+    """
+    union = functools.reduce(operator.or_, kinds)
+    tagged = Annotated[union, Field(discriminator="name")]  # type: ignore[valid-type]
+    return Annotated[
+        tagged, BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given)
+    ]
+
+
+def tagged(section: type[BaseModel]) -> frozenset[tuple[str, ...]]:
+    """Paths of the keys below ``section`` that hold one of several sections, told apart by their ``name``."""
+    return frozenset(
+        key.path for key in keys(section) if len(key.sections) > 1 and all(map(_has_tag, key.sections))
+    )
+
+
+def _has_tag(section: type[BaseModel]) -> bool:
+    return "name" in section.model_fields and _is_tag(section.model_fields["name"])
+
+
+def _is_tag(info: FieldInfo) -> bool:
+    """Whether a field has one possible value, and so tells its section from others."""
+    return typing.get_origin(info.annotation) is typing.Literal and len(typing.get_args(info.annotation)) == 1
+
+
 class Key(NamedTuple):
     """One key of a recipe.
 
@@ -89,10 +122,7 @@ def _filled(default: Section, written: dict[str, Any]) -> dict[str, Any]:
     result = dict(written)
     for name, info in type(default).model_fields.items():
         value = getattr(default, name)
-        is_tag = (
-            typing.get_origin(info.annotation) is typing.Literal
-            and len(typing.get_args(info.annotation)) == 1
-        )
+        is_tag = _is_tag(info)
         if name not in written:
             if is_tag or name in default.model_fields_set:
                 result[name] = value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import math
 import re
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,21 +71,41 @@ class Tree:
             key = key[:-1]
         return self.origins.get(key, Origin("", Path()))
 
-    def merge(self, other: Tree) -> None:
-        """Lay ``other`` over this: mappings merge key by key, everything else is replaced."""
-        self.origins.setdefault((), other.origin(()))
-        self._merge(self.values, other.values, (), other)
+    def merge(self, other: Tree, kinds: Set[Key] = frozenset()) -> None:
+        """Lay ``other`` over this: mappings merge key by key, everything else is replaced.
 
-    def _merge(self, into: dict[str, Any], new: dict[str, Any], at: Key, other: Tree) -> None:
+        Args:
+            other: The later tree.
+            kinds: Keys of mappings that their ``name`` tells apart (a bare name is short for such a mapping). One of
+                another name replaces the earlier one, whose other keys it need not have.
+        """
+        self.origins.setdefault((), other.origin(()))
+        self._merge(self.values, other.values, (), other, kinds)
+
+    def _merge(
+        self, into: dict[str, Any], new: dict[str, Any], at: Key, other: Tree, kinds: Set[Key]
+    ) -> None:
         for name, value in new.items():
             key = (*at, name)
-            if isinstance(value, dict) and isinstance(into.get(name), dict):
-                self._merge(into[name], value, key, other)
+            if key in kinds and isinstance(into.get(name), str):
+                into[name] = {"name": into[name]}
+            old = into.get(name)
+            if (
+                isinstance(value, dict)
+                and isinstance(old, dict)
+                and not (key in kinds and _renamed(old, value))
+            ):
+                self._merge(old, value, key, other, kinds)
                 continue
             into[name] = value
-            for old in [k for k in self.origins if k[: len(key)] == key]:
-                del self.origins[old]
+            for gone in [k for k in self.origins if k[: len(key)] == key]:
+                del self.origins[gone]
             self.origins.update({k: o for k, o in other.origins.items() if k[: len(key)] == key})
+
+
+def _renamed(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether both mappings have a ``name``, and not the same one."""
+    return "name" in old and "name" in new and old["name"] != new["name"]
 
 
 def read(path: Path) -> Tree:

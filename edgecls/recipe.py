@@ -11,6 +11,7 @@ folder of the file they are written in; a resolved recipe holds absolute paths.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -19,13 +20,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from edgecls import _load, _yaml
+from edgecls import _load, _schema, _yaml
 from edgecls._explain import Wrong, usage_error
 from edgecls._load import find_recipe, recipe_names
 from edgecls._schema import Fraction, OnDisk, Section
 from edgecls.augment.settings import Augment
 from edgecls.data.settings import Data
 from edgecls.errors import UsageError
+from edgecls.train.distill import AnyDistance, Js
+from edgecls.train.losses import AnyLoss, CrossEntropy
+from edgecls.train.optimizers import AnyOptimizer, Sgd
+from edgecls.train.schedules import AnySchedule, Cosine
 from edgecls.zoo import catalog
 
 __all__ = [
@@ -35,10 +40,8 @@ __all__ = [
     "Distill",
     "Export",
     "Model",
-    "Optimizer",
     "Quantize",
     "Recipe",
-    "Schedule",
     "Section",
     "Teacher",
     "Train",
@@ -117,39 +120,14 @@ class Model(Section):
     )
 
 
-class Optimizer(Section):
-    """How the weights are updated."""
-
-    name: Literal["sgd", "adam"] = Field(default="sgd", description="algorithm")
-    lr: float = Field(default=0.05, gt=0, description="highest learning rate of the schedule")
-    momentum: Fraction = Field(default=0.9, description="momentum of `sgd`")
-    nesterov: bool = Field(default=False, description="Nesterov momentum for `sgd`")
-    weight_decay: float = Field(
-        default=1e-4, ge=0, description="factor of the weights that is added to their gradient (L2)"
-    )
-    clip_norm: float | None = Field(
-        default=None, gt=0, description="largest norm of the whole gradient; null: no limit"
-    )
-
-
-class Schedule(Section):
-    """How the learning rate changes during the training."""
-
-    name: Literal["cosine", "constant"] = Field(
-        default="cosine", description="`cosine` falls to 0 at the end, `constant` stays"
-    )
-    warmup_epochs: float = Field(
-        default=0.0, ge=0, description="epochs in which the learning rate first grows from 0"
-    )
-
-
 class Train(Section):
     """One training phase."""
 
     epochs: int = Field(default=10, ge=1, description="passes over the training images")
     batch_size: int = Field(default=32, ge=1, description="images in a step, over all devices together")
-    optimizer: Optimizer = Field(default=Optimizer(), description="how the weights are updated")
-    schedule: Schedule = Field(default=Schedule(), description="how the learning rate changes")
+    optimizer: AnyOptimizer = Field(default=Sgd(), description="how the weights are updated")
+    schedule: AnySchedule = Field(default=Cosine(), description="how the learning rate changes")
+    loss: AnyLoss = Field(default=CrossEntropy(), description="what the labels ask for")
     label_smoothing: Fraction = Field(
         default=0.0, description="share of each label that is spread evenly over all classes"
     )
@@ -204,9 +182,7 @@ class Teacher(Section):
 class Distill(Section):
     """Learning from the teacher's answers (SSLD)."""
 
-    loss: Literal["js"] = Field(
-        default="js", description="distance between the two answers: Jensen-Shannon divergence"
-    )
+    loss: AnyDistance = Field(default=Js(), description="distance between the two answers")
     weight: float = Field(default=1.0, ge=0, description="factor of that distance in the loss")
     hard_weight: float = Field(default=0.0, ge=0, description="factor of the cross-entropy with the labels")
     teacher_bn: Literal["train", "infer"] = Field(
@@ -221,7 +197,7 @@ class Quantize(Section):
     """Quantization-aware training, which starts from the float network."""
 
     train: Train = Field(
-        default=Train(epochs=3, optimizer=Optimizer(lr=0.002)), description="training with int8 arithmetic"
+        default=Train(epochs=3, optimizer=Sgd(lr=0.002)), description="training with int8 arithmetic"
     )
     calibration_images: int = Field(
         default=256, ge=1, description="training images that the first ranges are measured on"
@@ -343,11 +319,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UsageError: One line with file and line (or the override), key, what was received and what was expected.
     """
-    return _resolve(_load.read(find_recipe(path)), overrides)
+    return _resolve(_load.read(find_recipe(path), _kinds()), overrides)
 
 
 def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
-    _load.override(tree, overrides)
+    _load.override(tree, overrides, _kinds())
     try:
         recipe = Recipe.model_validate(_load.absolute(Recipe, tree))
     except ValidationError as error:
@@ -356,6 +332,11 @@ def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
     if recipe.teacher is not None:
         _check_network("teacher", recipe.teacher, tree)
     return recipe
+
+
+@functools.cache
+def _kinds() -> frozenset[tuple[str, ...]]:
+    return _schema.tagged(Recipe)
 
 
 def _check_network(section: str, network: Model | Teacher, tree: _yaml.Tree) -> None:

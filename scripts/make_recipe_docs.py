@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from edgecls import _schema
 from edgecls.files import write_text
 from edgecls.recipe import Recipe
@@ -30,6 +32,11 @@ range are refused with the file and the line.
 - Relative paths start from the current folder if they exist there, else from the folder of the recipe.
 - `edgecls train RECIPE --dry-run` prints the recipe with all defaults.
 """
+KINDS = (
+    "`name` tells which it is; a bare name is short for a section with its defaults. A section of another name replaces"
+    " an earlier one whole."
+)
+KINDS_HEADER = "| name | key | type | default | range | meaning |\n|---|---|---|---|---|---|"
 HEADER = "| key | type | default | range | meaning |\n|---|---|---|---|---|"
 
 
@@ -41,15 +48,27 @@ def page() -> str:
     """The page as Markdown."""
     rows: dict[str, list[str]] = {}
     titles: dict[str, str] = {}
+    tagged = _schema.tagged(Recipe)
+    kinds: dict[Any, _schema.Key] = {}  # by their classes, the shortest key that holds them
+    for key in sorted(_schema.keys(Recipe), key=lambda key: -len(key.dotted)):
+        if key.path in tagged:
+            kinds[key.sections] = key
     for key in _schema.keys(Recipe):
+        if any(key.path[:length] in tagged for length in range(1, len(key.path))):
+            continue  # a key of one kind; it stands in the table of kinds
         group = key.path[0] if len(key.path) > 1 or key.sections else ""
         if len(key.path) == 1 and key.sections:
             titles[group] = _sentence(key.info.description or "") + _presence(key)
-        if not key.sections or (len(key.path) > 1 and key.default is None):
+        if key.path in tagged:
+            rows.setdefault(group, []).append(_row_of_kinds(key, kinds[key.sections]))
+        elif not key.sections or (len(key.path) > 1 and key.default is None):
             rows.setdefault(group, []).append(_row(key))
     parts = [INTRO, "## At the top", "", HEADER, *rows.pop("")]
     for group, lines in rows.items():
         parts += ["", f"## {group}", "", titles[group], "", HEADER, *lines]
+    for sections, key in kinds.items():
+        parts += ["", f"## {_title_of_kinds(key)}", "", KINDS, "", KINDS_HEADER]
+        parts += [line for section in sections for line in _rows_of_kind(section)]
     return "\n".join(parts) + "\n"
 
 
@@ -61,6 +80,31 @@ def _presence(key: _schema.Key) -> str:
     if key.default is None:
         return f" Without this section (`{key.dotted}: null`, the default) there is none."
     return " This section must be written." if key.default is _schema.REQUIRED else ""
+
+
+def _title_of_kinds(key: _schema.Key) -> str:
+    return f"Kinds of {key.dotted}"
+
+
+def _row_of_kinds(key: _schema.Key, shortest: _schema.Key) -> str:
+    """The row of a key that holds one of several sections; ``shortest`` is the key that names their table."""
+    title = _title_of_kinds(shortest)
+    anchor = title.lower().replace(".", "").replace(" ", "-")
+    default = key.default.model_dump(exclude_defaults=True)
+    shown = ", ".join(f"{name}: {_value(value)}" for name, value in {"name": key.default.name, **default}.items())
+    cells = [f"`{key.dotted}`", f"[one of these](#{anchor})", f"`{{{shown}}}`", "", key.info.description or ""]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rows_of_kind(section: type[BaseModel]) -> list[str]:
+    """One row with the name of a kind, and one for each of its keys."""
+    rows = []
+    for key in _schema.keys(section):
+        if key.path == ("name",):
+            rows.insert(0, f"| `{key.default}` |  |  |  |  | {key.info.description} |")
+        else:
+            rows.append(f"|  {_row(key)}")
+    return rows
 
 
 def _row(key: _schema.Key) -> str:

@@ -79,7 +79,7 @@ WRONG = [
     ("train.epochs=0", "train.epochs: expected greater than or equal to 1", "got whole number 0"),
     ("train.optimizer.lr=yes", "train.optimizer.lr: expected a number", "got boolean true"),
     ("train.optimizer.lr=.inf", "train.optimizer.lr: expected", "got number Infinity"),
-    ("train.optimizer.name=rmsprop", "expected 'sgd' or 'adam'", 'got text "rmsprop"'),
+    ("train.optimizer.name=adamx", "train.optimizer: expected 'name' to be one of 'sgd'", '"name": "adamx"'),
     ("train=fast", "train: expected a mapping with the keys of Train", 'got text "fast"'),
     ("data.classes=1.5", "data.classes: expected a list or a whole number", "got number 1.5"),
     ("data.classes=1", "classes must be at least 2", ""),
@@ -331,8 +331,9 @@ def test_a_part_of_a_section_keeps_the_defaults_of_its_place(write, place):
         "schedule": {"name": "constant"},
     }.items():
         after = dict(_keys(Recipe, load_recipe(path, [f"{place}.{key}={value}"])))
-        changed = [k for k in before if before[k] != after[k]]
-        assert len(changed) == 1 and changed[0].startswith(f"{place}.{key}")
+        changed = {k for k in before.keys() & after.keys() if before[k] != after[k]}
+        changed |= {k for k in before.keys() ^ after.keys() if not k.endswith("schedule.end")}  # cosine alone has it
+        assert len(changed) == 1 and changed.pop().startswith(f"{place}.{key}")
 
 
 @pytest.mark.parametrize(

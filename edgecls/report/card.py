@@ -128,7 +128,7 @@ def _training(facts: Facts) -> list[str]:
             lines.append(f"{title}: {text}")
     if mapping(facts.recipe.get("distill")) and "student" in facts.stamps:
         loss, weight, labels = (
-            facts.setting("student", f"distill.{key}") for key in ("loss", "weight", "hard_weight")
+            facts.setting("student", f"distill.{key}") for key in ("loss.name", "weight", "hard_weight")
         )
         lines.append(
             f"Distillation: {loss} loss between teacher and student, weight {weight}, labels {labels}"

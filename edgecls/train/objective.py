@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import tensorflow as tf
 
-from edgecls.train.losses import cross_entropy, js_divergence
+from edgecls.train.distill import Distance, Js
+from edgecls.train.losses import CrossEntropy, Loss
 
 AUXILIARY = 0.3  # of the loss of each auxiliary classifier (Szegedy et al. 2014, arXiv:1409.4842)
 
@@ -18,11 +19,13 @@ class Objective:
     """Loss of a batch for supervised training (no teacher) and for SSLD (a teacher).
 
     Attributes:
+        loss: What the labels ask for.
+        distance: How the student's answers are compared with the teacher's.
         class_weights: float32 [C] factors of the loss by class, or None. In distillation the teacher's probabilities
             decide the class of an image, so no labels are needed.
         teacher: Takes the same pixels as the student and gives logits; None: the student learns from labels alone.
         soft_weight: Factor of the distillation loss, which needs no labels.
-        hard_weight: Factor of the cross-entropy with the labels, which is added to the distillation loss.
+        hard_weight: Factor of the loss of the labels, which is added to the distillation loss.
         temperature: Softmax temperature of the distillation loss.
         teacher_batch_stats: The teacher's batch normalization uses the statistics of the batch (True), which SSLD
             found better on ImageNet, or its stored ones (False).
@@ -34,6 +37,8 @@ class Objective:
         1.386
     """
 
+    loss: Loss = field(default_factory=CrossEntropy)
+    distance: Distance = field(default_factory=Js)
     class_weights: tf.Tensor | None = None
     teacher: keras.Model | None = None
     soft_weight: float = 1.0
@@ -69,12 +74,12 @@ class Objective:
     ) -> tf.Tensor:
         """Loss of one classifier."""
         if teacher_logits is None:
-            return cross_entropy(logits, targets, self.class_weights)
-        loss = self.soft_weight * js_divergence(teacher_logits, logits, self.temperature)
+            return self.loss(logits, targets, self.class_weights)
+        loss = self.soft_weight * self.distance(teacher_logits, logits, targets, self.temperature)
         if self.class_weights is not None:
             loss *= tf.reduce_sum(tf.nn.softmax(teacher_logits) * self.class_weights, axis=-1)
         if self.hard_weight:
-            loss += self.hard_weight * cross_entropy(logits, targets, self.class_weights)
+            loss += self.hard_weight * self.loss(logits, targets, self.class_weights)
         return loss
 
 
