@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, network, photos, settled
@@ -19,6 +20,7 @@ from edgecls.errors import EdgeclsError, UsageError
 from edgecls.export import inspect, metadata, tflite, verify
 from edgecls.export.tflite import convert, to_tflite
 from edgecls.zoo import build_model
+from edgecls.zoo.layers import Normalize
 
 IMAGES = photos(SIZE, 16)
 CLASSES = ["cell", "crack", "größe", "d", "e"]
@@ -35,6 +37,13 @@ def twin(model: keras.Model, images: np.ndarray = IMAGES) -> keras.Model:
     network = quantize.quantize_model(model)
     quantize.calibrate(network, [images.astype(np.float32)])
     return network
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6, 3), (1, 4, 7, 3), (1, 5, 3, 1)])
+def test_pixels_are_normalized_by_rows_to_the_bit(shape) -> None:
+    layer = Normalize([0.485, 0.456, 0.406][: shape[-1]], [0.229, 0.224, 0.225][: shape[-1]])
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.float32)
+    np.testing.assert_array_equal(tflite._normalized(tf.constant(pixels), layer), layer(pixels))
 
 
 def test_more_than_a_file_holds(tmp_path, monkeypatch) -> None:

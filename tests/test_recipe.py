@@ -332,7 +332,9 @@ def test_a_part_of_a_section_keeps_the_defaults_of_its_place(write, place):
     }.items():
         after = dict(_keys(Recipe, load_recipe(path, [f"{place}.{key}={value}"])))
         changed = {k for k in before.keys() & after.keys() if before[k] != after[k]}
-        changed |= {k for k in before.keys() ^ after.keys() if not k.endswith("schedule.end")}  # cosine alone has it
+        changed |= {
+            k for k in before.keys() ^ after.keys() if not k.endswith("schedule.end")
+        }  # cosine alone has it
         assert len(changed) == 1 and changed.pop().startswith(f"{place}.{key}")
 
 

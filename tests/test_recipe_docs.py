@@ -39,7 +39,11 @@ def test_every_key_has_a_row(page):
     for key in _schema.keys(Recipe):
         above = [key.path[:length] for length in range(1, len(key.path)) if key.path[:length] in tagged]
         if above:
-            assert f"\n| `{key.default}` |" in page if key.path[-1] == "name" else f"|  | `{key.path[-1]}` |" in page
+            assert (
+                f"\n| `{key.default}` |" in page
+                if key.path[-1] == "name"
+                else f"|  | `{key.path[-1]}` |" in page
+            )
         elif not key.sections or key.path in tagged:
             assert page.count(f"\n| `{key.dotted}` | ") == 1
 

@@ -86,13 +86,17 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
             where=model.name,
             fix="take a smaller network or precision",
         )
-    body, dtype = _body(model, precision)
+    normalize, body = _split(model)
+    dtype = tf.float32 if precision == "int8" else tf.uint8
     spec = tf.TensorSpec([1, *model.input_shape[1:]], dtype, name="image")
 
     @tf.function(input_signature=[spec], autograph=False)
     def serve(image: Any) -> Any:
+        pixels = tf.cast(image, tf.float32)
+        if normalize is not None and precision != "int8":
+            pixels = _normalized(pixels, normalize)
         with exact_arithmetic(model, on=False):
-            return body(tf.cast(image, tf.float32), training=False)
+            return body(pixels, training=False)
 
     converter = _converter(serve.get_concrete_function(), quantized=precision == "int8")
     if precision != "fp32":
@@ -136,17 +140,28 @@ def _converter(function: Any, *, quantized: bool) -> Any:
     return tf.compat.v1.lite.TFLiteConverter(graph, None, None, *ends)
 
 
-def _body(model: keras.Model, precision: Precision) -> tuple[keras.Model, tf.DType]:
-    """The part of the network that goes into the file, and the type of its input in the conversion.
+def _split(model: keras.Model) -> tuple[Normalize | None, keras.Model]:
+    """A network's ``Normalize`` layer, if it has one, and the part after it.
 
-    If a quantized network has a ``Normalize`` layer, that layer is the zero point and the step of its first grid (see
-    ``rewrite``). So the file starts after the layer, and the pixels are the integers on that grid.
+    The layer of a quantized network is the zero point and the step of its first grid (see ``rewrite``). So an int8 file
+    starts after the layer, and the pixels are the integers on that grid.
     """
-    if precision != "int8":
-        return model, tf.uint8
-    normalize = [layer for layer in model.layers if isinstance(layer, Normalize)]
-    body = keras.Model(normalize[0].output, model.output) if normalize else model
-    return body, tf.float32
+    normalize = next((layer for layer in model.layers if isinstance(layer, Normalize)), None)
+    return normalize, model if normalize is None else keras.Model(
+        normalize.output, model.output, name=model.name
+    )
+
+
+def _normalized(pixels: tf.Tensor, layer: Normalize) -> tf.Tensor:
+    """What ``layer`` computes of float pixels [1, H, W, 3], to the bit.
+
+    XNNPACK broadcasts three values over the pixels one by one, which takes a quarter of MobileNetV3-Small's time. A row
+    of the image times a row of constants is fast.
+    """
+    _, height, width, channels = pixels.shape
+    scale, offset = (tf.constant(values * width, pixels.dtype) for values in layer.line)
+    rows = tf.reshape(pixels, [1, height, width * channels])
+    return tf.reshape(rows * scale + offset, pixels.shape)
 
 
 def _smoke_test(path: Path) -> None:

@@ -126,7 +126,9 @@ class Lion(_Moments):
     """Lion, which keeps one moment only (Chen et al. 2023, arXiv:2302.06675)."""
 
     decoupled = True
-    name: Literal["lion"] = Field(default="lion", description="Lion, which keeps one moment only; decoupled decay")
+    name: Literal["lion"] = Field(
+        default="lion", description="Lion, which keeps one moment only; decoupled decay"
+    )
     lr: float = Field(default=1e-4, gt=0, description="highest learning rate of the schedule")
     beta_2: Fraction = Field(default=0.99, description="share of the old mean gradient that is kept")
 
