@@ -91,8 +91,16 @@ def _row_of_kinds(key: _schema.Key, shortest: _schema.Key) -> str:
     title = _title_of_kinds(shortest)
     anchor = title.lower().replace(".", "").replace(" ", "-")
     default = key.default.model_dump(exclude_defaults=True)
-    shown = ", ".join(f"{name}: {_value(value)}" for name, value in {"name": key.default.name, **default}.items())
-    cells = [f"`{key.dotted}`", f"[one of these](#{anchor})", f"`{{{shown}}}`", "", key.info.description or ""]
+    shown = ", ".join(
+        f"{name}: {_value(value)}" for name, value in {"name": key.default.name, **default}.items()
+    )
+    cells = [
+        f"`{key.dotted}`",
+        f"[one of these](#{anchor})",
+        f"`{{{shown}}}`",
+        "",
+        key.info.description or "",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
