@@ -125,6 +125,12 @@ class Train(Section):
 
     epochs: int = Field(default=10, ge=1, description="passes over the training images")
     batch_size: int = Field(default=32, ge=1, description="images in a step, over all devices together")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="equal parts in which a batch is computed, one after the other, to save memory; batch"
+        " normalization sees one part at a time",
+    )
     optimizer: AnyOptimizer = Field(default=Sgd(), description="how the weights are updated")
     schedule: AnySchedule = Field(default=Cosine(), description="how the learning rate changes")
     loss: AnyLoss = Field(default=CrossEntropy(), description="what the labels ask for")

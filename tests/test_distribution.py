@@ -11,13 +11,14 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-from edgecls.recipe import Optimizer, Train
+from edgecls.recipe import Train
+from edgecls.train.optimizers import Sgd
 from edgecls.train.loop import Trainer
 from edgecls.train.objective import Objective
 
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(32, 6)).astype(np.float32), np.eye(3, dtype=np.float32)[rng.integers(0, 3, 32)]
-config = Train(epochs=1, batch_size=8, optimizer=Optimizer(lr=0.1, weight_decay=0.01, clip_norm=0.5), ema_decay=0.9)
+config = Train(epochs=1, batch_size=8, optimizer=Sgd(lr=0.1, weight_decay=0.01, clip_norm=0.5), ema_decay=0.9, accumulate=2)
 
 def train(strategy):
     with strategy.scope():
@@ -32,7 +33,7 @@ both, mirrored, two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 assert (replicas, two) == (1, 2)
 for a, b in zip(weights, mirrored, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-6)
-for key in ("loss", "accuracy", "lr"):
+for key in ("loss", "accuracy", "lr", "gradient_norm"):
     np.testing.assert_allclose(one[key], both[key], rtol=1e-5, err_msg=key)
 """
 

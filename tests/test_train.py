@@ -1,4 +1,4 @@
-"""Losses, schedules, checkpoints and the loop, against independent formulas and against themselves after a kill."""
+"""Checkpoints and the loop, against independent formulas and against themselves after a kill."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from edgecls.augment.mix import Mixup
 from edgecls.data.pipeline import batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.recipe import Augment, Optimizer, Schedule, Train
+from edgecls.recipe import Augment, Train
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
+from edgecls.train.distill import Js
 from edgecls.train.loop import Trainer, fit
-from edgecls.train.losses import cross_entropy, js_divergence, smooth
+from edgecls.train.losses import CrossEntropy
 from edgecls.train.objective import Objective, as_teacher
-from edgecls.train.schedules import make_schedule
+from edgecls.train.optimizers import Sgd
 
 RNG = np.random.default_rng(7)
 CLASSES, IMAGES, BATCH, SIZE = 3, 24, 8, 8
@@ -32,55 +33,6 @@ TARGETS = np.eye(CLASSES, dtype=np.float32)[LABELS]
 def softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_js_divergence_is_the_mean_of_two_kl_divergences(temperature: float) -> None:
-    t, s = RNG.normal(size=(2, 5, 10)).astype(np.float32)
-    p, q = softmax(t / temperature), softmax(s / temperature)
-    expected = (p * np.log(p / q)).sum(-1) / 2 + (q * np.log(q / p)).sum(-1) / 2
-    np.testing.assert_allclose(js_divergence(t, s, temperature), temperature**2 * expected, rtol=1e-4)
-
-
-def test_js_divergence_sends_no_gradient_into_the_teacher() -> None:
-    teacher, student = tf.Variable(RNG.normal(size=(4, 3))), tf.Variable(RNG.normal(size=(4, 3)))
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(js_divergence(teacher, student))
-    into_teacher, into_student = tape.gradient(loss, [teacher, student])
-    assert into_teacher is None
-    assert np.abs(into_student).max() > 0
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_is_keras(smoothing: float) -> None:
-    logits = RNG.normal(size=(6, 4)).astype(np.float32)
-    labels = np.array([0, 1, 2, 3, 0, 1])
-    keras_loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=smoothing, reduction="none"
-    )
-    expected = keras_loss(keras.utils.to_categorical(labels, 4), logits)
-    np.testing.assert_allclose(
-        cross_entropy(logits, smooth(tf.one_hot(labels, 4), smoothing)), expected, rtol=1e-5
-    )
-
-
-def test_class_weights_scale_and_unlabelled_images_count_nothing() -> None:
-    logits, weights = np.zeros((3, 2), np.float32), tf.constant([1.0, 5.0])
-    losses = cross_entropy(logits, smooth(tf.one_hot([0, 1, -1], 2), 0.1), weights)
-    np.testing.assert_allclose(
-        losses, np.log(2) * np.array([0.95 + 0.05 * 5, 0.05 + 0.95 * 5, 0.0]), rtol=1e-5
-    )
-
-
-def test_cosine_is_keras_after_a_linear_warmup() -> None:
-    schedule = make_schedule(Schedule(name="cosine", warmup_epochs=2.0), 0.4, epochs=12, steps_per_epoch=10)
-    np.testing.assert_allclose([schedule(i) for i in (0, 9, 19)], [0.02, 0.2, 0.4], rtol=1e-6)
-    cosine = keras.optimizers.schedules.CosineDecay(0.4, 100)
-    np.testing.assert_allclose(
-        [schedule(20 + i) for i in range(0, 101, 10)], [cosine(i) for i in range(0, 101, 10)], atol=1e-6
-    )
-    flat = make_schedule(Schedule(name="constant"), 0.4, epochs=12, steps_per_epoch=10)
-    assert float(flat(119)) == pytest.approx(0.4)
 
 
 def network(seed: int = 0) -> keras.Model:
@@ -99,7 +51,7 @@ def epoch_batches(epoch: int) -> tf.data.Dataset:
 
 
 def trainer(**changes: object) -> Trainer:
-    config = Train(epochs=4, batch_size=BATCH, optimizer=Optimizer(lr=0.01), ema_decay=0.9, select="last")
+    config = Train(epochs=4, batch_size=BATCH, optimizer=Sgd(lr=0.01), ema_decay=0.9, select="last")
     model = network()
     return Trainer(
         model,
@@ -195,7 +147,7 @@ def test_teacher_and_student_see_the_same_mixed_pixels() -> None:
         watcher = keras.layers.Lambda(watch, output_shape=(SIZE, SIZE, 3))
         return keras.Model(image, model(watcher(image)))
 
-    config = Train(epochs=1, batch_size=BATCH, optimizer=Optimizer(lr=0.01))
+    config = Train(epochs=1, batch_size=BATCH, optimizer=Sgd(lr=0.01))
     objective = Objective(teacher=as_teacher(watched("teacher", network(1))), hard_weight=1.0)
     subject = Trainer(watched("student", network()), objective, config, IMAGES // BATCH)
     split = split_of(PIXELS.astype(np.uint8), LABELS)
@@ -217,7 +169,7 @@ def test_unlabelled_images_count_for_no_class_in_the_accuracy() -> None:
             [keras.Input((2,)), keras.layers.Dense(CLASSES, kernel_initializer="zeros", use_bias=True)]
         )
         model.weights[1].assign([1.0, 0.0, 0.0])  # says class 0 to everything
-        config = Train(epochs=1, batch_size=4, optimizer=Optimizer(lr=1e-9))
+        config = Train(epochs=1, batch_size=4, optimizer=Sgd(lr=1e-9))
         subject = Trainer(model, Objective(), config, 1)
         batch = tf.data.Dataset.from_tensors((np.ones((4, 2), np.float32), tf.one_hot(labels, CLASSES)))
         return subject.run_epoch(batch, lambda step: None).get("accuracy")
@@ -243,7 +195,7 @@ def test_select_best_leaves_the_best_epochs_weights(tmp_path: Path) -> None:
 
 def test_one_sgd_step_is_the_textbook_step() -> None:
     """Momentum SGD with coupled L2, recomputed with plain Keras on the same batch."""
-    config = Train(epochs=1, batch_size=BATCH, optimizer=Optimizer(lr=0.1, momentum=0.0, weight_decay=0.01))
+    config = Train(epochs=1, batch_size=BATCH, optimizer=Sgd(lr=0.1, momentum=0.0, weight_decay=0.01))
     model = keras.Sequential(
         [keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
     )
@@ -259,10 +211,32 @@ def test_one_sgd_step_is_the_textbook_step() -> None:
 
 def test_a_diverging_loss_stops_with_one_line() -> None:
     subject = trainer(ema_decay=None)
-    with pytest.raises(EdgeclsError, match=r"no longer finite.*lr"):
+    with pytest.raises(EdgeclsError, match=r"no longer finite: step 1, epoch 1, learning rate 0.01.*lr"):
         subject.run_epoch(
             tf.data.Dataset.from_tensors((PIXELS[:BATCH] * np.nan, TARGETS[:BATCH])), lambda step: None
         )
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_trains_as_the_whole(parts: int) -> None:
+    def trained(accumulate: int) -> list[np.ndarray]:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+        )
+        config = Train(
+            epochs=1, batch_size=BATCH, accumulate=accumulate, optimizer=Sgd(lr=1e-5, clip_norm=1.0)
+        )
+        Trainer(model, Objective(), config, IMAGES // BATCH).run_epoch(epoch_batches(0), lambda step: None)
+        return model.get_weights()
+
+    for whole, in_parts in zip(trained(1), trained(parts), strict=True):
+        np.testing.assert_allclose(in_parts, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_parts_that_do_not_divide_the_batch_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"train.batch_size 8 cannot be divided into 3"):
+        Trainer(network(), Objective(), Train(batch_size=8, accumulate=3), 3)
 
 
 def test_a_teacher_has_no_dropout_and_does_not_train() -> None:
@@ -290,8 +264,8 @@ def test_objective_adds_hard_and_soft_losses() -> None:
     logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), tf.constant(TARGETS[:4])
     teacher = as_teacher(network(2))
     both = Objective(teacher=teacher, soft_weight=2.0, hard_weight=0.5)(PIXELS[:4], targets, logits)
-    soft = js_divergence(teacher(PIXELS[:4], training=False), logits)
-    np.testing.assert_allclose(both, 2.0 * soft + 0.5 * cross_entropy(logits, targets), rtol=1e-5)
+    soft = Js()(teacher(PIXELS[:4], training=False), logits, targets)
+    np.testing.assert_allclose(both, 2.0 * soft + 0.5 * CrossEntropy()(logits, targets), rtol=1e-5)
     np.testing.assert_allclose(Objective(teacher=teacher)(PIXELS[:4], targets, logits), soft, rtol=1e-6)
 
 

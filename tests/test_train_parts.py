@@ -136,9 +136,10 @@ def test_every_optimizer_decays_weights_alone_and_once(kind: type[Optimizer], na
 
 def test_clipping_keeps_the_direction() -> None:
     gradients = [tf.constant([3.0, 0.0]), tf.constant([[4.0]])]
-    for got, wanted in zip(clipped(gradients, 1.0), ([0.6, 0.0], [[0.8]]), strict=True):
+    scaled, norm = clipped(gradients, 1.0)
+    for got, wanted in zip(scaled, ([0.6, 0.0], [[0.8]]), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
-    assert clipped(gradients, None) is gradients
+    assert float(norm) == 5.0 and clipped(gradients, None)[0] is gradients
 
 
 def test_averages_follow_with_a_growing_decay_and_swap_back() -> None:
@@ -211,6 +212,14 @@ def test_equal_class_weights_are_a_factor(kind: type[Loss]) -> None:
     plain = kind()(tf.constant(LOGITS), tf.constant(HOT))
     weighted = kind()(tf.constant(LOGITS), tf.constant(HOT), tf.fill([4], 3.0))
     np.testing.assert_allclose(weighted, 3.0 * plain, rtol=1e-5)
+
+
+def test_class_weights_count_by_the_smoothed_label() -> None:
+    targets, weights = smooth(tf.one_hot([0, 1, -1], 2), 0.1), tf.constant([1.0, 5.0])
+    losses = CrossEntropy()(tf.zeros((3, 2)), targets, weights)
+    np.testing.assert_allclose(
+        losses, np.log(2) * np.array([0.95 + 0.05 * 5, 0.05 + 0.95 * 5, 0.0]), rtol=1e-5
+    )
 
 
 def test_bce_with_a_threshold_takes_a_mixed_image_for_both_classes() -> None:

@@ -15,10 +15,11 @@ import edgecls
 from edgecls.errors import UsageError
 from edgecls.export.tflite import convert
 from edgecls.quantize import quantize_model
-from edgecls.recipe import Optimizer, Train
+from edgecls.recipe import Train
 from edgecls.train.loop import Trainer
-from edgecls.train.losses import cross_entropy
+from edgecls.train.losses import CrossEntropy
 from edgecls.train.objective import Objective, as_teacher
+from edgecls.train.optimizers import Sgd
 from edgecls.weights.load import from_paddle, state
 from edgecls.workflow.common import save_network
 
@@ -38,7 +39,7 @@ def test_a_step_trains_auxiliary_classifiers_and_the_saved_network_has_none(
     googlenet: keras.Model, tmp_path: Path
 ) -> None:
     before = state(googlenet)
-    config = Train(epochs=1, batch_size=4, optimizer=Optimizer(lr=0.01))
+    config = Train(epochs=1, batch_size=4, optimizer=Sgd(lr=0.01))
     trainer = Trainer(googlenet, Objective(), config, 1)
     figures = trainer.run_epoch(
         tf.data.Dataset.from_tensors((PIXELS, tf.one_hot(LABELS, 3))), lambda step: None
@@ -59,7 +60,7 @@ def test_a_step_trains_auxiliary_classifiers_and_the_saved_network_has_none(
 def test_the_objective_adds_three_tenths_of_each_auxiliary_loss() -> None:
     logits = [tf.constant(RNG.normal(size=(4, 3)), tf.float32) for _ in range(3)]
     targets = tf.one_hot(LABELS, 3)
-    main, *others = [cross_entropy(each, targets).numpy() for each in logits]
+    main, *others = [CrossEntropy()(each, targets).numpy() for each in logits]
     np.testing.assert_allclose(Objective()(PIXELS, targets, logits), main + 0.3 * sum(others), rtol=1e-6)
     asked: list[int] = []
     image = keras.Input((96, 96, 3))

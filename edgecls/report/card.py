@@ -127,9 +127,11 @@ def _training(facts: Facts) -> list[str]:
             text = _phase(facts, stage, section, settings) if done else "not done yet"
             lines.append(f"{title}: {text}")
     if mapping(facts.recipe.get("distill")) and "student" in facts.stamps:
-        loss, weight, labels = (
-            facts.setting("student", f"distill.{key}") for key in ("loss.name", "weight", "hard_weight")
+        named, bare, weight, labels = (
+            facts.setting("student", f"distill.{key}")
+            for key in ("loss.name", "loss", "weight", "hard_weight")
         )
+        loss = named or bare  # a recipe may give the bare name
         lines.append(
             f"Distillation: {loss} loss between teacher and student, weight {weight}, labels {labels}"
         )

@@ -30,5 +30,5 @@ class Callback:
 
         Args:
             epoch: Counted from 0.
-            values: ``loss``, ``accuracy``, ``lr``, ``images_per_s`` and ``val_...`` as far as they are known.
+            values: what ``Trainer.run_epoch`` gives, and ``val_...``, as far as they are known.
         """

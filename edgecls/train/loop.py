@@ -14,29 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from edgecls.errors import EdgeclsError
-from edgecls.recipe import Optimizer, Train
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.recipe import Train
 from edgecls.stamps import changes
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
 from edgecls.train.losses import smooth
 from edgecls.train.objective import Objective
 from edgecls.train.schedules import make_schedule
+from edgecls.train.step import Averages, accumulated, clipped, counter, decayed
 
-#: Variables by these names are not decayed: they are scales and offsets, not features.
-UNDECAYED = ("gamma", "beta", "bias", "cls_token", "dist_token", "pos_embed")
-
-
-def make_optimizer(
-    config: Optimizer, schedule: keras.optimizers.schedules.LearningRateSchedule
-) -> keras.Optimizer:
-    """The optimizer of a recipe; weight decay is added to the gradient by the step (L2, as the originals do)."""
-    if config.name == "adam":
-        return keras.optimizers.Adam(schedule)
-    return keras.optimizers.SGD(schedule, momentum=config.momentum, nesterov=config.nesterov)
+_LOOK = (
+    20  # steps after which the loop looks whether the loss is still finite; each look waits for the device
+)
 
 
 @dataclass
@@ -60,17 +52,26 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train = self.config
-        schedule = make_schedule(train.schedule, train.optimizer.lr, train.epochs, self.steps_per_epoch)
+        self._schedule = make_schedule(train.schedule, train.optimizer.lr, train.epochs, self.steps_per_epoch)
         if train.bn_momentum is not None:
             for layer in self.model.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.momentum = train.bn_momentum
+        parts = train.accumulate * self.strategy.num_replicas_in_sync
+        if train.batch_size % parts:
+            raise UsageError(
+                f"{self.section}.batch_size {train.batch_size} cannot be divided into {parts} equal parts",
+                fix=f"make it a multiple of {parts}: accumulate times the number of devices",
+            )
         with self.strategy.scope():
-            self.optimizer = make_optimizer(train.optimizer, schedule)
+            self.optimizer = train.optimizer.make(self._schedule)
             self.optimizer.build(self.model.trainable_variables)
-            self._loss, self._hits = keras.metrics.Mean(name="loss"), keras.metrics.Mean(name="accuracy")
+            self.averages = Averages(self.model, train.ema_decay)
+            self._metrics = {
+                name: keras.metrics.Mean(name=name) for name in ("loss", "accuracy", "gradient_norm")
+            }
             self._labeled = keras.metrics.Sum(name="labeled")  # images that the accuracy is of
-            self._averages = [_shadow(v) for v in _averaged(self.model)] if train.ema_decay else []
+            self._bad_step = counter(-1)  # the first step whose loss was not finite
         self.retrace()
 
     def retrace(self) -> None:
@@ -80,7 +81,7 @@ class Trainer:
     @property
     def variables(self) -> list[Any]:
         """All that a resumed training needs to go on bit for bit."""
-        return [*self.model.variables, *self.optimizer.variables, *self._averages]
+        return [*self.model.variables, *self.optimizer.variables, *self.averages.variables]
 
     def run_epoch(self, batches: tf.data.Dataset, on_step: Callable[[int], None]) -> dict[str, float]:
         """Train on every batch once.
@@ -91,41 +92,50 @@ class Trainer:
             on_step: Called with the number of steps done in this epoch.
 
         Returns:
-            ``loss``, ``lr``, ``images_per_s`` and, where images have labels, ``accuracy`` (on augmented images).
+            ``loss``, ``lr``, ``gradient_norm`` (before clipping), ``images_per_s``, ``data_wait`` (share of the time in
+            which the loop waited for a batch) and, where images have labels, ``accuracy`` (on augmented images).
 
         Raises:
             EdgeclsError: The loss is no longer finite, or memory ran out.
         """
-        for metric in (self._loss, self._hits, self._labeled):
+        for metric in (*self._metrics.values(), self._labeled):
             metric.reset_state()
-        started, images = time.perf_counter(), 0
+        started, waited, step = time.perf_counter(), 0.0, 0
+        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
         try:
-            for step, batch in enumerate(self.strategy.experimental_distribute_dataset(batches), start=1):
-                images += self.config.batch_size
+            while True:
+                asked = time.perf_counter()
+                batch = next(iterator, None)
+                waited += time.perf_counter() - asked
+                if batch is None:
+                    break
                 self._step(*batch)
+                step += 1
+                if step % _LOOK == 0:
+                    self._check_loss()
                 on_step(step)
         except tf.errors.ResourceExhaustedError as error:
-            raise EdgeclsError(
-                "out of memory in a training step", fix=f"lower {self.section}.batch_size"
-            ) from error
-        loss = float(self._loss.result())
-        if not np.isfinite(loss):
-            fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
-            raise EdgeclsError("the loss is no longer finite", fix=fix)
-        values = {"loss": loss}
-        if float(self._labeled.result()):
-            values["accuracy"] = float(self._hits.result())
+            fix = f"lower {self.section}.batch_size or raise {self.section}.accumulate"
+            raise EdgeclsError("out of memory in a training step", fix=fix) from error
+        self._check_loss()
+        taken = time.perf_counter() - started
+        values = {name: float(metric.result()) for name, metric in self._metrics.items()}
+        if not float(self._labeled.result()):
+            del values["accuracy"]
         return values | {
             "lr": float(self.optimizer.learning_rate),
-            "images_per_s": images / (time.perf_counter() - started),
+            "images_per_s": step * self.config.batch_size / taken,
+            "data_wait": waited / taken,
         }
 
-    def swap_averages(self) -> None:
-        """Exchange the model's weights with their running averages; a second call changes them back."""
-        for variable, average in zip(_averaged(self.model), self._averages, strict=False):
-            value = tf.identity(variable.value)
-            variable.assign(average)
-            average.assign(value)
+    def _check_loss(self) -> None:
+        """Raises EdgeclsError when the loss of a step was not finite."""
+        step = int(self._bad_step.numpy())
+        if step >= 0:
+            epoch, rate = step // self.steps_per_epoch + 1, float(self._schedule(step))
+            what = f"the loss is no longer finite: step {step + 1}, epoch {epoch}, learning rate {rate:.3g}"
+            fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
+            raise EdgeclsError(what, fix=fix)
 
     def _distributed_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
         self.strategy.run(self._replica_step, args=(pixels, targets))
@@ -133,29 +143,34 @@ class Trainer:
     def _replica_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
         train, weights = self.config, self.model.trainable_variables
         targets = smooth(targets, train.label_smoothing)
+        gradients, (losses, logits) = accumulated(self._forward, (pixels, targets), train.accumulate)
+        context = tf.distribute.get_replica_context()
+        gradients, total = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, tf.reduce_sum(losses)))
+        gradients, norm = clipped(decayed(gradients, weights, train.optimizer), train.optimizer.clip_norm)
+        # Keras adds up the gradients of all replicas, and these are the sum already.
+        gradients = [g / self.strategy.num_replicas_in_sync for g in gradients]
+        step = self.optimizer.iterations.value
+        first_bad = tf.logical_and(tf.logical_not(tf.math.is_finite(total)), self._bad_step < 0)
+        self._bad_step.assign(tf.where(first_bad, tf.cast(step, tf.int64), self._bad_step))
+        self.optimizer.apply(gradients, weights)
+        self.averages.update(step)
+        self._count(losses, logits, targets, norm)
+
+    def _forward(self, pixels: tf.Tensor, targets: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+        """Gradients of the loss, which add up to those of the global batch; losses [B] and the main logits [B, C]."""
+        weights = [w.value for w in self.model.trainable_variables]
         with tf.GradientTape() as tape:
             logits = keras.tree.flatten(self.model(pixels, training=True))  # the main classifier's first
             losses = self.objective(pixels, targets, logits)
-            # Divided by the global batch, so that replicas' gradients add up to the mean.
-            loss = tf.reduce_sum(losses) / train.batch_size
-        gradients = tape.gradient(loss, [w.value for w in weights])
-        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        if train.optimizer.weight_decay:
-            gradients = [
-                g + train.optimizer.weight_decay * w.value if w.name not in UNDECAYED else g
-                for g, w in zip(gradients, weights, strict=True)
-            ]
-        if train.optimizer.clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, train.optimizer.clip_norm)
-        # Keras adds up the gradients of all replicas, and these are the sum already.
-        gradients = [g / self.strategy.num_replicas_in_sync for g in gradients]
-        self.optimizer.apply(gradients, weights)
-        for average, variable in zip(self._averages, _averaged(self.model), strict=False):
-            average.assign(average + (1.0 - (train.ema_decay or 0.0)) * (variable.value - average))
-        self._loss.update_state(losses)
-        hits = tf.equal(tf.argmax(logits[0], -1), tf.argmax(targets, -1))
+            loss = tf.reduce_sum(losses) / self.config.batch_size
+        return tape.gradient(loss, weights), (losses, logits[0])
+
+    def _count(self, losses: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor, norm: tf.Tensor) -> None:
+        hits = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1))
         labeled = tf.reduce_sum(targets, -1)  # the share of an image that has a label
-        self._hits.update_state(hits, sample_weight=labeled)
+        self._metrics["loss"].update_state(losses)
+        self._metrics["accuracy"].update_state(hits, sample_weight=labeled)
+        self._metrics["gradient_norm"].update_state(norm)
         self._labeled.update_state(labeled)
 
 
@@ -202,18 +217,18 @@ def fit(
         if before_epoch(epoch):
             trainer.retrace()
         values = trainer.run_epoch(epoch_batches(epoch), partial(on_step, epoch))
-        trainer.swap_averages()
+        trainer.averages.swap()
         values |= {f"val_{key}": value for key, value in evaluate().items()}
         score = values.get("val_balanced_accuracy")
         if score is not None and score > state["best_value"]:
             state |= {"best_epoch": epoch, "best_value": score}
             checkpoint.save(best, trainer.model.variables, state)
-        trainer.swap_averages()
+        trainer.averages.swap()
         for each in callbacks:
             each.on_epoch(epoch, values)
         state["epochs"] = epoch + 1
         checkpoint.save(last, trainer.variables, state)
-    trainer.swap_averages()
+    trainer.averages.swap()
     selected = "best" if trainer.config.select == "best" and state["best_epoch"] >= 0 else "last"
     if selected == "best":
         checkpoint.restore(best, trainer.model.variables)
@@ -234,15 +249,3 @@ def _resume(
     for name in ("last.npz", "best.npz"):
         (directory / name).unlink(missing_ok=True)
     return {"epochs": 0, "best_epoch": -1, "best_value": -1.0, "inputs": inputs}
-
-
-def _averaged(model: keras.Model) -> list[Any]:
-    """Variables that an exponential moving average follows: weights and BN statistics, no counters or seeds."""
-    return [v for v in model.variables if v.dtype == "float32"]
-
-
-def _shadow(variable: Any) -> tf.Variable:
-    only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # replicas hold the same weights
-    return tf.Variable(
-        variable.value, trainable=False, name=f"{variable.name}_average", aggregation=only_first
-    )

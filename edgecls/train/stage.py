@@ -18,20 +18,25 @@ from edgecls.metrics import evaluate
 from edgecls.recipe import Distill, Recipe, Train
 from edgecls.train.callbacks import Callback
 from edgecls.train.loop import Trainer, fit
-from edgecls.train.losses import cross_entropy
+from edgecls.train.losses import CrossEntropy, Loss
 from edgecls.train.objective import Objective, as_teacher
 
 EVAL_BATCH = 64
 
 
 def make_objective(
-    data: Dataset, weights: str, distill: Distill | None = None, teacher: keras.Model | None = None
+    data: Dataset,
+    weights: str,
+    loss: Loss,
+    distill: Distill | None = None,
+    teacher: keras.Model | None = None,
 ) -> Objective:
     """The loss that a recipe asks for.
 
     Args:
         data: Its training labels give the class weights.
         weights: ``data.class_weights`` of the recipe: ``none`` or ``balanced``.
+        loss: What the labels ask for.
         distill: How to learn from the teacher.
         teacher: Network whose answers are learned; None: the labels alone.
     """
@@ -39,8 +44,10 @@ def make_objective(
     if weights == "balanced":
         factors = tf.constant(class_weights(data.train.labels, len(data.classes)), tf.float32)
     if teacher is None or distill is None:
-        return Objective(class_weights=factors)
+        return Objective(loss, class_weights=factors)
     return Objective(
+        loss,
+        distill.loss,
         class_weights=factors,
         teacher=as_teacher(teacher),
         soft_weight=distill.weight,
@@ -123,7 +130,7 @@ def _validation(model: keras.Model, data: Dataset, preprocess: Preprocess) -> Ca
             [forward(pixels).numpy() for pixels, _ in batches(split, preprocess, EVAL_BATCH)]
         )
         scores = evaluate(logits, split.labels, data.classes)
-        loss = float(tf.reduce_mean(cross_entropy(tf.constant(logits), targets)))
+        loss = float(tf.reduce_mean(CrossEntropy()(tf.constant(logits), targets)))
         return {"loss": loss} | {key: scores[key] for key in ("top1", "balanced_accuracy")}
 
     return validate

@@ -54,9 +54,10 @@ def decayed(gradients: Gradients, variables: Sequence[Any], config: Optimizer) -
     ]
 
 
-def clipped(gradients: Gradients, largest: float | None) -> Gradients:
-    """All gradients scaled together so that their norm is at most ``largest``; None: as they are."""
-    return gradients if largest is None else tf.clip_by_global_norm(gradients, largest)[0]
+def clipped(gradients: Gradients, largest: float | None) -> tuple[Gradients, tf.Tensor]:
+    """All gradients scaled together so that their norm is at most ``largest`` (None: as they are), and their norm before."""
+    norm = tf.linalg.global_norm(gradients)
+    return gradients if largest is None else tf.clip_by_global_norm(gradients, largest, norm)[0], norm
 
 
 class Averages:
@@ -71,7 +72,7 @@ class Averages:
         self._decay = decay
         # Weights and statistics, no counters or seeds.
         self._followed = [v for v in model.variables if v.dtype == "float32"] if decay is not None else []
-        self.variables = [_shadow(v) for v in self._followed]
+        self.variables = [_same_everywhere(v.value, f"{v.name}_average") for v in self._followed]
 
     def update(self, step: tf.Tensor) -> None:
         """Move the averages toward the weights.
@@ -97,8 +98,12 @@ class Averages:
             average.assign(value)
 
 
-def _shadow(variable: Any) -> tf.Variable:
-    only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # replicas hold the same weights
-    return tf.Variable(
-        variable.value, trainable=False, name=f"{variable.name}_average", aggregation=only_first
-    )
+def counter(start: int) -> tf.Variable:
+    """A whole number that a step may change: int64, the same on all replicas."""
+    return _same_everywhere(tf.constant(start, tf.int64), "counter")
+
+
+def _same_everywhere(value: tf.Tensor, name: str) -> tf.Variable:
+    """A variable that every replica sets to the same value."""
+    only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, name=name, aggregation=only_first)

@@ -255,7 +255,7 @@ def _make_teacher(
     model = _network(teacher, recipe, data, console)
     figures: dict[str, Any] = {}
     if teacher.train:
-        objective = make_objective(data, recipe.data.class_weights)
+        objective = make_objective(data, recipe.data.class_weights, teacher.train.loss)
         section = ("teacher.train", teacher.train)
         figures = _train("teacher", model, objective, section, recipe, run, console, data, inputs)
     save_network(model, run.file("teacher.keras"))
@@ -269,7 +269,7 @@ def _make_student(
 
     model = _network(recipe.model, recipe, data, console)
     teacher = load_model(run.file("teacher.keras")) if recipe.distill else None
-    objective = make_objective(data, recipe.data.class_weights, recipe.distill, teacher)
+    objective = make_objective(data, recipe.data.class_weights, recipe.train.loss, recipe.distill, teacher)
     section = ("train", recipe.train)
     figures = _train("student", model, objective, section, recipe, run, console, data, inputs)
     write_labels(run.file("labels.txt"), data.classes)
@@ -293,7 +293,9 @@ def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs:
         objective = Objective(teacher=as_teacher(network))
     else:
         teacher = load_model(run.file("teacher.keras")) if settings.distill == "teacher" else None
-        objective = make_objective(data, recipe.data.class_weights, recipe.distill, teacher)
+        objective = make_objective(
+            data, recipe.data.class_weights, settings.train.loss, recipe.distill, teacher
+        )
 
     def before_epoch(epoch: int) -> bool:
         """Freeze what the recipe says; True if the step has to be traced again."""
