@@ -101,6 +101,7 @@ def bench(
     )  # fmt: skip
     files = find_models(models)
     target = resolve(device)
+    from android_bench.measure.history import remember
     from android_bench.measure.kept import Kept
     from android_bench.measure.session import Session
 
@@ -110,6 +111,8 @@ def bench(
     def run(backend: Backend) -> dict[str, Any]:
         kept = Kept(backend, plan, turns=files if compare else (), fresh=fresh) if resume else None
         document = Session(backend, files, counts, plan, on_event, kept=kept, turns=compare).run()
+        if resume:
+            remember(document)
         return _compared(document, [file.name for file in files]) if compare else document
 
     if target.kind != "host":

@@ -144,7 +144,7 @@ def test_saved_files_and_compare(call: Call, pixel: Adbd) -> None:
     assert len(Path("bench.csv").read_text().splitlines()) == 5
     assert "latency in ms" in Path("bench.txt").read_text() and "<svg" in Path("bench.html").read_text()
     code, out, _ = call("bench", "--compare", "bench.json", "bench.json")
-    assert code == 0 and out.count("no difference shown") == 4
+    assert code == 0 and out.count("not known") == 4
     code, out, _ = call("bench", "--compare", "bench.json", "bench.json", "--json")
     assert [p["ratio"] for p in json.loads(out)["pairs"]] == [1.0] * 4
     Path("text.json").write_text("text")
@@ -156,7 +156,7 @@ def test_two_files_are_compared_by_turns(call: Call, pixel: Adbd, monkeypatch: p
     monkeypatch.setenv("COLUMNS", "140")
     where = ("--compare", "--device", pixel.where, "--threads", "1,2", *QUICK[:-1], "3", "--spacing", "0")
     code, out, err = call("bench", "a.tflite", "c.tflite", *where, "--save", "bench.json")
-    assert code == 0 and "Is B faster than A?" in out and out.count("a.tflite / c.tflite") == 2
+    assert code == 0 and "Is B faster than A?" in out and "not known" in out
     saved = json.loads(Path("bench.json").read_text())
     assert [(r["model"], r["threads"]) for r in saved["results"]] == [
         ("a.tflite", 1), ("c.tflite", 1), ("a.tflite", 2), ("c.tflite", 2),

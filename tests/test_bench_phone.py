@@ -103,7 +103,7 @@ def test_figures_and_facts(phone: Adbd, models: list[Path]) -> None:
     ]
     for r in document["results"]:
         assert r["median_ms"] == 8.0 / r["threads"] and r["n"] == 10 and r["p90_ms"] is None
-        assert r["mean_ms"] == pytest.approx(8.0 / r["threads"] + 0.02) and r["ci95_ms"][0] <= r["median_ms"]
+        assert r["mean_ms"] == pytest.approx(8.0 / r["threads"] + 0.02) and r["ci95_ms"] is None
         assert r["min_ms"] == pytest.approx(8.0 / r["threads"] - 0.1) and r["std_ms"] == pytest.approx(0.05)
         assert r["init_ms"] == 14.5 and r["first_ms"] == pytest.approx(8.0 / r["threads"] + 0.9)
         assert (r["peak_mib"], r["peak_total_mib"]) == (15.5, 29.5)

@@ -74,6 +74,9 @@ class Session:
         self._backend, self._protocol = backend, protocol
         self._tell: Listener = on_event or (lambda event: None)
         self._kept, self._turns, self._started = kept, turns, _utc()
+        self._pass = (
+            0  # over the cases of a group; rounds of one pass were measured one right after the other
+        )
         if turns:  # a group may end after any thread count, never between two models
             self._cases = [Case(model, thread_count) for thread_count in threads for model in models]
         else:
@@ -164,6 +167,7 @@ class Session:
             if due:
                 time.sleep(max(0.0, begun + self._protocol.spacing_s - time.monotonic()))
                 begun = time.monotonic()
+                self._pass += 1
             for case in due:
                 self._guard(case, self._measure, number=number)
         for _ in range(self._protocol.repeats):
@@ -172,6 +176,7 @@ class Session:
                 break
             self._tell({"event": "settle", "cases": len(disturbed)})
             settled = self._backend.settle()
+            self._pass += 1
             for case in disturbed:
                 self._guard(case, self._measure, number=len(case.rounds), repeat=True)
             if not settled:
@@ -220,7 +225,7 @@ class Session:
         assert case.runner is not None
         self._tell(case.event("measure", round=number, repeat=repeat))
         new = case.runner.measure(self._protocol)
-        new.details["session"] = self._started
+        new.details |= {"session": self._started, "turn": self._pass}
         case.rounds.append(new)
         self._keep(case)
         why, state = self._judge(case)[-1], new.details.get("after") or {}
@@ -255,6 +260,8 @@ class Session:
         used = used or list(range(len(case.rounds)))
         if len(used) == 1:
             notes = ("one round has no interval", *notes)
+        elif len({ms for i in used for ms in case.rounds[i].samples_ms or [case.rounds[i].median_ms]}) == 1:
+            notes = ("rounds that are all equal have no interval", *notes)
         if sessions := sorted({case.rounds[index].details.get("session", "") for index in used})[:-1]:
             notes = (
                 f"its rounds are of {count(len(sessions) + 1, 'session')}, the first at {sessions[0]}",

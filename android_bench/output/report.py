@@ -14,7 +14,6 @@ _COLOURS = {"ok": "green", "unsure": "yellow", "failed": "red"}
 # Columns that a narrow terminal leaves out, the first one first.
 _DISPENSABLE = ("first", "init", "p90", "min", "runs", "file MB", "peak MiB", "SD855*", "P(B faster)")
 _LEFT = ("model", "status", "B is", "operator", "layer")  # columns of text; the others are numbers
-_OPEN = 1000  # a ratio of medians beyond this is no figure any more
 _GAP = 2  # spaces between columns, and at the table's sides
 _MODEL_WIDTH = 24  # a longer name goes on in the next line
 
@@ -115,9 +114,9 @@ def _print(console: Any, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _interval(interval: Sequence[float] | None, text: Callable[[float], str]) -> str:
-    """``"4.95 - 5.05"``, or a dash where there is none: a single round has no interval."""
-    return " - ".join(map(text, interval)) if interval else "-"
+def _interval(interval: Sequence[float | None] | None, text: Callable[[float], str]) -> str:
+    """``"4.95 - 5.05"``, or a dash where there is none: a single round has no interval. An end may be open."""
+    return " - ".join("open" if end is None else text(end) for end in interval) if interval else "-"
 
 
 def _megabytes(size: int | None) -> str:
@@ -132,11 +131,6 @@ def _ms(value: float | None) -> str:
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.2f}"
 
 
-def _ratio(value: float) -> str:
-    """Three decimals. Very noisy rounds leave the interval of a ratio open at its upper end."""
-    return f"{value:.3f}" if value < _OPEN else f"over {_OPEN}"
-
-
 def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
     """Prints what ``baseline.duel`` found."""
     from rich.markup import escape
@@ -148,7 +142,7 @@ def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
         "A": [_ms(p["a_ms"]) for p in pairs],
         "B": [_ms(p["b_ms"]) for p in pairs],
         "B / A": [f"{p['ratio']:.3f}" for p in pairs],
-        "95 % interval": [_interval(p["ci95"], _ratio) for p in pairs],
+        "95 % interval": [_interval(p["ci95"], "{:.3f}".format) for p in pairs],
         "P(B faster)": ["-" if p["sure"] is None else f"{p['sure']:.1%}" for p in pairs],
         "B is": [p["verdict"] for p in pairs],
     }
