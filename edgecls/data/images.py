@@ -1,39 +1,21 @@
-"""Image files: decoding them to RGB, and naming the ones that cannot be decoded. No TensorFlow.
-
-JPEG (gray, color, CMYK), PNG, GIF (first frame), BMP, WebP, TIFF and the other formats of Pillow are read. Palettes
-become color, 1-bit images become gray, 16-bit gray is scaled to 8 bits, transparent pixels are put on white, and the
-EXIF orientation is applied. Images above ``MAX_PIXELS`` or ``MAX_RATIO`` and floating point images are refused.
-"""
+"""Image files: reading them, and naming the ones that cannot be decoded. No TensorFlow."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from edgecls.data import decoding
 from edgecls.files import atomic, cache_dir
-from edgecls.text import first_line
 
-# Pillow warns of photographs above its own limit of pixels and of odd EXIF data. Files that cannot be used are named
-# by the errors of this module. The filter is set once: changing filters around a call is not safe in threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-MAX_PIXELS = 2**27
-"""134 million: a photograph of 108 megapixels passes, a decompression bomb does not."""
-MAX_RATIO = 100
-"""Of the long to the short side: a strip of 1 x 100,000 pixels would need 77 GB once its short side is 256."""
-
-_EXIF_ORIENTATION = 0x0112
 _BLOCK = 512  # files from one report of progress to the next
 
 
@@ -45,10 +27,11 @@ class Info(NamedTuple):
     channels: int
     """1 if the file's format holds gray values only, else 3."""
     jpeg: bool
-    """A gray or YCbCr JPEG that needs no rotation. TensorFlow's decoder gives the same pixels as Pillow for it, and can
-    decode a window of it alone."""
+    """``edgecls.data.decoding.Photo.jpeg``: a window of it can be decoded alone."""
     digest: str
     """Hash of the file's bytes: copies of a file have equal digests."""
+    note: str = ""
+    """What was assumed about its values or its size; empty: nothing."""
 
 
 def read_file(path: str | Path) -> bytes:
@@ -69,7 +52,7 @@ def read_photo(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: It cannot be read or decoded; the text is the reason, without the name.
     """
-    return _read(path)[0]
+    return _read(path)[0].pixels
 
 
 def read_all(
@@ -104,92 +87,33 @@ def read_all(
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode one image.
-
-    Args:
-        data: The file's content.
-
-    Returns:
-        uint8 [height, width, 1 or 3], 1 if the format holds gray values only.
+    """Pixels of one image, uint8 [height, width, 1 or 3]; ``edgecls.data.decoding`` says how.
 
     Raises:
-        ValueError: It is no image, damaged, too large or of an unsupported kind; the text says which.
-
-    Example:
-        >>> decode(Path("photo.jpg").read_bytes()).shape  # doctest: +SKIP
-        (480, 640, 3)
+        ValueError: It is no image, damaged, far too large or of an unsupported kind; the text says which.
     """
-    return _decode(data)[0]
+    return decoding.decode(data).pixels
 
 
-def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode one image as ``decode`` does, always to uint8 [height, width, 3]."""
-    image = decode(data)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-
-
-def _decode(data: bytes) -> tuple[np.ndarray, bool]:
-    """The pixels, and ``Info.jpeg``."""
-    if not data:
-        raise ValueError("empty file")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            size = f"{image.width}x{image.height}"
-            raise ValueError(f"{size} pixels are more than the {MAX_PIXELS / 1e6:.0f} million allowed")
-        if max(image.size) > MAX_RATIO * min(image.size):
-            raise ValueError(f"one side of {image.width}x{image.height} is over {MAX_RATIO} times the other")
-        image.load()
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
-        jpeg = image.format == "JPEG" and image.mode in ("L", "RGB") and not turned
-        if turned:
-            image = ImageOps.exif_transpose(image)
-        return _pixels(image), jpeg
-    except Image.UnidentifiedImageError:
-        raise ValueError("not an image") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"more than the {MAX_PIXELS / 1e6:.0f} million pixels allowed") from None
-    except ValueError as error:
-        raise ValueError(first_line(error)) from None
-    except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
-        raise ValueError(f"damaged image: {first_line(error)}") from None
-
-
-def _read(path: str | Path) -> tuple[np.ndarray, bool, bytes]:
-    """Pixels, ``Info.jpeg`` and content of a file; every failure is a ValueError."""
+def _read(path: str | Path) -> tuple[decoding.Photo, bytes]:
+    """A file decoded, and its content; every failure is a ValueError."""
     try:
         data = read_file(path)
     except FileNotFoundError:
         raise ValueError("no such file") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    return *_decode(data), data
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    mode = image.mode
-    if mode == "F":
-        raise ValueError("floating point images are not supported")
-    if mode.startswith("I"):  # 16-bit gray, also where Pillow widens it to 32
-        values = np.asarray(image).astype(np.int64)
-        return np.clip((values + 128) // 257, 0, 255).astype(np.uint8)[..., None]
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image).convert("RGB")
-    elif mode in ("1", "L"):
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
+    return decoding.decode(data), data
 
 
 def inspect(path: str | Path) -> Info | str:
     """Decode a file; returns what it is, or the reason why it cannot be used."""
     try:
-        pixels, jpeg, data = _read(path)
+        photo, data = _read(path)
     except ValueError as error:
         return str(error)
-    height, width, channels = pixels.shape
-    return Info(height, width, channels, jpeg, hashlib.blake2b(data, digest_size=16).hexdigest())
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return Info(*photo.pixels.shape, photo.jpeg, digest, photo.note)
 
 
 def scan(
@@ -245,7 +169,7 @@ def cache_file(source: str) -> Path:
     return cache_dir() / "scan" / f"{name}.json"
 
 
-_CACHE_VERSION = 2  # raise when inspect() judges differently
+_CACHE_VERSION = 3  # raise when inspect() judges differently
 
 
 def _key(path: str) -> list[int] | None:

@@ -16,19 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from edgecls.data import images
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.text import escape
 
-# tf.image.resize anti-aliases by the same scaled kernels as Pillow, but without anti-aliasing it is slower than these.
-_RESIZE = {
-    "bilinear": lambda x, size: tf.raw_ops.ResizeBilinear(images=x, size=size, half_pixel_centers=True),
-    "bicubic": lambda x, size: tf.raw_ops.ResizeBicubic(images=x, size=size, half_pixel_centers=True),
-    "area": lambda x, size: tf.raw_ops.ResizeArea(images=x, size=size),
-}
+INTERPOLATIONS = ("bilinear", "bicubic", "area")
+_STRIP = 16  # ratio of the sides above which only the middle of a photo is resized
+_LARGE = 2**22  # pixels above which a bilinear resize reads only the pixels that it needs
 
 
 class Published(Protocol):
@@ -93,8 +92,8 @@ class Preprocess:
             object.__setattr__(self, "resize_short", round(self.size * 256 / 224))
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
-        if self.interpolation not in _RESIZE:
-            names = ", ".join(_RESIZE)
+        if self.interpolation not in INTERPOLATIONS:
+            names = ", ".join(INTERPOLATIONS)
             raise UsageError(f"unknown interpolation {self.interpolation!r}", fix=f"one of {names}")
         if self.resize_short < self.size:
             raise UsageError(
@@ -126,43 +125,44 @@ class Preprocess:
             antialias=antialias,
         )
 
-    def decode(self, data: tf.Tensor, jpeg: tf.Tensor | bool = False) -> tf.Tensor:
-        """Decode a file's bytes to uint8 [height, width, 3].
+    def resize_crop(self, image: np.ndarray) -> np.ndarray:
+        """Resize the short side and cut the center: uint8 [H, W, C] to uint8 [size, size, C].
 
-        Args:
-            data: Scalar string.
-            jpeg: ``images.Info.jpeg``: whether TensorFlow's decoder may be used, which runs without Python. For such
-                files both decoders give the same pixels. Pillow decodes all others (see ``edgecls.data.images``).
+        Of a long strip only the middle is resized, so that a photo of 1 x 100,000 pixels takes no more memory than
+        others do. Its pixels are within a quarter of a pixel of those of the whole.
         """
-        if isinstance(jpeg, bool):
-            return decode_jpeg(data) if jpeg else _decode_any(data)
-        return tf.cond(jpeg, lambda: decode_jpeg(data), lambda: _decode_any(data))
+        shortest, longest = min(image.shape[:2]), max(image.shape[:2])
+        scale = self.resize_short / shortest
+        height, width = (round(side * scale) for side in image.shape[:2])  # round: halves to even
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        if longest > _STRIP * shortest:  # cut at multiples of the short side: they stay whole pixels
+            first = max(top, left) // self.resize_short - 1
+            cut = slice(first * shortest, (first + 4) * shortest)
+            moved = first * self.resize_short
+            if height > width:
+                image, height, top = image[cut], 4 * self.resize_short, top - moved
+            else:
+                image, width, left = image[:, cut], 4 * self.resize_short, left - moved
+        resized = self.resize(image, [height, width])
+        return resized[top : top + self.size, left : left + self.size]
 
-    def resize_crop(self, image: tf.Tensor) -> tf.Tensor:
-        """Resize the short side and cut the center: uint8 [H, W, C] to uint8 [size, size, C]."""
-        shape = tf.shape(image)
-        sides = tf.cast(shape[:2], tf.float64)
-        # As int(round(side * short / shortest)): tf.round, as Python's, rounds halves to even.
-        sides = tf.cast(tf.round(sides * (self.resize_short / tf.reduce_min(sides))), tf.int32)
-        top = (sides - self.size) // 2
-        image = self.resize(image, sides)
-        return image[top[0] : top[0] + self.size, top[1] : top[1] + self.size]
-
-    def resize(self, image: tf.Tensor, size: tf.Tensor | Sequence[int]) -> tf.Tensor:
+    def resize(self, image: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """Resize uint8 [H, W, C] to uint8 [size[0], size[1], C] by this interpolation."""
-        if self.antialias:
-            resized = tf.image.resize(image, size, self.interpolation, antialias=True)
-        else:
-            resized = _RESIZE[self.interpolation](image[None], size)[0]
-        resized = tf.round(resized)
-        if self.interpolation == "bicubic":  # may overshoot
-            resized = tf.clip_by_value(resized, 0.0, 255.0)
-        return tf.cast(resized, tf.uint8)
+        height, width = size
+        if self.antialias and self.interpolation != "area":
+            return _pillow(image, height, width, self.interpolation)
+        if self.interpolation != "bilinear":
+            return _tensorflow(image, height, width, self.interpolation)
+        if image.shape[0] * image.shape[1] > max(_LARGE, height * width):
+            return _four_pixels(image, height, width)
+        # In floating point, because OpenCV's resize of bytes is off by one level in a tenth of the pixels.
+        resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        return cv2.convertScaleAbs(resized).reshape(height, width, -1)  # rounds halves to even
 
     def array(self, image: np.ndarray) -> np.ndarray:
         """An image in memory, uint8 [H, W, 1 or 3] or [H, W], to the network's pixels uint8 [size, size, 3]."""
         image = image[..., None] if image.ndim == 2 else image
-        pixels = self.resize_crop(tf.convert_to_tensor(image)).numpy()
+        pixels = self.resize_crop(image)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def load(self, path: str | Path) -> np.ndarray:
@@ -187,24 +187,37 @@ class Preprocess:
         return cls(**values)
 
 
-# Pillow uses the accurate DCT, too. Every file was decoded once before training, so a file that is damaged later must not
-# end a long training.
-_JPEG = {
-    "channels": 3,
-    "dct_method": "INTEGER_ACCURATE",
-    "try_recover_truncated": True,
-    "acceptable_fraction": 0.01,
-}
+def _pillow(image: np.ndarray, height: int, width: int, kind: str) -> np.ndarray:
+    photo = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    resized = photo.resize((width, height), Image.Resampling[kind.upper()])
+    return np.asarray(resized).reshape(height, width, -1)
 
 
-def decode_jpeg(data: tf.Tensor, window: tf.Tensor | None = None) -> tf.Tensor:
-    """Decode a plain JPEG to uint8 [H, W, 3], or only a window [top, left, height, width] of it."""
-    if window is None:
-        return tf.io.decode_jpeg(data, **_JPEG)
-    return tf.io.decode_and_crop_jpeg(data, window, **_JPEG)
+def _tensorflow(image: np.ndarray, height: int, width: int, kind: str) -> np.ndarray:
+    with tf.device("CPU:0"):
+        if kind == "area":
+            resized = tf.raw_ops.ResizeArea(images=image[None], size=[height, width])
+        else:
+            resized = tf.raw_ops.ResizeBicubic(
+                images=image[None], size=[height, width], half_pixel_centers=True
+            )
+    return np.rint(resized[0]).clip(0, 255).astype(np.uint8)  # a bicubic kernel overshoots
 
 
-def _decode_any(data: tf.Tensor) -> tf.Tensor:
-    # Called eagerly, TensorFlow hands over an array of one object; in a pipeline, the bytes.
-    image = tf.numpy_function(lambda x: images.decode_rgb(np.asarray(x, object).item()), [data], tf.uint8)
-    return tf.ensure_shape(image, [None, None, 3])
+def _four_pixels(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear from the four neighbors of each new pixel: no copy of a large photo is made."""
+
+    def taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        at = (np.arange(new) + 0.5) * (old / new) - 0.5
+        low = np.floor(at).astype(int)
+        return low.clip(0, old - 1), (low + 1).clip(0, old - 1), (at - low).astype(np.float32)
+
+    above, below, dy = taps(image.shape[0], height)
+    near, far, dx = taps(image.shape[1], width)
+
+    def row(index: np.ndarray) -> np.ndarray:
+        left, right = (image[index[:, None], columns].astype(np.float32) for columns in (near, far))
+        return left + (right - left) * dx[:, None]
+
+    upper = row(above)
+    return np.rint(upper + (row(below) - upper) * dy[:, None, None]).astype(np.uint8)
