@@ -9,9 +9,10 @@ from photos import folder, picture, split_of
 
 import edgecls
 from edgecls.augment import Mixer
+from edgecls.augment.mix import Mixup
 from edgecls.augment.registry import Moment
-from edgecls.data import images, pipeline, sources
-from edgecls.data.pipeline import batches
+from edgecls.data import images, pipeline, reading, sources
+from edgecls.data.pipeline import Batches, batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.sources import load_dataset
 from edgecls.errors import EdgeclsError, UsageError
@@ -89,13 +90,11 @@ def test_an_epoch_is_fixed_by_seed_and_number(mixed, cache):
         assert not np.array_equal(first, epoch(mixed, **other))
 
 
-def test_cached_and_uncached_crops_differ_by_a_rim_at_most(mixed):
-    keys = {"training": True, "augment": ALL, "seed": 1}
-    for (a, _), (b, _) in zip(everything(mixed), everything(mixed, cache=False), strict=True):
-        assert np.array_equal(a, b)
+@pytest.mark.parametrize("training", [True, False])
+def test_cached_and_uncached_batches_are_equal(mixed, training):
+    keys = {"training": training, "augment": ALL, "seed": 1}
     pairs = zip(everything(mixed, **keys), everything(mixed, cache=False, **keys), strict=True)
-    differences = np.concatenate([np.abs(a - b).ravel() for (a, _), (b, _) in pairs])
-    assert (differences > 3).mean() < 0.05
+    assert all(np.array_equal(a, b) and np.array_equal(y, z) for (a, y), (b, z) in pairs)
 
 
 @pytest.mark.parametrize("settings", [
@@ -120,6 +119,52 @@ def test_apply_is_what_training_does(settings):
     assert x.dtype == y.dtype == np.float32 and (y.sum(1) < 1).any()  # unlabeled images have no target
 
 
+def same(a, b):
+    return all(np.array_equal(x, z) and np.array_equal(y, w) for (x, y), (z, w) in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_epoch_goes_on_from_its_middle(mixed, cache):
+    keys = {"training": True, "augment": ALL, "seed": 4, "cache": cache, "classes": 2, "epochs": 3}
+    keys["augment"] = ALL.model_copy(update={"mixup": Mixup(alpha=0.4)})
+    whole = everything(mixed, **keys, epoch=1)
+    assert same(whole[2:], everything(mixed, **keys, epoch=1, start=2)) and len(whole) == 3
+
+
+def test_epochs_follow_each_other_and_any_can_be_begun(mixed):
+    keys = {"training": True, "augment": ALL, "seed": 4}
+    feed = Batches(mixed, SMALL, 4, **keys)
+
+    def epoch(*at):
+        return [(x.numpy(), y.numpy()) for x, y in feed.epoch(*at)]
+
+    wanted = [everything(mixed, **keys, epoch=i) for i in range(3)]
+    assert len(feed) == len(wanted[0])
+    assert same(epoch(0), wanted[0]) and same(epoch(1), wanted[1])
+    next(feed.epoch(2))  # given up after a batch
+    assert same(epoch(2), wanted[2]) and same(epoch(0), wanted[0]) and same(epoch(1, 3), wanted[1][3:])
+    again = Batches(mixed, SMALL, 5)
+    passes = [[x.numpy() for x, _ in again] for _ in range(3)]
+    assert all(np.array_equal(a, b) for two in passes[1:] for a, b in zip(passes[0], two, strict=True))
+
+
+def test_the_number_of_threads_and_the_size_of_groups_change_nothing(mixed, monkeypatch):
+    keys = {"training": True, "augment": ALL, "seed": 4, "cache": False, "batch_size": 6}
+    wanted = everything(mixed, **keys)
+    monkeypatch.setattr(images, "threads", lambda: 7)
+    assert same(everything(mixed, **keys), wanted)
+    monkeypatch.setattr(pipeline, "_GROUP", 1)
+    assert same(everything(mixed, **keys), wanted)
+
+
+def test_an_order_may_name_an_image_several_times(mixed):
+    def order(epoch):
+        return np.array([[3, 0], [3, 1], [5, 0], [3, 0]])
+
+    ((x, y),) = everything(mixed, training=True, augment=ALL, order=order)
+    assert np.array_equal(x[0], x[3]) and not np.array_equal(x[0], x[1]) and y[0] == y[1] == mixed.labels[3]
+
+
 def test_evaluation_ignores_augmentation_and_keeps_the_last_batch(mixed):
     with_it = everything(mixed, augment=ALL, batch_size=5)
     assert all(
@@ -137,7 +182,7 @@ def test_large_splits_are_not_kept_in_memory(photos, monkeypatch):
     monkeypatch.setattr(sources, "MEMORY_LIMIT", 1000)
     found = load_dataset(data(photos))
     assert not found.train.in_memory and not load_dataset(data(photos, cache=False)).train.in_memory
-    monkeypatch.setattr(pipeline, "_decode_all", lambda split: pytest.fail("decoded everything"))
+    monkeypatch.setattr(reading, "_decode_all", lambda split: pytest.fail("decoded everything"))
     assert len(everything(found.train)) == 6
 
 
@@ -146,6 +191,15 @@ def test_a_photo_that_changes_under_way_is_named(photos):
     Path(train.files[2]).write_bytes(b"gone")
     with pytest.raises(EdgeclsError, match=Path(train.files[2]).name):
         everything(train)
+    with pytest.raises(EdgeclsError, match=Path(train.files[2]).name):
+        list(Batches(train, SMALL, 4, cache=False))
+
+
+def test_a_jpeg_that_vanishes_under_way_is_named(tmp_path):
+    train = load_dataset(data(folder(tmp_path / "p", {"cat": 9, "dog": 9}, ".jpg"), val_fraction=0)).train
+    Path(train.files[2]).unlink()
+    with pytest.raises(EdgeclsError, match=Path(train.files[2]).name):
+        list(Batches(train, SMALL, 4, cache=False))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -154,11 +208,15 @@ def test_nothing_is_autotuned(mixed, training):
     dataset = batches(mixed, SMALL, 4, training=training)
     assert dataset.options().autotune.enabled is False
     graph = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy())
-    constants = {
-        node.name: tf.make_ndarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"
-    }
-    (parallel_map,) = (node for node in graph.node if node.op == "ParallelMapDatasetV2")
-    assert constants[parallel_map.input[-1]] == images.threads()
+    maps = [
+        (node, {other.name: other for other in function.node_def})
+        for function in graph.library.function
+        for node in function.node_def
+        if node.op == "ParallelMapDatasetV2"
+    ]
+    ((parallel_map, nodes),) = maps
+    calls = nodes[parallel_map.input[-1].split(":")[0]]
+    assert tf.make_ndarray(calls.attr["value"].tensor) == images.threads()
 
 
 def test_static_shapes(mixed):

@@ -52,7 +52,7 @@ def read_photo(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: It cannot be read or decoded; the text is the reason, without the name.
     """
-    return _read(path)[0].pixels
+    return read(path)[0].pixels
 
 
 def read_all(
@@ -95,8 +95,12 @@ def decode(data: bytes) -> np.ndarray:
     return decoding.decode(data).pixels
 
 
-def _read(path: str | Path) -> tuple[decoding.Photo, bytes]:
-    """A file decoded, and its content; every failure is a ValueError."""
+def read(path: str | Path) -> tuple[decoding.Photo, bytes]:
+    """Read and decode a file: the photo, and the file's content.
+
+    Raises:
+        ValueError: It cannot be read or decoded; the text is the reason, without the name.
+    """
     try:
         data = read_file(path)
     except FileNotFoundError:
@@ -109,11 +113,12 @@ def _read(path: str | Path) -> tuple[decoding.Photo, bytes]:
 def inspect(path: str | Path) -> Info | str:
     """Decode a file; returns what it is, or the reason why it cannot be used."""
     try:
-        photo, data = _read(path)
+        photo, data = read(path)
     except ValueError as error:
         return str(error)
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return Info(*photo.pixels.shape, photo.jpeg, digest, photo.note)
+    height, width, channels = photo.pixels.shape
+    return Info(height, width, channels, photo.jpeg, digest, photo.note)
 
 
 def scan(

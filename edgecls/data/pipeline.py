@@ -1,10 +1,14 @@
-"""Batches of pixels for training and evaluation (tf.data)."""
+"""Batches of pixels for training and evaluation (tf.data).
+
+Images are made in groups: TensorFlow decodes the window of each JPEG, and one Python function resizes and changes all
+images of a group in OpenCV. (A call of Python from tf.data takes 0.2 ms, as long as all else that is done to an image
+after its decoding.) docs/time_and_memory.md has the figures, ``scripts/bench_pipeline.py`` measures them.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,37 +18,50 @@ from edgecls.augment.compose import Chain, Mixer
 from edgecls.augment.registry import Moment
 from edgecls.augment.settings import only
 from edgecls.data import images
-from edgecls.data.preprocess import Preprocess, decode_jpeg
+from edgecls.data.making import Maker
+from edgecls.data.preprocess import Preprocess
+from edgecls.data.reading import Memory, photos
 from edgecls.data.split import Split
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.text import escape
+from edgecls.text import first_line
 
-Reader = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
-"""(index of an image in the split, window int32 [4] or None for the whole image) to uint8 [H, W, 1 or 3]."""
+Order = Callable[[int], np.ndarray]
+"""Number of an epoch to its images: int [N], or int [N, 2] of an image and the number of its view."""
 
 _PREFETCH = 2  # batches that are made ahead: one is used while the next is made
+_GROUP = 8  # most images that are made by one call of Python
+_FOREVER = 2**40  # epochs
+# Pillow uses the accurate DCT, too. Every file was decoded once, so a file that is damaged later must not end a long
+# training.
+_JPEG = {
+    "channels": 3,
+    "dct_method": "INTEGER_ACCURATE",
+    "try_recover_truncated": True,
+    "acceptable_fraction": 0.01,
+}
 
 
 def batches(
-    split: Split,
-    preprocess: Preprocess,
-    batch_size: int,
-    *,
-    training: bool = False,
-    augment: recipe.Augment | None = None,
-    seed: int = 0,
-    epoch: int = 0,
-    epochs: int = 1,
-    classes: int | None = None,
-    cache: bool = True,
-    drop_remainder: bool | None = None,
+    split: Split, preprocess: Preprocess, batch_size: int, *, epoch: int = 0, start: int = 0, **options: Any
 ) -> tf.data.Dataset:
-    """One pass over a split.
+    """One pass over a split: the dataset of one epoch of ``Batches``, which has the arguments.
 
-    Training batches are shuffled and augmented at random. Their random numbers depend only on ``seed``, ``epoch`` and
-    the index of the image. So an epoch is the same bit for bit with any number of threads and after a resume. (Random
-    crops of a JPEG with and without ``cache`` may differ by one level along the border of the crop, where the decoder
-    interpolates color.)
+    Example:
+        >>> for pixels, labels in batches(data.train, preprocess, 32, training=True, epoch=3):  # doctest: +SKIP
+        ...     loss = step(pixels, labels)
+    """
+    return Batches(split, preprocess, batch_size, **options).dataset(epoch, start)
+
+
+class Batches:
+    """The batches of a split, epoch after epoch.
+
+    The pipeline is built once and does not stop between epochs: while the last batch of an epoch is used, the first of
+    the next one is made.
+
+    Training batches are shuffled and augmented at random. Their random numbers depend only on ``seed``, the epoch and the
+    index of the image. So an epoch is the same bit for bit with any number of threads, with or without ``cache``, and
+    after a resume in its middle.
 
     Args:
         split: The images.
@@ -54,44 +71,190 @@ def batches(
         augment: Random changes. Where it or its ``crop_scale`` is None, images are resized and cropped as in
             evaluation.
         seed: Seed of the order and of the changes.
-        epoch: Number of the epoch, which gives each epoch its own order and changes.
         epochs: Epochs of the whole training; some changes grow.
         classes: Number of classes. Labels are then targets, and images are mixed as ``augment`` says.
         cache: Keep the decoded images in memory after the first pass, if they fit (``Split.in_memory``).
         drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
+        order: The images of an epoch; None: all of them once, shuffled in training.
+        distribute: Called with the dataset before it is iterated, for example
+            ``strategy.experimental_distribute_dataset``.
 
-    Returns:
-        Batches of (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabeled). With
-        ``classes``: (float32 [B, size, size, 3] in 0..255, float32 [B, classes] with zeros for unlabeled).
+    Batches are (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabeled). With ``classes``:
+    (float32 [B, size, size, 3] in 0..255, float32 [B, classes] with zeros for unlabeled).
 
     Raises:
         UsageError: A training split has too few images for one batch.
 
     Example:
-        >>> for pixels, labels in batches(data.train, preprocess, 32, training=True, epoch=3):  # doctest: +SKIP
-        ...     loss = step(pixels, labels)
+        >>> feed = Batches(data.train, preprocess, 32, training=True)  # doctest: +SKIP
+        >>> for epoch in range(3):  # doctest: +SKIP
+        ...     for pixels, labels in feed.epoch(epoch):
+        ...         loss = step(pixels, labels)
     """
-    drop_remainder = training if drop_remainder is None else drop_remainder
-    count = len(split)
-    if drop_remainder and count < batch_size:
-        raise UsageError(
-            f"{count} images do not fill one batch of {batch_size}", fix="lower batch_size or add images"
+
+    def __init__(
+        self,
+        split: Split,
+        preprocess: Preprocess,
+        batch_size: int,
+        *,
+        training: bool = False,
+        augment: recipe.Augment | None = None,
+        seed: int = 0,
+        epochs: int = 1,
+        classes: int | None = None,
+        cache: bool = True,
+        drop_remainder: bool | None = None,
+        order: Order | None = None,
+        distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
+    ) -> None:
+        self._split, self._preprocess, self._batch_size = split, preprocess, batch_size
+        self._training, self._seed, self._classes = training, seed, classes
+        self._drop = training if drop_remainder is None else drop_remainder
+        if self._drop and len(split) < batch_size:
+            raise UsageError(
+                f"{len(split)} images do not fill one batch of {batch_size}",
+                fix="lower batch_size or add images",
+            )
+        self._settings = (
+            augment if training and augment is not None else recipe.Augment.model_validate(only())
         )
-    order = np.random.default_rng([seed, epoch]).permutation(count) if training else np.arange(count)
-    settings = augment if training and augment is not None else recipe.Augment.model_validate(only())
-    moment = Moment(epoch, epochs, tuple(round(255 * mean) for mean in preprocess.mean))
-    with tf.device("CPU:0"):  # keeps the images that the pipeline reads from out of the accelerator's memory
-        in_memory = split.images is not None or (cache and split.in_memory)
-        read = _memory_reader(split) if in_memory else _file_reader(split, preprocess)
-        example = _example(split, preprocess, read, Chain(settings, seed, moment))
-        labels = tf.constant(split.labels, tf.int32)
-        indices = tf.data.Dataset.from_tensor_slices(order.astype(np.int32))
-        data = indices.map(lambda i: (example(i), labels[i]), images.threads(), deterministic=True)
-        data = data.batch(batch_size, drop_remainder)
-        data = data.map(lambda x, y: (tf.cast(x, tf.float32), y))
-        if classes is not None:
-            data = _mixed(data, Mixer(settings, seed, moment), classes)
-        return data.prefetch(_PREFETCH).with_options(_without_autotuning())
+        self._epochs, self._fill = epochs, tuple(round(255 * mean) for mean in preprocess.mean)
+        self._order = order or self._usual_order
+        self._stages: dict[int, tuple[Chain, Mixer]] = {}
+        self._group = next(n for n in range(_GROUP, 0, -1) if batch_size % n == 0)
+        found = photos(split, cache)
+        self._in_memory = isinstance(found, Memory)
+        self._maker = Maker(found, split.files or [], preprocess, self._stage)
+        self._distribute = distribute
+        self._failure: Exception | None = None
+        self._iterator: Iterator[Any] | None = None
+        self._next = (-1, 0)  # epoch and step that the iterator gives next
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._steps(len(self._order(0)) if self._order != self._usual_order else len(self._split))
+
+    def __iter__(self) -> Iterator[Any]:
+        """One more pass over the split."""
+        return self.epoch(max(self._next[0], 0))
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, from step ``start`` on.
+
+        Raises:
+            EdgeclsError: An image that was good at the start cannot be read, or too many cannot.
+        """
+        if self._iterator is None or self._next != (number, start):
+            self._iterator = iter(self._distribute(self.dataset(number, start, _FOREVER)))
+        self._next = (-1, 0)  # until the epoch has been used up
+        try:
+            for _ in range(start, len(self)):
+                yield next(self._iterator)
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnknownError) as error:
+            if self._failure is not None:
+                raise self._failure from None
+            raise EdgeclsError(
+                f"an image that was good at the start cannot be read: {first_line(error)}"
+            ) from error
+        self._next = (number + 1, 0)
+
+    def dataset(self, epoch: int = 0, start: int = 0, epochs: int = 1) -> tf.data.Dataset:
+        """The batches of ``epochs`` epochs from ``epoch`` on, as a dataset; the first from step ``start`` on."""
+        # Keeps the images that the pipeline reads from out of the accelerator's memory.
+        with tf.device("CPU:0"):
+            passes = tf.data.Dataset.range(epoch, epoch + epochs)
+            data = passes.flat_map(lambda e: self._pass(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0)))
+            return data.prefetch(_PREFETCH).with_options(_without_autotuning())
+
+    # What is in an epoch -----------------------------------------------------------------------------------------
+
+    def _steps(self, count: int) -> int:
+        return count // self._batch_size if self._drop else -(-count // self._batch_size)
+
+    def _usual_order(self, epoch: int) -> np.ndarray:
+        count = len(self._split)
+        return (
+            np.random.default_rng([self._seed, epoch]).permutation(count)
+            if self._training
+            else np.arange(count)
+        )
+
+    def _rows(self, epoch: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""
+        order = np.asarray(self._order(int(epoch)), np.int32)
+        order = np.stack([order, np.zeros_like(order)], 1) if order.ndim == 1 else order
+        order = order[int(start) * self._batch_size : self._steps(len(order)) * self._batch_size]
+        missing = -len(order) % self._group
+        padded = np.concatenate([order, np.full((missing, 2), -1, np.int32)]) if missing else order
+        return padded.reshape(-1, self._group, 2)
+
+    def _stage(self, epoch: int) -> tuple[Chain, Mixer]:
+        if epoch not in self._stages:
+            moment = Moment(epoch, self._epochs, self._fill)
+            stage = Chain(self._settings, self._seed, moment), Mixer(self._settings, self._seed, moment)
+            self._stages = {epoch: stage} | dict(list(self._stages.items())[:1])
+        return self._stages[epoch]
+
+    # The graph ---------------------------------------------------------------------------------------------------
+
+    def _pass(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.numpy_function(self._rows, [epoch, start], tf.int32)
+        data = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(rows, [None, self._group, 2]))
+        data = data.map(lambda group: self._images(epoch, group), images.threads(), deterministic=True)
+        data = data.batch(self._batch_size // self._group, self._drop)
+        return data.enumerate(start).map(lambda step, made: self._batch(epoch, step, *made))
+
+    def _images(self, epoch: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """A group of images: their numbers int32 [group], uint8 [group, size, size, 3]."""
+        size, count = self._preprocess.size, self._group
+        if self._in_memory:
+            used, pixels = self._python(self._maker.make, [epoch, rows], (tf.int32, tf.uint8))
+        else:
+            kinds = (tf.int32, tf.int32, tf.string, *[tf.uint8] * count)
+            used, windows, paths, *found = self._python(self._maker.plan, [epoch, rows], kinds)
+            windows, paths = tf.ensure_shape(windows, [count, 2, 4]), tf.ensure_shape(paths, [count])
+            decoded = [_decode(paths[k], windows[k, 0], found[k]) for k in range(count)]
+            (pixels,) = self._python(self._maker.finish, [epoch, used, windows, *decoded], (tf.uint8,))
+        return tf.ensure_shape(used, [count, 2])[:, 0], tf.ensure_shape(pixels, [count, size, size, 3])
+
+    def _batch(self, epoch: tf.Tensor, step: tf.Tensor, used: tf.Tensor, pixels: tf.Tensor) -> Any:
+        """Pixels and labels or targets of a batch that is made of groups."""
+        size = self._preprocess.size
+        used, pixels = tf.reshape(used, [-1]), tf.reshape(pixels, [-1, size, size, 3])
+        if not self._drop:
+            count = tf.math.count_nonzero(used >= 0)
+            used, pixels = used[:count], pixels[:count]
+        pixels = tf.cast(pixels, tf.float32)
+        labels = tf.gather(tf.constant(self._split.labels, tf.int32), used)
+        if self._classes is None:
+            return pixels, labels
+        targets = tf.one_hot(labels, self._classes)
+        if not self._stage(0)[1]:
+            return pixels, targets
+        mixed = self._python(self._maker.mix, [epoch, step, pixels, targets], (tf.float32, tf.float32))
+        return tf.ensure_shape(mixed[0], pixels.shape), tf.ensure_shape(mixed[1], targets.shape)
+
+    def _python(self, function: Callable[..., Any], arguments: list[Any], kinds: tuple[Any, ...]) -> Any:
+        """Call a function of arrays from the graph, and keep its error: TensorFlow hands on its text alone."""
+
+        def call(*arrays: np.ndarray) -> Any:
+            try:
+                return function(*arrays)
+            except Exception as error:
+                self._failure = error
+                raise
+
+        return tf.numpy_function(call, arguments, kinds)
+
+
+def _decode(path: tf.Tensor, window: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+    """``found``, or a window of a JPEG where nothing was found."""
+    return tf.cond(
+        tf.equal(tf.strings.length(path), 0),
+        lambda: found,
+        lambda: tf.io.decode_and_crop_jpeg(tf.io.read_file(path), window, **_JPEG),
+    )
 
 
 def _without_autotuning() -> tf.data.Options:
@@ -99,101 +262,3 @@ def _without_autotuning() -> tf.data.Options:
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
-
-
-def _mixed(data: tf.data.Dataset, mixer: Mixer, classes: int) -> tf.data.Dataset:
-    """Batches with targets in place of labels, mixed."""
-    data = data.map(lambda x, y: (x, tf.one_hot(y, classes)))
-    if not mixer:
-        return data
-
-    def mix(index: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        out = tf.numpy_function(mixer, [*batch, index], (tf.float32, tf.float32), stateful=False)
-        return tf.ensure_shape(out[0], batch[0].shape), tf.ensure_shape(out[1], batch[1].shape)
-
-    return data.enumerate().map(mix)
-
-
-def _example(
-    split: Split, preprocess: Preprocess, read: Reader, chain: Chain
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function: index of an image in ``split`` to uint8 [size, size, 3], changed by ``chain``."""
-    size, shapes = preprocess.size, tf.constant(split.shapes, tf.int32)
-
-    def example(index: tf.Tensor) -> tf.Tensor:
-        if chain.crops:
-            arguments = [shapes[index, 0], shapes[index, 1], index]
-            window = tf.numpy_function(chain.window, arguments, tf.int32, stateful=False)
-            image = preprocess.resize(read(index, tf.ensure_shape(window, [4])), [size, size])
-        else:
-            image = preprocess.resize_crop(read(index, None))
-        image = tf.broadcast_to(image, [size, size, 3])  # from one channel where gray
-        if chain:
-            image = tf.numpy_function(chain, [image, index], tf.uint8, stateful=False)
-        return tf.ensure_shape(image, [size, size, 3])
-
-    return example
-
-
-def _memory_reader(split: Split) -> Reader:
-    if "pixels" not in split.store:
-        split.store["pixels"] = tf.constant(_decode_all(split))
-    pixels, shapes = split.store["pixels"], tf.constant(split.shapes, tf.int32)
-    starts = tf.constant(np.cumsum([0, *split.sizes[:-1]]), tf.int64)
-
-    def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
-        shape = shapes[index]
-        flat = tf.slice(pixels, starts[index, None], tf.cast(tf.reduce_prod(shape), tf.int64)[None])
-        return _cut(tf.reshape(flat, shape), window)
-
-    return read
-
-
-def _decode_all(split: Split) -> np.ndarray:
-    """The pixels of all images of a split, one image after the other: uint8 [sum of H * W * C]."""
-    if split.images is not None:
-        return split.images.reshape(-1)
-    assert split.files is not None
-    files, stops = split.files, np.cumsum(split.sizes)
-    flat = np.empty(stops[-1] if len(files) else 0, np.uint8)
-
-    def decode(i: int) -> None:
-        try:
-            image = images.read_photo(files[i])
-        except ValueError as error:
-            raise EdgeclsError(
-                f"an image that was good at the start cannot be read: {error}", where=escape(files[i])
-            ) from None
-        if image.shape != tuple(split.shapes[i]):
-            raise EdgeclsError(
-                "an image was changed since the start", where=escape(files[i]), fix="start again"
-            )
-        flat[stops[i] - image.size : stops[i]] = image.reshape(-1)
-
-    with ThreadPoolExecutor(images.threads()) as pool:
-        for _ in pool.map(decode, range(len(files))):
-            pass
-    return flat
-
-
-def _file_reader(split: Split, preprocess: Preprocess) -> Reader:
-    assert split.files is not None
-    files = tf.constant([os.fsencode(file) for file in split.files], tf.string)  # a name need not be UTF-8
-    jpeg = tf.constant(split.jpeg, tf.bool)
-
-    def read(index: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
-        data = tf.io.read_file(files[index])
-        return tf.cond(
-            jpeg[index],
-            lambda: decode_jpeg(data, window),
-            lambda: _cut(preprocess.decode(data), window),
-        )
-
-    return read
-
-
-def _cut(image: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
-    if window is None:
-        return image
-    top, left, height, width = tf.unstack(window)
-    return image[top : top + height, left : left + width]

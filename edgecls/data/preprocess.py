@@ -26,7 +26,7 @@ from edgecls.errors import EdgeclsError, UsageError
 from edgecls.text import escape
 
 INTERPOLATIONS = ("bilinear", "bicubic", "area")
-_STRIP = 16  # ratio of the sides above which only the middle of a photo is resized
+_STRIP = 100  # ratio of the sides above which only the middle of a photo is resized
 _LARGE = 2**22  # pixels above which a bilinear resize reads only the pixels that it needs
 
 

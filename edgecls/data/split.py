@@ -28,7 +28,11 @@ class Split:
         jpeg: bool [N]: ``images.Info.jpeg`` of each file.
         images: uint8 [N, H, W, 1 or 3]; None where there are files.
         in_memory: The decoded images may be kept in memory.
-        bad: (name, reason) of the files that were left out when this split was read; a ``subset`` has none.
+        bad: (name, reason) of the files that were left out: when this split was read, or when they were met, if it is
+            not ``checked``. A ``subset`` begins with none.
+        checked: All files were decoded once. Else ``shapes`` and ``jpeg`` are zeros, and files are checked when they
+            are met first.
+        bad_allowed: How many files may be left out when they are met.
         store: Where the pipeline keeps its decoded images between epochs.
     """
 
@@ -41,6 +45,8 @@ class Split:
     images: np.ndarray | None = None
     in_memory: bool = True
     bad: list[tuple[str, str]] = field(default_factory=list)
+    checked: bool = True
+    bad_allowed: int = 0
     store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:

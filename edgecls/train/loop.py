@@ -7,7 +7,7 @@ distillation wants teacher and student in one step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,12 +83,12 @@ class Trainer:
         """All that a resumed training needs to go on bit for bit."""
         return [*self.model.variables, *self.optimizer.variables, *self.averages.variables]
 
-    def run_epoch(self, batches: tf.data.Dataset, on_step: Callable[[int], None]) -> dict[str, float]:
+    def run_epoch(self, batches: Iterable[Any], on_step: Callable[[int], None]) -> dict[str, float]:
         """Train on every batch once.
 
         Args:
             batches: Yields (pixels float32 [B, H, W, 3], targets float32 [B, classes]), already mixed; a row of zeros for
-                an unlabeled image.
+                an unlabeled image. A dataset is distributed over the replicas; other batches are already.
             on_step: Called with the number of steps done in this epoch.
 
         Returns:
@@ -100,8 +100,10 @@ class Trainer:
         """
         for metric in (*self._metrics.values(), self._labeled):
             metric.reset_state()
+        if isinstance(batches, tf.data.Dataset):
+            batches = self.strategy.experimental_distribute_dataset(batches)
         started, waited, step = time.perf_counter(), 0.0, 0
-        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
+        iterator = iter(batches)
         try:
             while True:
                 asked = time.perf_counter()
@@ -176,7 +178,7 @@ class Trainer:
 
 def fit(
     trainer: Trainer,
-    epoch_batches: Callable[[int], tf.data.Dataset],
+    epoch_batches: Callable[[int], Iterable[Any]],
     evaluate: Callable[[], dict[str, float]],
     directory: Path,
     *,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from edgecls.data.pipeline import batches
+from edgecls.data.pipeline import Batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.sampling import class_weights
 from edgecls.data.sources import Dataset
@@ -91,22 +91,20 @@ def train_network(
     steps = len(data.train) // config.batch_size
     trainer = Trainer(model, objective, config, steps, section=section)
 
-    def epoch_batches(epoch: int) -> tf.data.Dataset:
-        return batches(
-            data.train,
-            preprocess,
-            config.batch_size,
-            training=True,
-            augment=recipe.augment,
-            seed=recipe.seed,
-            epoch=epoch,
-            epochs=config.epochs,
-            classes=len(data.classes),
-        )
-
+    feed = Batches(
+        data.train,
+        preprocess,
+        config.batch_size,
+        training=True,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        epochs=config.epochs,
+        classes=len(data.classes),
+        distribute=trainer.strategy.experimental_distribute_dataset,
+    )
     return fit(
         trainer,
-        epoch_batches,
+        feed.epoch,
         _validation(model, data, preprocess),
         directory,
         inputs=inputs,
@@ -123,12 +121,12 @@ def _validation(model: keras.Model, data: Dataset, preprocess: Preprocess) -> Ca
         lambda pixels: keras.tree.flatten(model(pixels, training=False))[0], reduce_retracing=True
     )
 
+    feed = Batches(split, preprocess, EVAL_BATCH)
+
     def validate() -> dict[str, float]:
         if not len(split):
             return {}
-        logits = np.concatenate(
-            [forward(pixels).numpy() for pixels, _ in batches(split, preprocess, EVAL_BATCH)]
-        )
+        logits = np.concatenate([forward(pixels).numpy() for pixels, _ in feed])
         scores = evaluate(logits, split.labels, data.classes)
         loss = float(tf.reduce_mean(CrossEntropy()(tf.constant(logits), targets)))
         return {"loss": loss} | {key: scores[key] for key in ("top1", "balanced_accuracy")}

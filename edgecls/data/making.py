@@ -1,0 +1,121 @@
+"""A group of images, read, cropped, resized and changed: what the pipeline does in Python. No TensorFlow graph here.
+
+``Maker.plan`` finds the photos and draws their windows, then the pipeline decodes windows of JPEGs, then
+``Maker.finish`` makes images of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from edgecls.augment.compose import Chain, Mixer
+from edgecls.data.preprocess import Preprocess
+from edgecls.data.reading import Photos
+
+Stages = Callable[[int], tuple[Chain, Mixer]]
+"""Number of an epoch to the changes of its images and of its batches."""
+
+_MARGIN = (
+    2  # pixels that are decoded around a window: color is interpolated across the border of what is decoded
+)
+
+
+class Maker:
+    """Makes the images of a split.
+
+    Args:
+        photos: The split's photos.
+        files: Their paths; empty where the photos are in memory.
+        preprocess: How the network sees a photo.
+        stages: The random changes of an epoch.
+    """
+
+    def __init__(self, photos: Photos, files: list[str], preprocess: Preprocess, stages: Stages) -> None:
+        self._photos, self._files, self._preprocess, self._stages = photos, files, preprocess, stages
+        cv2.setNumThreads(1)  # images are made in parallel, each by one thread
+
+    def plan(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Find the photos of a group and draw their windows.
+
+        Args:
+            epoch: Number of the epoch.
+            rows: int32 [N, 2] of a photo (-1: none) and the number of its view.
+
+        Returns:
+            ``used``: ``rows`` with the photos that are used. ``windows``: int32 [N, 2, 4], what is to be decoded of each
+            photo (top, left, height, width), and of that what is kept. ``paths``: bytes [N], the files of JPEGs that are
+            to be decoded, empty for others. Then for each photo what is decoded already, uint8 [H, W, 1 or 3], or an
+            empty array.
+        """
+        chain, _ = self._stages(int(epoch))
+        used, windows = rows.copy(), np.zeros((len(rows), 2, 4), np.int32)
+        paths, decoded = np.full(len(rows), b"", object), []
+        for k, (index, view) in enumerate(rows.tolist()):
+            if index < 0:
+                decoded.append(np.zeros((1, 1, 1), np.uint8))
+                continue
+            index, height, width, pixels = self._photos.find(index)
+            used[k, 0] = index
+            whole = [0, 0, height, width]
+            window = chain.window(height, width, index, view).tolist() if chain.crops else whole
+            if pixels is None:
+                paths[k] = os.fsencode(self._files[index])  # a name need not be UTF-8
+                decoded.append(np.zeros((0, 0, 3), np.uint8))
+                windows[k] = _with_margin(window, height, width)
+            else:
+                decoded.append(_cut(pixels, window))
+                windows[k] = window, (0, 0, *window[2:])
+        return used, windows, paths, *decoded
+
+    def finish(self, epoch: int, used: np.ndarray, windows: np.ndarray, *decoded: np.ndarray) -> np.ndarray:
+        """Make a group of images: uint8 [N, size, size, 3].
+
+        Args:
+            epoch: Number of the epoch.
+            used: As ``plan`` returns it.
+            windows: As ``plan`` returns it.
+            *decoded: The photos, decoded in ``windows[:, 0]``.
+        """
+        chain, _ = self._stages(int(epoch))
+        size = self._preprocess.size
+        images = np.empty((len(used), size, size, 3), np.uint8)
+        for k, (index, view) in enumerate(used.tolist()):
+            if index < 0:
+                continue
+            photo = _cut(decoded[k], windows[k, 1].tolist())
+            if chain.crops:
+                images[k] = self._preprocess.resize(photo, (size, size))  # gray becomes three channels
+            else:
+                images[k] = self._preprocess.resize_crop(photo)
+            if chain:
+                images[k] = chain(images[k], index, view)
+        return images
+
+    def make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both steps at once, where no JPEG is to be decoded: ``used`` and the images."""
+        used, windows, _, *decoded = self.plan(epoch, rows)
+        return used, self.finish(epoch, used, windows, *decoded)
+
+    def mix(
+        self, epoch: int, step: int, pixels: np.ndarray, targets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mix a batch: pixels float32 [B, size, size, 3], targets float32 [B, classes]."""
+        _, mixer = self._stages(int(epoch))
+        return mixer(pixels, targets, int(step))
+
+
+def _with_margin(window: Sequence[int], height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The window with a margin, inside the photo, and the window within that."""
+    top, left, rows, columns = window
+    above, before = max(top - _MARGIN, 0), max(left - _MARGIN, 0)
+    below, after = min(top + rows + _MARGIN, height), min(left + columns + _MARGIN, width)
+    return (above, before, below - above, after - before), (top - above, left - before, rows, columns)
+
+
+def _cut(photo: np.ndarray, window: Sequence[int]) -> np.ndarray:
+    top, left, height, width = window
+    return photo[top : top + height, left : left + width]
