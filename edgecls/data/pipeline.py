@@ -164,7 +164,9 @@ class Batches:
         # Keeps the images that the pipeline reads from out of the accelerator's memory.
         with tf.device("CPU:0"):
             passes = tf.data.Dataset.range(epoch, epoch + epochs)
-            data = passes.flat_map(lambda e: self._pass(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0)))
+            data = passes.flat_map(
+                lambda e: self._pass(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0))
+            )
             return data.prefetch(_PREFETCH).with_options(_without_autotuning())
 
     # What is in an epoch -----------------------------------------------------------------------------------------
