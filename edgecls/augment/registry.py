@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field
 
+from edgecls._explain import Wrong
 from edgecls._schema import Section
 
 Where = Literal["image", "pixels", "batch"]
@@ -24,6 +25,20 @@ hide a part. ``batch``: float32 [B, S, S, 3] in 0..255 together with its targets
 """
 OFF = (None, False, "none")
 """Values of a recipe's key that switch its operation off."""
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""An option's lowest and highest value."""
+
+
+def check_range(key: str, value: list[float], top: float) -> None:
+    """Refuse an option that is not ``[low, high]`` with 0 < low <= high <= top.
+
+    Raises:
+        Wrong: Pydantic and ``_explain`` make it an error with file and line.
+    """
+    if not 0 < value[0] <= value[1] <= top:
+        raise Wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
 
 
 class Moment(NamedTuple):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, create_model, model_validator
 
-from edgecls._explain import Wrong
 from edgecls._schema import Section
-from edgecls.augment import geometry, mix  # noqa: F401  # they register their operations
-from edgecls.augment.registry import OPERATIONS
-
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+from edgecls.augment import geometry, mix, policy  # noqa: F401  # they register their operations
+from edgecls.augment.registry import OPERATIONS, Range, check_range
 
 
 class _Crop(Section):
@@ -36,9 +33,9 @@ class Augment(_WithOperations):
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:
-        for key, value, top in (("crop_scale", self.crop_scale, 1.0), ("crop_ratio", self.crop_ratio, 100.0)):
-            if value is not None and not 0 < value[0] <= value[1] <= top:
-                raise Wrong(f"{key} must be [low, high] with 0 < low <= high <= {top:g}, got {value}", key)
+        if self.crop_scale is not None:
+            check_range("crop_scale", self.crop_scale, 1)
+        check_range("crop_ratio", self.crop_ratio, 100)
         return self
 
 
