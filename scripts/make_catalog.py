@@ -3,7 +3,7 @@
     python scripts/make_catalog.py [REFERENCE_DIR]
 
 What is published of a network (evaluation, accuracy, latency, weights) comes from its family's file. A name that the
-file says nothing of keeps what models.csv has; with REFERENCE_DIR (tables/models.csv, arch/*.json, semantics.csv) it
+file says nothing of keeps what models.csv has; with REFERENCE_DIR (tables/*.csv, arch/*.json, semantics.csv) it
 is read anew from there, and the network's parameters and MACs are checked against it. Costs are counted from the
 networks.
 """
@@ -75,6 +75,8 @@ def read_row(reference: Path, row: dict[str, str], architecture: str, dropout: s
     path = reference / "arch" / f"{row['model']}.json"
     run = json.loads((path if path.exists() else path.with_stem(architecture)).read_text())
     rate = re.search(r"p=([\d.]+)", dropout)
+    with (reference / "tables" / "weights.csv").open(newline="", encoding="utf-8") as file:
+        weights = {r["tag"]: r["url"] for r in csv.DictReader(file) if r["model"] == row["model"]}
     norms = [(run.get(f"eval_v{version}") or {}).get("norm") for version in (1, 2)]
     norm: dict[str, Any] = norms[0] or norms[1] or {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     latency = {threads: row[f"sd855_ms_fp32_thread{threads}"] for threads in catalog.THREADS}
@@ -92,6 +94,7 @@ def read_row(reference: Path, row: dict[str, str], architecture: str, dropout: s
         sd855_ms={threads: float(ms) for threads, ms in latency.items() if ms},
         storage_mb=float(row["storage_mb"]) if row["storage_mb"] else None,
         source=row["source"] or row["source_v2"],
+        weights=weights,
     )
 
 

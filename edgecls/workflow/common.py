@@ -151,3 +151,20 @@ def _kept(stage: Stage) -> str:
         saved = f"checkpoint saved after {plural(state['epochs'], 'epoch')} of {stage.name}"
         return f"{saved}; run the same command to continue"
     return f"{stage.name} had saved nothing yet; run the same command to begin it again"
+
+
+def download_weights(source: str, network: str, console: Console) -> None:
+    """Have published weights on this computer, with a bar while they come; see ``weights.sources.locate``."""
+    from edgecls.weights.sources import locate
+
+    with console.progress() as progress:
+        task: int | None = None
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal task
+            if task is None:
+                task = progress.add_task("weights", text=f"downloading the weights of {network}")
+            mib = 2**20
+            progress.update(task, completed=done // mib, total=total and -(-total // mib))
+
+        locate(source, network, show)

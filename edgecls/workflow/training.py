@@ -25,6 +25,7 @@ from edgecls.workflow.checking import (
     weights_input,
 )
 from edgecls.workflow.common import (
+    download_weights,
     load_data,
     load_deployed,
     recipe_preprocess,
@@ -382,6 +383,7 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
     )
     plain = True
     if section.weights:
+        download_weights(section.weights, section.name, console)
         try:
             loaded = edgecls.load_weights(model, section.weights)
         except UsageError:

@@ -120,7 +120,9 @@ COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     ),
     "source": (str, str),
     "weights": (
-        lambda text: {name: WeightSource.parse(address) for name, address in _pairs(text).items()},
+        lambda text: {
+            name: WeightSource.parse(address, needs_hash=False) for name, address in _pairs(text).items()
+        },
         lambda weights: " ".join(f"{name}={source.address}" for name, source in weights.items()),
     ),
 }

