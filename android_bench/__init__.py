@@ -13,12 +13,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from android_bench.errors import BenchError, BenchUsageError, DeviceLost, DeviceMissing, Interrupted
+from android_bench.errors import (
+    BenchError,
+    BenchUsageError,
+    DeviceBusy,
+    DeviceLost,
+    DeviceMissing,
+    Interrupted,
+)
 from android_bench.measure.protocol import Backend, Listener, Protocol
 
 __all__ = [
     "BenchError",
     "BenchUsageError",
+    "DeviceBusy",
     "DeviceLost",
     "DeviceMissing",
     "Interrupted",
@@ -43,6 +51,7 @@ def bench(
     profile: bool = False,
     delegate: str = "cpu",
     binary: str | Path | None = None,
+    wait: bool = False,
     cool_c: float = Protocol.cool_c,
     cool_s: float = Protocol.cool_s,
     seed: int = Protocol.seed,
@@ -70,6 +79,7 @@ def bench(
         delegate: What is asked to compute on a phone: ``"cpu"`` (XNNPACK), ``"gpu"``, ``"nnapi"`` or ``"npu"``, if
             the program has it. A result tells what was used.
         binary: The user's ``benchmark_model`` for the phone; None: ``EDGECLS_BENCHMARK_MODEL``, then a cache.
+        wait: Whether to wait for a phone on which somebody else measures.
         cool_c: A phone warmer than this (Celsius) is waited for before each round.
         cool_s: After this many seconds of waiting a hot phone is measured nevertheless, and the result is unsure.
         seed: Seed of the input and of the bootstrap.
@@ -87,6 +97,7 @@ def bench(
     Raises:
         BenchUsageError: A missing or wrong file, thread count, number or device name (exit code 2).
         DeviceMissing: The device is not attached, or no TFLite runtime is installed (exit code 3).
+        DeviceBusy: A DeviceMissing too: somebody else measures on the phone.
         BenchError: The device cannot be measured on (exit code 1).
         Interrupted: Ctrl-C (exit code 130); ``.document`` has the figures so far.
         DeviceLost: An Interrupted too: the phone went away in mid-run (exit code 3).
@@ -123,7 +134,9 @@ def bench(
         link = open_link(target.serial, target.via, on_auth=lambda: tell({"event": "authorize"}))
         try:
             return run(
-                PhoneBackend(link, target, binary, profile=profile, delegate=delegate, on_event=on_event)
+                PhoneBackend(
+                    link, target, binary, profile=profile, delegate=delegate, wait=wait, on_event=on_event
+                )
             )
         finally:
             link.close()

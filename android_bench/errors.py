@@ -37,6 +37,10 @@ class DeviceMissing(BenchError):
     exit_code = 3
 
 
+class DeviceBusy(DeviceMissing):
+    """Another session measures on the phone (exit code 3)."""
+
+
 class Interrupted(BenchError):
     """Ctrl-C (exit code 130). ``document`` has the figures so far, marked unsure."""
 

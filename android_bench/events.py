@@ -11,6 +11,7 @@ An event is a dict with ``event``, its name. Those of one model and thread count
 - ``result``: all rounds are done; ``status``, ``why`` and the indices of the rounds ``used``.
 - ``unkept``: rounds cannot be written to the cache, and ``why``; the measurement goes on.
 - ``authorize``: the user of a phone is asked whether to trust this computer.
+- ``busy``: somebody else measures on the phone; it is waited for since so many ``seconds``, and ``why``.
 - ``cool``: a phone is waited for since so many ``seconds``, and ``why``.
 """
 
@@ -34,6 +35,8 @@ def remark(event: dict[str, Any]) -> str:
         return ACCEPT_PROMPT
     if kind == "cool" and not event["seconds"]:
         return f"waiting for the phone to cool down: {event['why']}"
+    if kind == "busy" and not event["seconds"]:
+        return f"waiting: {event['why']}"
     if kind == "plan" and event["kept"]:
         rounds = count(event["cases"] * event["rounds"], "round")
         return f"{event['kept']} of {rounds} measured before and not again; --fresh measures them again"

@@ -41,7 +41,7 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         threads: Default of ``--threads``.
         **counts: Other defaults of ``warmup``, ``runs`` and ``rounds`` than those of ``Protocol``.
 
-    The command gets ``device threads warmup runs rounds spacing_s repeats protocol profile delegate binary seed fresh``,
+    The command gets ``device threads warmup runs rounds spacing_s repeats protocol profile delegate binary wait seed fresh``,
     which are arguments of ``bench``, and ``baseline max_regress compare``.
     """
 
@@ -101,6 +101,7 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
             type=click.Path(path_type=Path),
             help="The benchmark_model to run on the phone.  [env: EDGECLS_BENCHMARK_MODEL]",
         ),
+        click.option("--wait", is_flag=True, help="Wait for a phone on which somebody else measures."),
         click.option(
             "--seed",
             type=int,

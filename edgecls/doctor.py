@@ -163,29 +163,32 @@ def _stack() -> list[Check]:
 def _phones() -> list[Check]:
     from android_bench.adb.address import adb_server_address
     from android_bench.devices.attached import attached
+    from android_bench.errors import BenchUsageError
 
     program = shutil.which("adb")
-    phones = attached()
+    try:
+        phones, server = attached(), adb_server_address()
+    except BenchUsageError as error:
+        return [Check("phones", "warn", f"{error.what} ({error.where})", error.fix)]
     fix = "plug a phone in and allow USB debugging; only needed for --device other than host"
     listed = ", ".join(f"{p.serial} ({p.state})" for p in phones)
     return [
         Check("adb", "ok", program)
         if program
         else Check("adb", "warn", "no program", "apt install adb; only for phones"),
-        Check("phones", "ok", listed)
-        if phones
-        else Check("phones", "warn", f"none, {_server(adb_server_address())}", fix),
+        Check("phones", "ok", listed) if phones else Check("phones", "warn", f"none, {_server(server)}", fix),
     ]
 
 
-def _server(address: tuple[str, int]) -> str:
-    import socket
+def _server(address: tuple[str, int] | str) -> str:
+    from android_bench.adb.address import connect
 
+    where = f"at {address}" if isinstance(address, str) else f"on port {address[1]}"
     try:
-        with socket.create_connection(address, timeout=1):
-            return f"adb server on port {address[1]}"
+        with connect(address, 1):
+            return f"adb server {where}"
     except OSError:
-        return f"no adb server on port {address[1]}"
+        return f"no adb server {where}"
 
 
 def _disk() -> Check:

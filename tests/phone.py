@@ -20,10 +20,10 @@ PROPS = {
 }
 CLOCKS = [1785600] * 4 + [2419200] * 3 + [2841600]
 
-# Prints what the samples show, with figures that depend on the threads and on the file `figures` beside it. It reads
-# `behaviour` first, so a test can make it fail, hang or tell other figures while a session is running.
+# Prints what the samples show, with figures that depend on the threads. It reads `behaviour` in our folder on the phone
+# first, so a test can make it fail, hang or tell other figures while a session is running.
 BENCHMARK = r"""#!/bin/sh
-here=${0%/*}
+here=${0%/*}/..
 base=8000 kind=tflite wait=0 peak= asked= profile=
 [ -e "$here/behaviour" ] && . "$here/behaviour"
 unknown=
@@ -93,7 +93,8 @@ def furnish(root: Path, **changed: str) -> None:
     warm(root, 31.5)
     cpu = root / "sys/devices/system/cpu"
     cpu.mkdir(parents=True, exist_ok=True)
-    (cpu / "possible").write_text("0-7\n")
+    for name in ("possible", "online"):
+        (cpu / name).write_text("0-7\n")
     for core, clock in enumerate(CLOCKS):
         folder = cpu / f"cpu{core}/cpufreq"
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,18 +240,20 @@ class Phone:
 
     def running(self) -> list[int]:
         """Process groups started by the shell that still have a living member."""
-        return [p.pid for p in self.processes if _alive(p.pid)]
+        alive = _living_groups()
+        return [p.pid for p in self.processes if p.pid in alive]
 
 
 def _fail(why: str) -> bytes:
     return b"FAIL" + struct.pack("<I", len(why)) + why.encode()
 
 
-def _alive(group: int) -> bool:
-    """Whether a process group has a member that is no zombie."""
+def _living_groups() -> set[int]:
+    """The process groups of this computer that have a member which is no zombie."""
+    groups = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, IndexError):
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and fields[0] != "Z":
-                return True
-    return False
+            if fields[0] != "Z":
+                groups.add(int(fields[2]))
+    return groups

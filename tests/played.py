@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ class Played:
     def settle(self) -> bool:
         self.settled += 1
         return self.settles
+
+    def rest(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def open(self, model: ModelFile, threads: int, seed: int) -> Any:
         backend, steps = self, iter(self.script[model.name])

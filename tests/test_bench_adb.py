@@ -22,6 +22,7 @@ from adbd import Adbd, AdbServer
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from android_bench import BenchError, DeviceMissing
+from android_bench.adb.claim import Claim, Ran
 from android_bench.adb.direct import DirectTransport
 from android_bench.adb.keys import signer
 from android_bench.adb.link import FOLDER, Link
@@ -202,26 +203,26 @@ def test_phone_gone_for_good(start: Start, keys: Path) -> None:
     assert time.monotonic() - begin < 3 and "\n" not in str(error.value)
 
 
-def test_silent_command_ends_in_time_and_is_ended(way: Way) -> None:
-    way.link.run(f"mkdir -p {FOLDER}; echo true > {FOLDER}/sleeper; echo exec sleep 1000 >> {FOLDER}/sleeper")
+def test_silent_command_ends_in_time(way: Way) -> None:
     begin = time.monotonic()
     with pytest.raises(TimedOut, match="within 1 s"):
-        way.link.run(way.link.guarded(f"sh {FOLDER}/sleeper"), 1.0)
+        way.link.run("sleep 1000", 1.0)
     assert time.monotonic() - begin < 4
     assert way.link.run("echo on").output == "on\n"
-    # `sleep` has no argument in our folder: it is spared, as a program with a recycled number is.
-    assert len(way.daemon.phone.running()) == 1
+    assert len(way.daemon.phone.running()) == 1  # it is nobody's program, and stays
 
 
-def test_stray_is_ended(way: Way) -> None:
+def test_own_program_is_ended_with_its_children(way: Way) -> None:
     program = way.daemon.phone.path(f"{FOLDER}/sleeper")
     program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\nread never < /dev/zero\nwhile :; do sleep 0.1; done\n")
+    program.write_text("#!/bin/sh\nsleep 1000 &\nsleep 1001\n")
     program.chmod(0o755)
+    claim = Claim(way.link)
+    way.link.run("sleep 60 > /dev/null 2>&1 &")  # somebody else's
     with pytest.raises(TimedOut):
-        way.link.run(way.link.guarded(f"{FOLDER}/sleeper"), 1.0)
-    time.sleep(0.3)
-    assert way.daemon.phone.running() == []
+        claim.run(f"{FOLDER}/sleeper", 1.0)
+    assert len(way.daemon.phone.running()) == 1
+    assert claim.run("echo on", 5.0) == Ran("on\n", 0, 0)
 
 
 def test_small_maxdata(start: Start, keys: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from photos import picture
 from quantization import photos, settled
 from test_workflow import edgecls
 
+from android_bench.adb.claim import Claim
 from android_bench.adb.direct import DirectTransport
 from android_bench.adb.link import FOLDER, Link
 from android_bench.adb.transport import TimedOut
@@ -167,9 +168,12 @@ def test_a_device_that_computes_something_else(
 def test_a_program_that_does_not_end_is_ended(run: Path, board: Adbd) -> None:
     link = Link(DirectTransport(board.address))
     link.push(run / "export/model_int8.tflite", f"{FOLDER}/m.tflite")
-    program = f"{FOLDER}/edgecls_runner --graph={FOLDER}/m.tflite --num_runs=100000000"
+    (runner,) = (
+        f"{FOLDER}/{p.parent.name}/{p.name}" for p in board.phone.path(FOLDER).glob("*/edgecls_runner")
+    )
+    program = f"{runner} --graph={FOLDER}/m.tflite --num_runs=100000000"
     with pytest.raises(TimedOut):
-        link.run(link.guarded(program), 2.0)
+        Claim(link).run(program, 2.0)
     assert link.run("true").code == 0 and board.phone.running() == []
     link.close()
 

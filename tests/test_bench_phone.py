@@ -37,7 +37,7 @@ from android_bench.devices import attached as seen
 from android_bench.devices.probe import State, big_mask
 from android_bench.devices.survey import survey
 from android_bench.measure.accuracy import outputs
-from android_bench.measure.phone import _foreign_cores
+from android_bench.measure.load import foreign_cores
 
 REPO = Path(__file__).parents[1]
 QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "spacing_s": 0.0, "repeats": 0, "cool_s": 0.0}
@@ -119,13 +119,18 @@ def test_rounds_take_turns_and_pushes_happen_once(phone: Adbd, models: list[Path
     ran = phone.phone.path(f"{FOLDER}/ran")
     order = [line.split()[1:] for line in ran.read_text().splitlines() if line.endswith(" 5")]
     assert order == [["1", "5"], ["4", "5"]] * 4
-    before = {p.name: p.stat().st_mtime_ns for p in ran.parent.iterdir()}
-    assert len([n for n in before if n.endswith(".tflite")]) == 2
+
+    def files() -> dict[Path, int]:
+        return {
+            p: p.stat().st_mtime_ns for p in ran.parent.rglob("[!.]*") if p.is_file() and "lock" not in str(p)
+        }
+
+    before = files()
+    assert len([n for n in before if n.suffix == ".tflite"]) == 2
     begin = time.monotonic()
     measure(phone, models, [1, 4])
     assert time.monotonic() - begin < 8  # 4 cases, overhead included
-    after = {p.name: p.stat().st_mtime_ns for p in ran.parent.iterdir()}
-    assert {n: t for n, t in after.items() if n != "ran"} == {n: t for n, t in before.items() if n != "ran"}
+    assert files() | {ran: 0} == before | {ran: 0}
 
 
 def test_litert_is_told_apart(phone: Adbd, models: list[Path]) -> None:
@@ -166,7 +171,7 @@ def test_hot_phone_is_unsure(degrees: float, thermal: int, why: str, phone: Adbd
 
 
 def test_hot_phone_is_waited_for(phone: Adbd, models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("android_bench.measure.phone._COOLING_STEP_S", 0.1)
+    monkeypatch.setattr("android_bench.measure.heat._COOLING_STEP_S", 0.1)
     warm(phone.phone.root, 45.0)
     events: list[str] = []
 
@@ -211,17 +216,58 @@ def test_named_chip_must_be_the_phones(
     server.stop()
 
 
+BEGIN = "cpu  100 0 0 900 0 0 0 0\n10.00 70.1\n"
+
+
 @pytest.mark.parametrize(
-    ("begin", "end", "cores"),
+    ("begin", "end", "cores", "doubt"),
     [
-        ("cpu  100 0 0 9 0 0 0\n10.0\n", "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 9 0 0 0\n12.0\n", 1.0),
-        ("cpu  100 0 0 9 0 0 0\n10.0\n", "0m0s 0m0s\n1m3.5s 0m0.5s\ncpu  500 20 180 9 0 0 0\n12.0\n", 0.0),
-        ("10.0\n", "0m0s 0m0s\n0m1s 0m0s\n12.0\n", None),
-        ("cpu  100 0 0 9 0 0 0\n10.0\n", "cpu  500 20 180 9 0 0 0\n12.0\n", None),
+        (BEGIN, "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", 1.0, ""),
+        (BEGIN, "0m0s 0m0s\n0m5.5s 0m1.0s\ncpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", 0.0, ""),
+        ("10.00 7\n", "0m0s 0m0s\n0m1s 0m0s\n12.00 9\n", None, ""),
+        (BEGIN, "cpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", None, ""),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m0.1s 0m0s\ncpu  110 0 0 900 0 0 0 0\n10.20 71\n",
+            None,
+            "",
+        ),  # too short to tell
+        (BEGIN, "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  100 0 0 900 0 0 0 0\n12.00 80.2\n", None, "stands still"),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  110 0 0 2500 0 0 0 0\n12.00 80.2\n",
+            None,
+            "load is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500100 0 0 900 0 0 0 0\n12.00 80.2\n",
+            None,
+            "load is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  50 0 0 1900 0 0 0 0\n12.00 80.2\n",
+            None,
+            "load is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n10.00 70.1\n",
+            None,
+            "clock is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n3.00 70.1\n",
+            None,
+            "clock is impossible",
+        ),
     ],
 )
-def test_load_of_other_programs(begin: str, end: str, cores: float | None) -> None:
-    assert _foreign_cores(begin, end) == cores
+def test_load_of_other_programs(begin: str, end: str, cores: float | None, doubt: str) -> None:
+    found, why = foreign_cores(begin, end, 8)
+    assert found == cores and (doubt in why if doubt else not why)
 
 
 def test_busy_phone_is_unsure(phone: Adbd, models: list[Path]) -> None:

@@ -4,7 +4,7 @@ This module adds what adb-shell 0.4.4 lacks:
 
 - Small packets leave at once (TCP_NODELAY): pushes are 5 to 100 times faster.
 - A packet is always sent completely.
-- A closed link is noticed when it closes, not ten seconds later.
+- A closed link is noticed when it closes, not ten seconds later; a phone that leaves the network within 25 s.
 - Each operation has one deadline.
 - A phone that refuses a file during a push is heard at once.
 """
@@ -30,6 +30,8 @@ from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, Ti
 from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
 
 AUTH_WAIT_S = 60.0
+# A phone that leaves the network says nothing. While a program runs we say nothing either, and would wait until its end.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, number
 
 
 class _Tcp(TcpTransport):
@@ -40,6 +42,10 @@ class _Tcp(TcpTransport):
     def connect(self, transport_timeout_s: float | None) -> None:
         super().connect(self.deadline.left())
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if option := getattr(socket, name, None):  # macOS lacks one
+                self._connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
         data: bytes = super().bulk_read(numbytes, self.deadline.left())

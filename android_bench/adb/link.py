@@ -1,7 +1,7 @@
 """Commands and verified transfers over a ``Transport``, on a link that may break and come back.
 
-After every break and every time-out the link is closed and opened anew. A program of ours that still runs on the phone
-is then ended, because it would disturb the next measurement.
+After every break and every time-out the link is closed and opened anew. Nothing is changed on the phone by that, unless
+a session has set ``on_connect``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ class Link:
     Args:
         transport: The way to it.
         folder: Our folder on the phone.
-        patience_s: Seconds that the phone may be away before it counts as gone.
+        patience_s: Seconds that the phone may be away before it counts as gone. It then stays gone for this link.
+
+    Attributes:
+        on_connect: Called with the transport after each connect; a session ends its earlier program there.
+        on_close: Called before the link is closed for good, unless the phone is gone.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class Link:
         self.transport, self.folder = transport, folder
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._connected = self._seen = False
+        self._gone: DeviceMissing | None = None
+        self.on_connect: Callable[[Transport], None] = lambda transport: None
+        self.on_close: Callable[[], None] = lambda: None
 
     @property
     def where(self) -> str:
@@ -50,14 +57,9 @@ class Link:
 
         Raises:
             DeviceMissing: The phone is gone.
-            TimedOut: It did not end in time. On the phone it is ended, too, if it is ``guarded``.
+            TimedOut: It did not end in time.
         """
         return self._persist(lambda: self.transport.run(command, timeout_s), again_after_timeout=False)
-
-    def guarded(self, command: str) -> str:
-        """The shell command that runs a program, so that it can be ended after a break. It must be one process."""
-        pid = shlex.quote(f"{self.folder}/running")
-        return f"sh -c {shlex.quote(f'echo $$ > {pid}; exec {command}')}; code=$?; rm -f {pid}; (exit $code)"
 
     def digest(self, remote: str) -> str | None:
         """SHA-256 of a file on the phone; None when there is no such file."""
@@ -89,7 +91,7 @@ class Link:
         part, name = f"{remote}.part", shlex.quote(remote)
         try:
             for _ in range(2):
-                self._persist(lambda: self.transport.push(data, part, mode, self._time(len(data))))
+                self._persist(lambda: self.transport.push(data, part, mode, self.transfer_s(len(data))))
                 if self.digest(part) == wanted:
                     done = self.run(f"chmod {mode:o} {shlex.quote(part)} && mv -f {shlex.quote(part)} {name}")
                     # A rename that broke and was tried again may have been done the first time.
@@ -108,20 +110,18 @@ class Link:
         """The content of a file on the phone. Raises Refused, or DeviceMissing when the phone is gone."""
         listed = self.run(f"wc -c < {shlex.quote(remote)}")
         size = int(listed.output) if listed.code == 0 and listed.output.strip().isdigit() else 0
-        return self._persist(lambda: self.transport.pull(remote, self._time(size)))
-
-    def end_strays(self) -> None:
-        """Ends a program of ours that still runs on the phone."""
-        pid = shlex.quote(f"{self.folder}/running")
-        ours = shlex.quote(self.folder)
-        # After a reboot another program may have this process id, so the command line must contain our folder. (The
-        # shell drops the zero bytes between its words.)
-        self.transport.run(
-            f"if read pid < {pid}; then case $(cat /proc/$pid/cmdline) in "
-            f"*{ours}/*) kill -9 $pid;; esac; rm -f {pid}; fi 2>/dev/null"
-        )
+        return self._persist(lambda: self.transport.pull(remote, self.transfer_s(size)))
 
     def close(self) -> None:
+        """Ends the link. It may be used again, which connects anew."""
+        on_close, self.on_close = self.on_close, lambda: None
+        try:
+            if not self._gone:
+                on_close()
+        finally:
+            self._drop()
+
+    def _drop(self) -> None:
         self.transport.close()
         self._connected = False
 
@@ -132,36 +132,41 @@ class Link:
             try:
                 return action()
             except KeyboardInterrupt:
-                self.close()  # in the middle of a message; what runs on the phone is ended at the next connect
+                self._drop()  # in the middle of a message; what runs on the phone is ended at the next connect
                 raise
             except Refused:
                 self._connected = False  # a stopped transfer may linger on the link
                 raise
             except Broken as error:
                 last = error
-                self.close()
+                self._drop()
                 if isinstance(error, TimedOut) and not again_after_timeout:
                     self._ensure()
                     raise
-        raise DeviceMissing(last.what, where=self.where, fix="look at the cable or the network")
+        raise self._missing(last.what)
 
     def _ensure(self) -> None:
-        """Connects if necessary, and ends our program that still runs. Waits for a phone that was there before."""
+        """Connects if necessary. Waits for a phone that was there before, once."""
+        if self._gone:
+            raise self._gone
         end = time.monotonic() + (self._patience_s if self._seen else 0.0)
         while not self._connected:
             try:
                 self.transport.connect()
                 self._connected = True
-                self.end_strays()
+                self.on_connect(self.transport)
                 self._seen = True
             except Broken as error:
-                self.close()
+                self._drop()
                 if time.monotonic() >= end:
                     what = "the phone is gone" if self._seen else "the phone cannot be reached"
-                    raise DeviceMissing(
-                        f"{what}: {error.what}", where=self.where, fix="look at the cable or the network"
-                    ) from None
+                    raise self._missing(f"{what}: {error.what}") from None
                 time.sleep(0.3)
+
+    def _missing(self, what: str) -> DeviceMissing:
+        """The error of a phone that is gone; every later operation fails with it at once."""
+        self._gone = DeviceMissing(what, where=self.where, fix="look at the cable or the network")
+        return self._gone
 
     def _need_space(self, size: int) -> None:
         done = self.run(f"mkdir -p {shlex.quote(self.folder)} && df -k {shlex.quote(self.folder)}")
@@ -183,7 +188,8 @@ class Link:
             fix="free some space there",
         )
 
-    def _time(self, size: int) -> float:
+    def transfer_s(self, size: int) -> float:
+        """How long the transfer of a file of that many bytes may take."""
         return 20.0 + size / _SLOWEST
 
 

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 
-from android_bench.adb.address import adb_server_address
+from android_bench.adb.address import ServerAddress, adb_server_address, connect
 from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
 from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
 
@@ -23,10 +23,11 @@ _CHUNK = 64 * 1024  # the most that a DATA message may carry
 class _Stream:
     """A connection to the server; every read and write is within the deadline."""
 
-    def __init__(self, address: tuple[str, int], deadline: Deadline) -> None:
+    def __init__(self, address: ServerAddress, deadline: Deadline) -> None:
         self._deadline = deadline
-        self.socket = socket.create_connection(address, min(CONNECT_S, deadline.left()))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connect(address, min(CONNECT_S, deadline.left()))
+        if self.socket.family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
@@ -71,7 +72,7 @@ class _Stream:
 class ServerTransport(Transport):
     """The phone that the adb server at ``address`` (default: the running one) knows as ``serial``."""
 
-    def __init__(self, serial: str, address: tuple[str, int] | None = None) -> None:
+    def __init__(self, serial: str, address: ServerAddress | None = None) -> None:
         self.where, self._serial = serial, serial
         self._address = address or adb_server_address()
 

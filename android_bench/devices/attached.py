@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_bench.adb.address import adb_server_address
+from android_bench.adb.address import ServerAddress, adb_server_address, connect
 
 _TIMEOUT_S = 2.0
 _USB = Path("/sys/bus/usb/devices")
@@ -31,11 +31,16 @@ def attached(usb: Path = _USB) -> list[Attached]:
     return served + [phone for phone in from_usb(usb) if phone.serial not in serials]
 
 
-def from_adb_server(address: tuple[str, int] | None = None) -> list[Attached]:
-    """The devices of the adb server, empty when none runs (protocol: AOSP adb, OVERVIEW.TXT, host services)."""
+def from_adb_server(address: ServerAddress | None = None) -> list[Attached]:
+    """The devices of the adb server, empty when none runs (protocol: AOSP adb, OVERVIEW.TXT, host services).
+
+    Raises:
+        BenchUsageError: ``ADB_SERVER_SOCKET`` cannot be read.
+    """
     request = b"host:devices"
+    where = address or adb_server_address()
     try:
-        with socket.create_connection(address or adb_server_address(), timeout=_TIMEOUT_S) as connection:
+        with connect(where, _TIMEOUT_S) as connection:
             connection.sendall(b"%04x%b" % (len(request), request))
             if _receive(connection, 4) != b"OKAY":
                 return []

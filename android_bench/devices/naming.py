@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 
-from android_bench.adb.address import split_address
+from android_bench.adb.address import port_hint, split_address
 from android_bench.devices.attached import Attached, answers_adb, attached
 from android_bench.devices.profiles import Entry, Profile, called, entries
 from android_bench.devices.survey import look
@@ -53,8 +54,24 @@ def resolve(device: str) -> Target:
     near = (
         [] if entry.key else difflib.get_close_matches(device.lower(), ["host", *entry_of], n=2, cutoff=0.7)
     )
+    if address_with_port := port_hint(serial):
+        raise DeviceMissing(what, fix=f"an address needs its port, for example {address_with_port}")
     hint = f"did you mean {' or '.join(near)}? Else " if near else ""
     raise DeviceMissing(what, fix=hint + _PLUG_IN)
+
+
+def _named(serial: str, phones: list[Attached]) -> Attached:
+    """The phone of ``ANDROID_SERIAL``, attached or at an address."""
+    for phone in phones:
+        if phone.serial == serial:
+            return require_ready(phone)
+    if (address := split_address(serial)) and answers_adb(address):
+        return Attached(serial, "device", "network")
+    raise DeviceMissing(
+        "the phone of ANDROID_SERIAL is not attached",
+        where=f"ANDROID_SERIAL={serial}",
+        fix=f"attach it, or unset the variable; attached: {', '.join(p.serial for p in phones) or 'none'}",
+    )
 
 
 def _target(phone: Attached, chips: tuple[Profile, ...], entry: Entry) -> Target:
@@ -72,7 +89,12 @@ def _chips(entry: Entry) -> tuple[Profile, ...]:
 
 
 def _the_one(chips: tuple[Profile, ...], phones: list[Attached]) -> Attached:
-    """The attached phone that has one of the chips. A single phone is taken: its chip is checked when it is opened."""
+    """The attached phone that has one of the chips. A single phone is taken: its chip is checked when it is opened.
+
+    As with adb, ``ANDROID_SERIAL`` says which phone is meant where the name does not.
+    """
+    if serial := os.environ.get("ANDROID_SERIAL"):
+        return _named(serial, phones)
     wanted = chip_names(chips)
     if not phones:
         raise DeviceMissing(f"no phone is attached to measure on {wanted}", fix=_PLUG_IN)

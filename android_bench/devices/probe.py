@@ -1,7 +1,8 @@
 """What a phone is, and its state at this moment. Both are asked through its shell; nothing is changed there.
 
 Sources: ``getprop``, ``/proc``, ``/sys/devices/system/cpu`` (clocks), ``/sys/class/thermal``, ``dumpsys battery`` and
-``dumpsys thermalservice`` (since Android 10). A phone may deny some of them. What it does not tell is None or left out.
+``dumpsys thermalservice`` (since Android 10). A phone may deny some of them. What it does not tell, and what cannot be
+true, is None or left out; ``State.doubts`` says so.
 """
 
 from __future__ import annotations
@@ -22,24 +23,35 @@ _FACTS = {
     "props": "getprop",
     "cpuinfo": "cat /proc/cpuinfo",
     "memory": "head -n 1 /proc/meminfo",
-    "possible": f"cat {_CPU}/possible",
+    "cores": f"cat {_CPU}/present || cat {_CPU}/possible",
     "system": "uname -smr",
 }
 _STATE = {
     "freq": f"grep -H . {_FREQ}/cpuinfo_max_freq {_FREQ}/scaling_max_freq {_FREQ}/scaling_cur_freq "
     f"{_FREQ}/scaling_governor",
     "zones": f"grep -H . {_ZONE}/type {_ZONE}/temp",
+    "online": f"cat {_CPU}/online",
     "battery": "dumpsys battery",
     "thermal": "dumpsys thermalservice",
 }
 # BatteryManager.BATTERY_STATUS_*
 _CHARGE = {2: "charging", 3: "discharging", 4: "not charging", 5: "full"}
+_KHZ = (50_000, 20_000_000)  # clocks that a core can have
+_CELSIUS = (
+    0.0,
+    110.0,
+)  # temperatures between which a phone works; a sensor that is not connected says 0 or -40
+_MOST_THERMAL = 6  # PowerManager.THERMAL_STATUS_SHUTDOWN
 _CPU_ZONE = re.compile(r"cpu|tsens|mtktscpu|soc|big|little|apc", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of a phone at one moment: clocks in kHz by core, temperatures in Celsius, battery."""
+    """The state of a phone at one moment: clocks in kHz by core, temperatures in Celsius, battery.
+
+    ``online`` cores are None where the phone does not tell them. ``doubts`` says which readings are missing or impossible
+    and so not used.
+    """
 
     max_khz: dict[int, int] = field(default_factory=dict)
     cap_khz: dict[int, int] = field(default_factory=dict)
@@ -49,6 +61,14 @@ class State:
     battery_percent: int | None = None
     battery: str | None = None
     thermal_status: int | None = None
+    online: frozenset[int] | None = None
+    doubts: tuple[str, ...] = ()
+
+    def absent(self, cores: int) -> list[int]:
+        """Which of a phone's cores 0 ... ``cores`` - 1 are offline: it says so, or they alone do not tell their clocks."""
+        told = set(self.max_khz) or set(range(cores))
+        here = told if self.online is None else told & self.online
+        return [core for core in range(cores) if core not in here]
 
     @property
     def warmth(self) -> float | None:
@@ -79,6 +99,7 @@ class State:
             "governors": sorted(set(self.governor.values())),
             "battery_percent": self.battery_percent,
             "battery": self.battery,
+            "doubts": list(self.doubts),
         }
 
 
@@ -132,7 +153,7 @@ def facts(link: Link) -> Facts:
     props = dict(re.findall(r"^\[([^]]+)\]: \[(.*)\]$", answers["props"], re.MULTILINE))
     hardware = re.search(r"^Hardware\s*:\s*(.+)$", answers["cpuinfo"], re.MULTILINE)
     processors = len(re.findall(r"^processor\s*:", answers["cpuinfo"], re.MULTILINE))
-    highest = re.search(r"(\d+)\s*$", answers["possible"])
+    highest = re.search(r"(\d+)\s*$", answers["cores"])
     memory = re.search(r"(\d+) kB", answers["memory"])
     maker, model = (props.get(f"ro.product.{key}", "") for key in ("manufacturer", "model"))
     kernel, _, machine = [*answers["system"].split(), "", "", ""][:3]  # Linux 5.10.66 aarch64
@@ -161,18 +182,29 @@ def state(link: Link) -> State:
         clocks.setdefault(name, {})[int(core)] = value.strip()
     battery = dict(re.findall(r"^\s*([\w ]+): (-?\d+)\s*$", answers["battery"], re.MULTILINE))
     status = re.search(r"Thermal Status: (\d+)", answers["thermal"])
-    temperatures = _temperatures(answers["zones"], answers["thermal"])
-    if "temperature" in battery:
-        temperatures["battery"] = int(battery["temperature"]) / 10
+    temperatures, doubts = _temperatures(answers["zones"], answers["thermal"], battery.get("temperature"))
+    khz = {name: _integers(values) for name, values in clocks.items()}
+    for name, values in khz.items():
+        wrong = [core for core, value in values.items() if not _KHZ[0] <= value <= _KHZ[1]]
+        if wrong:
+            doubts.append(f"the phone's {name} is impossible ({values[wrong[0]]} kHz, core {wrong[0]})")
+        khz[name] = {core: value for core, value in values.items() if core not in wrong}
+    throttling = int(status[1]) if status else None
+    if throttling is not None and throttling > _MOST_THERMAL:
+        doubts.append(f"the phone's thermal status is impossible ({throttling})")
+        throttling = None
+    level = int(battery["level"]) if "level" in battery else None
     return State(
-        max_khz=_integers(clocks.get("cpuinfo_max_freq", {})),
-        cap_khz=_integers(clocks.get("scaling_max_freq", {})),
-        khz=_integers(clocks.get("scaling_cur_freq", {})),
+        max_khz=khz.get("cpuinfo_max_freq", {}),
+        cap_khz=khz.get("scaling_max_freq", {}),
+        khz=khz.get("scaling_cur_freq", {}),
         governor=clocks.get("scaling_governor", {}),
         temperature_c=temperatures,
-        battery_percent=int(battery["level"]) if "level" in battery else None,
+        battery_percent=level if level is not None and 0 <= level <= 100 else None,
         battery=_CHARGE.get(int(battery.get("status", 0))),
-        thermal_status=int(status[1]) if status else None,
+        thermal_status=throttling,
+        online=_core_list(answers["online"]),
+        doubts=tuple(doubts),
     )
 
 
@@ -184,8 +216,8 @@ def big_mask(clusters: tuple[Cluster, ...], threads: int) -> int | None:
     return mask or None
 
 
-def _temperatures(zones: str, thermal: str) -> dict[str, float]:
-    """The warmest of the skin's and of the processor's sensors."""
+def _temperatures(zones: str, thermal: str, battery: str | None) -> tuple[dict[str, float], list[str]]:
+    """The battery's temperature and the warmest of the skin's and of the processor's sensors, and what is not used."""
     names: dict[str, str] = {}
     found: list[tuple[str, float]] = []
     for zone, name, value in re.findall(r"/thermal_zone(\d+)/(type|temp):(.*)", zones):
@@ -197,13 +229,33 @@ def _temperatures(zones: str, thermal: str) -> dict[str, float]:
             found.append((kind, _celsius(int(value))))
     # What the thermal service has now; its list of thresholds and cached values comes under other headings.
     current = thermal.partition("Current temperatures")[2].partition("Current cooling")[0]
-    for value, kind in re.findall(r"mValue=([-\d.]+), mType=(\d+)", current):
+    for value, kind in re.findall(r"mValue=(-?\d+(?:\.\d+)?), mType=(\d+)", current):
         found.append(({"0": "cpu", "3": "skin"}.get(kind, ""), float(value)))
+    if battery is not None:
+        found.append(("battery", int(battery) / 10))
     result: dict[str, float] = {}
+    wrong: dict[str, float] = {}
     for kind, degrees in found:
-        if kind and 0 < degrees < 130:
+        if kind and _CELSIUS[0] < degrees < _CELSIUS[1]:
             result[kind] = max(result.get(kind, degrees), degrees)
-    return result
+        elif kind:
+            wrong[kind] = degrees
+    doubts = [
+        f"the {kind}'s temperature is impossible ({degrees:.1f} C)"
+        for kind, degrees in wrong.items()
+        if kind not in result
+    ]
+    if not result.keys() & {"skin", "battery"}:
+        doubts.append("the phone does not tell how warm it is")
+    return result, doubts
+
+
+def _core_list(text: str) -> frozenset[int] | None:
+    """The kernel's ``0-3,6`` as a set of cores; None where there is no such list."""
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text.strip()):
+        return None
+    spans = [[int(end) for end in span.split("-")] for span in text.strip().split(",")]
+    return frozenset(core for span in spans for core in range(span[0], span[-1] + 1))
 
 
 def _celsius(value: int) -> float:
@@ -224,7 +276,8 @@ def _same_clocks(profile: Profile, clusters: tuple[Cluster, ...]) -> bool:
             or abs(a.max_khz - b.max_khz) < 1000 * (1 + profile.rounded)
         )
 
-    return len(profile.clusters) == len(clusters) and all(map(close, profile.clusters, clusters))
+    # Of a phone with cores that are offline only some clusters are seen.
+    return all(any(close(own, seen) for own in profile.clusters) for seen in clusters)
 
 
 def _ask(link: Link, parts: dict[str, str]) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from android_bench.adb.address import split_address
+from android_bench.adb.address import port_hint, split_address
 from android_bench.adb.link import Link, open_link
 from android_bench.devices.attached import Attached, answers_adb, attached
+from android_bench.devices.cores import cores_named
 from android_bench.devices.probe import State, facts, state
 from android_bench.devices.profiles import entries
 from android_bench.devices.target import COOL_C, Target, require_ready
-from android_bench.errors import BenchError
+from android_bench.errors import BenchError, BenchUsageError
 
 SCHEMA = "android_bench.devices.naming/1"
 _LOW_BATTERY = 20
@@ -22,12 +23,17 @@ def survey(addresses: list[str] | None = None) -> dict[str, Any]:
 
     Returns:
         ``{"schema", "devices": [...]}``; a device has ``serial via state``, its ``entry`` in devices.yaml, what
-        ``facts`` and ``state`` tell (null when it does not answer), ``fit`` and ``why`` not.
+        ``facts`` and ``state`` tell (null when it does not answer), ``fit`` and ``why`` not, with readings that cannot
+        be true.
 
     Raises:
-        BenchUsageError: devices.yaml cannot be used.
+        BenchUsageError: devices.yaml cannot be used, or an address has no port.
     """
     phones = attached()
+    for text in addresses or []:
+        if not split_address(text) and all(phone.serial != text for phone in phones):
+            fix = f"write {port_hint(text) or 'HOST:PORT, for example 192.168.1.7:5555'}"
+            raise BenchUsageError("not an address with its port", where=text, fix=fix)
     key_of = {entry.serial: entry.key for entry in entries().values() if entry.serial}
     given = dict.fromkeys(addresses or [])
     answering = [
@@ -70,7 +76,7 @@ def _ask(link: Link) -> dict[str, Any]:
     about, now = facts(link), state(link)
     clusters = now.clusters()
     chip = about.profile(clusters)
-    why = reasons(now)
+    why = reasons(now, about.cores)
     return {
         "name": about.name,
         "soc": chip.name if chip else about.soc or about.platform or None,
@@ -83,13 +89,15 @@ def _ask(link: Link) -> dict[str, Any]:
         "battery_percent": now.battery_percent,
         "temperature_c": now.warmth,
         "fit": not why,
-        "why": why,
+        "why": [*why, *now.doubts],
     }
 
 
-def reasons(now: State, limit_c: float = COOL_C) -> list[str]:
-    """Reasons why a phone in this state gives doubtful figures; empty when there is none."""
+def reasons(now: State, cores: int, limit_c: float = COOL_C) -> list[str]:
+    """Reasons why a phone with so many cores in this state gives doubtful figures; empty when there is none."""
     why = []
+    if absent := now.absent(cores):
+        why.append(f"{cores_named(absent)} offline: wake the phone, switch battery saving off")
     if now.warmth is not None and now.warmth > limit_c:
         why.append(f"{now.warmth:.1f} C warm, more than {limit_c:g}: let it cool down")
     if now.thermal_status:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from android_bench.devices.attached import Attached
-from android_bench.devices.profiles import Profile
 from android_bench.errors import ACCEPT_PROMPT, DeviceMissing
+
+if TYPE_CHECKING:
+    from android_bench.devices.attached import Attached
+    from android_bench.devices.profiles import Profile
 
 COOL_C = 40.0
 """A phone warmer than this (Celsius, of its skin or else its battery) is too warm to measure on."""

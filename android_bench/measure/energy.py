@@ -17,20 +17,16 @@ _MICRO_FROM = 20_000
 _MICROVOLT_FROM = 100_000  # likewise for the voltage: 3 to 20 V
 
 
-def sampler(folder: str) -> str:
-    """Shell command that writes current and voltage to a file twice a second while our program runs.
+def sampler(folder: str) -> tuple[str, str]:
+    """Shell commands to run before and after a program. The first writes current and voltage to a file in ``folder``
+    twice a second, in the background; the second ends that and prints the file.
 
-    It runs in the background. It begins when the file with the program's process id is in ``folder`` and ends when that
-    file is gone (see ``Link.guarded``).
+    If the shell is ended in between, the sampler ends by itself.
     """
-    running, notes = shlex.quote(f"{folder}/running"), shlex.quote(f"{folder}/power")
+    notes = shlex.quote(f"{folder}/power")
     read = f"echo $(cat {_BATTERY}/current_now {_BATTERY}/voltage_now)"
-    return f"( sleep 0.3; while [ -e {running} ]; do {read}; sleep 0.5; done ) > {notes} 2> /dev/null < /dev/null &"
-
-
-def notes(folder: str) -> str:
-    """Shell command that prints what the sampler wrote."""
-    return f"cat {shlex.quote(f'{folder}/power')} 2> /dev/null"
+    loop = f"sleep 0.3; while kill -0 $$; do {read}; sleep 0.5; done"
+    return f"( {loop} ) > {notes} 2> /dev/null < /dev/null &\nsampler=$!", f"kill $sampler; cat {notes}"
 
 
 def milliwatts(text: str) -> float | None:

@@ -105,6 +105,10 @@ class HostBackend:
             if time.monotonic() >= deadline:
                 return False
 
+    def rest(self, seconds: float) -> None:
+        """Sleeps."""
+        time.sleep(seconds)
+
 
 class HostRunner:
     """One worker process. Not for several threads at once."""

@@ -93,7 +93,7 @@ class Kept:
 
 def _round(row: dict[str, Any]) -> Round:
     """A round as it was kept. Raises ValueError or TypeError when it is none."""
-    kept = Round(**row | {"stat": row["stat"] and Stat(**row["stat"])})
+    kept = Round(**row | {"stat": row["stat"] and Stat(**row["stat"]), "notes": tuple(row["notes"])})
     times = kept.samples_ms or [kept.median_ms]
     if not all(0 < time < math.inf for time in times):
         raise ValueError("a latency that cannot be")

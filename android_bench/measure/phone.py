@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 import shlex
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from android_bench.adb.claim import Claim, Ran
 from android_bench.adb.link import Link
-from android_bench.adb.transport import Done, TimedOut
+from android_bench.adb.transport import TimedOut
 from android_bench.devices.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
+from android_bench.devices.cores import cores_named, layout
 from android_bench.devices.probe import State, big_mask, facts, state
 from android_bench.devices.target import Target, require_chip
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
-from android_bench.measure.energy import milliwatts, notes, sampler
+from android_bench.measure.energy import milliwatts, sampler
+from android_bench.measure.heat import Heat
+from android_bench.measure.load import COUNTERS, foreign_cores
 from android_bench.measure.protocol import Listener, Loaded, Protocol, Round
 from android_bench.models import ModelFile, digest
 from android_bench.output.parse import Output, parse, profile_json
 
 _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0
-_COOLING_STEP_S = 5.0
+_DIGEST_S = 120.0
 _MIB = 2**20
-_MIN_LOAD_S = 0.5  # in a shorter time the ticks are too coarse to tell the load
-_TICKS = 100  # USER_HZ, the same on every Android
 # Each program knows its own flags only. It warns of an unknown one, which counts as a failure.
 _DELEGATE_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "tflite": {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",), "nnapi": ("--use_nnapi=true",)},
@@ -44,17 +46,25 @@ _PEAK_ON = {"tflite": (_PEAK,), "litert": (_PEAK,)}
 _RUNTIMES = {"edgecls": "edgecls runner (litert)"}  # others are benchmark_model
 
 
+@dataclass(frozen=True)
+class _Pushed:
+    sha256: str
+    size: int
+
+
 class PhoneBackend:
-    """A phone over ``link``.
+    """A phone over ``link``. It is ours, for nobody else to measure on, until the link is closed.
 
     Args:
         target: The phone that ``--device`` names. If it demands a chip, the phone must have it.
         binary: The program that measures, see ``binary.find_binary``.
         profile: Whether to time the operators too, in a run of their own.
         delegate: What is asked to compute: ``cpu`` (XNNPACK), ``gpu``, ``nnapi``, ``npu``.
-        on_event: Called with ``cool`` events while a hot phone is waited for.
+        wait: Whether to wait for a phone on which somebody else measures.
+        on_event: Called with ``busy`` and ``cool`` events while the phone is waited for.
 
     Raises:
+        DeviceBusy: Somebody else measures on it.
         DeviceMissing: The phone is gone, is another one than named, has no space, or there is no program.
         BenchUsageError: The program is not for this phone.
     """
@@ -67,32 +77,29 @@ class PhoneBackend:
         *,
         profile: bool = False,
         delegate: str = "cpu",
+        wait: bool = False,
         on_event: Listener | None = None,
     ) -> None:
         self.link, self.profiling, self.delegate = link, profile, delegate
-        self._tell: Listener = on_event or (lambda event: None)
-        self.facts, self.last = facts(link), state(link)
-        self.clusters = self.last.clusters()
-        self.chip = self.facts.profile(self.clusters)
-        self.notes: list[str] = []
-        self._pushed: dict[str, str] = {}  # places on the phone by the hash of the model there
-        # Why the phone does not let us pin to an affinity mask, by mask; "" where it does.
-        self._refused: dict[int, str] = {}
-        require_chip(target, self.facts.chips(self.clusters), self.facts.soc or self.facts.platform)
-        if not self.clusters and self.chip:
-            self.clusters = self.chip.clusters
-            self.notes.append("the phone does not tell its clocks; the big cores are those of its profile")
+        tell: Listener = on_event or (lambda event: None)
+        self.facts, now = facts(link), state(link)
+        self.chip = self.facts.profile(now.clusters())
+        require_chip(target, self.facts.chips(now.clusters()), self.facts.soc or self.facts.platform)
+        self.clusters, note = layout(self.facts, now)
+        self.notes = [note] if note else []
         self.cores = self.facts.cores
         # A phone is never idle: its own services take about one core of eight.
         self.foreign_limit = max(0.5, 0.125 * self.cores)
+        self._pinnable: set[int] = set()  # the affinity masks that the phone lets us pin to
         self.binary = find_binary(binary or target.binary or None, self.facts.abis)
         self._serial, self._library = target.serial, library_of(self.binary)
-        if self._library:
-            link.push(self._library, f"{link.folder}/{LIBRARY}")
         self.ours = self._library is not None
         self.kind = "edgecls" if self.ours else ""  # the first output tells which of the other programs it is
-        self.program = f"{link.folder}/{RUNNER if self.ours else 'benchmark_model'}"
-        link.push(self.binary, self.program, mode=0o755)
+        self.claim = Claim(link, wait=wait, on_event=on_event)
+        self.heat = Heat(self._look, self.rest, tell)
+        self._files: dict[str, _Pushed] = {}  # what we have on the phone, by place
+        self._program_files: tuple[str, ...] = ()
+        self.program = self._push_program()
 
     def describe(self) -> dict[str, Any]:
         """What this phone is, without its serial and address."""
@@ -131,22 +138,38 @@ class PhoneBackend:
     def state(self) -> dict[str, Any]:
         """Clocks, temperatures and battery now; empty when the phone is gone."""
         try:
-            self.last = state(self.link)
+            return self.heat.state().to_json()
         except BenchError:
             return {}
-        return self.last.to_json()
+
+    def rest(self, seconds: float) -> None:
+        """Sleeps. The phone stays ours."""
+        self.claim.rest(seconds)
 
     def open(self, model: ModelFile, threads: int, seed: int) -> PhoneRunner:
         """Makes a runner. The model is pushed unless the phone has it."""
         return PhoneRunner(self, self.push(model), threads)
 
     def push(self, model: ModelFile) -> str:
-        """Puts a model on the phone unless it is there. Returns its place."""
-        if model.sha256 not in self._pushed:
-            remote = f"{self.link.folder}/{model.sha256[:16]}.tflite"
-            self.link.push(model.path, remote, sha256=model.sha256)
-            self._pushed[model.sha256] = remote
-        return self._pushed[model.sha256]
+        """Puts a model on the phone unless it is there. Returns its place, which its content names."""
+        return self._push(model.path, f"{model.sha256[:16]}.tflite", model.sha256)
+
+    def require_files(self, *more: str) -> None:
+        """Checks that the program on the phone, and ``more`` files that were pushed, are what was pushed.
+
+        Raises:
+            BenchError: One is another, or is missing.
+        """
+        places = [*self._program_files, *more]
+        # Older phones have no sha256sum; then the sizes must do.
+        look = "sha256sum < $file 2>/dev/null || { [ $? = 127 ] && wc -c < $file; } || echo missing"
+        done = self.link.run(f"for file in {' '.join(map(shlex.quote, places))}; do {look}; done", _DIGEST_S)
+        there = [*done.output.lower().splitlines(), *places]  # a line that is missing is none of the two
+        for place, line in zip(places, there, strict=False):
+            pushed = self._files[place]
+            if line.partition(" ")[0] not in (pushed.sha256, str(pushed.size)):
+                what = f"{place} on the phone is not what was pushed"
+                raise BenchError(what, where=self.link.where, fix="run again")
 
     def mask(self, threads: int) -> tuple[int | None, str]:
         """The cores to pin the program to, as an affinity mask, and why it is not pinned where that is None."""
@@ -157,50 +180,74 @@ class PhoneBackend:
             return None, f"not pinned: taskset {mask:x} failed ({reason})"
         return mask, ""
 
-    def _refuses(self, mask: int) -> str:
-        """Why the phone does not let us pin a program to these cores; empty when it does."""
-        if mask not in self._refused:
-            done = self.link.run(f"taskset {mask:x} true")
-            lines = done.output.strip().splitlines()
-            reason = lines[-1] if lines else f"exit code {done.code}"
-            self._refused[mask] = reason if done.code else ""
-        return self._refused[mask]
-
-    def run(self, command: str, timeout_s: float) -> Done:
-        """Runs the program; ``command`` is the line that starts it, ``self.program`` with flags.
+    def run(self, program: str, timeout_s: float, before: str = ":", after: str = ":") -> Ran:
+        """Runs the program, see ``Claim.run``; ``program`` is the line that starts it, ``self.program`` with flags.
 
         Raises:
-            DeviceMissing: The phone cannot execute it, or is gone.
+            DeviceMissing: The phone cannot execute it, is gone, or is no longer ours.
             BenchError: It did not end in time, and was ended.
         """
         try:
-            done = self.link.run(command, timeout_s)
+            ran = self.claim.run(program, timeout_s, before, after)
         except TimedOut:
             raise BenchError(
                 f"the program did not end within {timeout_s:.0f} s; it was ended", where=self.link.where
             ) from None
-        if done.code in (126, 127):
-            why = "does not execute" if done.code == 126 else "has no longer"
+        if ran.code in (126, 127):
+            why = "does not execute" if ran.code == 126 else "has no longer"
             fix = "the storage may forbid it, or a library is missing; try another build of the program"
             raise DeviceMissing(f"the phone {why} {self.program}", where=self.link.where, fix=fix)
-        return done
+        return ran
 
     def settle(self) -> bool:
         """Waits a moment for what disturbed the rounds. Cooling down happens before each round anyway."""
-        time.sleep(2.0)
+        self.rest(2.0)
         return True
 
-    def cool_down(self, protocol: Protocol) -> tuple[State, str]:
-        """Waits until the phone is cool. Returns its state, and a reason for distrust if it stays hot (else "")."""
-        begin = time.monotonic()
-        while True:
-            self.last = now = state(self.link)
-            hot = _hot(now, protocol.cool_c)
-            waited = time.monotonic() - begin
-            if not hot or waited >= protocol.cool_s:
-                return now, hot and f"{hot} after {waited:.0f} s of cooling down"
-            self._tell({"event": "cool", "why": hot, "seconds": waited})
-            time.sleep(min(_COOLING_STEP_S, max(0.05, protocol.cool_s - waited)))
+    def _look(self) -> State:
+        self.claim.beat()
+        return state(self.link)
+
+    def _push_program(self) -> str:
+        """Puts the program, and the library beside it, in a folder that their content names. Returns its place."""
+        files = {RUNNER if self.ours else "benchmark_model": self.binary}
+        if self._library:
+            files[LIBRARY] = self._library
+        digests = {name: digest(path) for name, path in files.items()}
+        folder = hashlib.sha256(" ".join(digests.values()).encode()).hexdigest()[:16]
+        places = [self._push(path, f"{folder}/{name}", digests[name], 0o755) for name, path in files.items()]
+        self._program_files = tuple(places)
+        return places[0]
+
+    def _push(self, local: Path, name: str, sha256: str, mode: int = 0o644) -> str:
+        remote = f"{self.link.folder}/{name}"
+        if remote not in self._files:
+            size = local.stat().st_size
+            self.claim.beat(self.link.transfer_s(size) + _DIGEST_S)
+            self.link.push(local, remote, mode=mode, sha256=sha256)
+            self._files[remote] = _Pushed(sha256, size)
+        return remote
+
+    def _refuses(self, mask: int) -> str:
+        """Why the phone does not let us pin a program to these cores now; empty when it does."""
+        if mask in self._pinnable:
+            return ""
+        done = self.link.run(f"taskset {mask:x} true")
+        if not done.code:
+            self._pinnable.add(mask)
+            return ""
+        lines = done.output.strip().splitlines()
+        return lines[-1] if lines else f"exit code {done.code}"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the program: its figures, the cores that others used meanwhile, the phone's power, and what to say."""
+
+    out: Output
+    foreign_cores: float | None
+    power_mw: float | None
+    notes: tuple[str, ...]
 
 
 class PhoneRunner:
@@ -220,7 +267,7 @@ class PhoneRunner:
         once = ("--warmup_runs=1", "--warmup_min_secs=0", "--num_runs=1", "--min_secs=0", "--max_secs=150")
         if not self._phone.kind:
             # Which of the two programs it is, only its output tells; these flags both know.
-            self._phone.kind = self._run(once, _LOAD_TIMEOUT_S, kind="")[0].kind
+            self._phone.kind = self._run(once, _LOAD_TIMEOUT_S, kind="").out.kind
         kind = self._phone.kind
         if self._phone.delegate not in _DELEGATE_FLAGS[kind]:
             raise BenchUsageError(
@@ -229,7 +276,7 @@ class PhoneRunner:
                 fix=f"it has {', '.join(_DELEGATE_FLAGS[kind])}",
             )
         off, peak = _PROFILE_OFF.get(kind, ()), _PEAK_ON.get(kind, ())
-        memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind)[0]
+        memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind).out
         self._peak = None if memory.peak_mib is None else round(memory.peak_mib * _MIB)
         self._note_delegates(memory)
         details: dict[str, Any] = {
@@ -246,7 +293,7 @@ class PhoneRunner:
                 "--min_secs=0",
                 "--max_secs=150",
             )
-            profile = self._run((*run, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind)[0]
+            profile = self._run((*run, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind).out
             details["profile"] = profile_json(profile.layers)
             self._notes += profile.notes or (
                 [] if profile.layers else ["the program gave no operator profile"]
@@ -254,8 +301,9 @@ class PhoneRunner:
         return Loaded(memory.init_ms, memory.first_ms, details, tuple(self._notes))
 
     def measure(self, protocol: Protocol) -> Round:
-        """One round. What makes it doubtful (heat, capped clocks) is its ``why``. Raises as ``load``."""
-        before, hot = self._phone.cool_down(protocol)
+        """One round. What makes it doubtful (heat, capped clocks, cores that are offline) is its ``why``. Raises as
+        ``load``, and BenchError when the program or the model on the phone was exchanged."""
+        before, hot = self._phone.heat.cool_down(protocol)
         counts = (
             f"--warmup_runs={protocol.warmup}",
             f"--warmup_min_secs={protocol.warmup_s:g}",
@@ -267,21 +315,35 @@ class PhoneRunner:
         limit = 2 * protocol.max_s + _SLACK_S
         # On a charger the battery's current says nothing about the program.
         unplugged = before.battery == "discharging"
-        out, foreign, power = self._run((*counts, *_PROFILE_OFF.get(kind, ())), limit, kind, unplugged)
-        self._phone.last = after = state(self._link)
+        self._phone.require_files(self._remote)
+        run = self._run((*counts, *_PROFILE_OFF.get(kind, ())), limit, kind, unplugged)
+        self._phone.require_files(self._remote)
+        out, after = run.out, self._phone.heat.state()
         every = self._mask or (1 << self._phone.cores) - 1
         throttled = after.thermal_status and f"the phone throttles (thermal status {after.thermal_status})"
+        absent = [
+            core
+            for core in range(self._phone.cores)
+            if every >> core & 1
+            and core in (*before.absent(self._phone.cores), *after.absent(self._phone.cores))
+        ]
+        offline = absent and f"{cores_named(absent)} offline"
         growth = out.overall_delta_mib
         return Round(
             samples_ms=list(out.samples_ms),
             stat=None if out.samples_ms else out.runs,
             warmup_runs=out.warmup.count,
-            foreign_cores=foreign,
+            foreign_cores=run.foreign_cores,
             seconds=round(out.runs.mean_ms * out.runs.count / 1e3, 4),
             peak_bytes=None if growth is None else round(growth * _MIB),
             peak_total_bytes=self._peak,
-            power_mw=power,
-            why=hot or before.capped(every) or after.capped(every) or throttled or "",
+            power_mw=run.power_mw,
+            why=hot or offline or before.capped(every) or after.capped(every) or throttled or "",
+            notes=tuple(
+                dict.fromkeys(
+                    filter(None, (*before.doubts, *after.doubts, self._phone.heat.stuck, *run.notes))
+                )
+            ),
             details={"init_ms": out.init_ms, "before": before.to_json(), "after": after.to_json()},
         )
 
@@ -299,11 +361,8 @@ class PhoneRunner:
         else:
             self._notes.append(f"asked for {asked}, got {' and '.join(out.delegates) or 'no delegate'}")
 
-    def _run(
-        self, flags: tuple[str, ...], timeout_s: float, kind: str, power: bool = False
-    ) -> tuple[Output, float | None, float | None]:
-        """Runs the program; gives its figures, how many cores other programs used meanwhile, and the phone's power in
-        mW where ``power`` asks for it."""
+    def _run(self, flags: tuple[str, ...], timeout_s: float, kind: str, power: bool = False) -> _Run:
+        """Runs the program; ``power`` asks for the phone's power meanwhile."""
         pin = "" if self._mask is None else f"taskset {self._mask:x} "
         flags = (
             f"--graph={self._remote}",
@@ -311,45 +370,16 @@ class PhoneRunner:
             *flags,
             *(_DELEGATE_FLAGS[kind][self._phone.delegate] if kind else ()),
         )
-        program = " ".join(map(shlex.quote, (self._phone.program, *flags)))
-        stat = "head -n 1 /proc/stat 2>/dev/null; date +%s.%N"
-        folder = self._link.folder
-        begin_power, end_power = (f"{sampler(folder)} ", notes(folder)) if power else ("", "true")
-        command = (
-            f"echo @@; {stat}; echo @@; {begin_power}{self._link.guarded(pin + program)}; code=$?; "
-            f"echo; echo @@; times; {stat}; echo @@; {end_power}; exit $code"
-        )
-        done = self._phone.run(command, timeout_s)
-        _, begin, output, end, powers = (*done.output.split("@@\n"), "", "", "", "")[:5]
-        return parse(output, done.code), _foreign_cores(begin, end), milliwatts(powers)
+        program = pin + " ".join(map(shlex.quote, (self._phone.program, *flags)))
+        begin_power, end_power = sampler(self._link.folder) if power else (":", ":")
+        before = f"echo @@; {COUNTERS}; echo @@\n{begin_power}"
+        after = f"echo; echo @@; times; {COUNTERS}; echo @@\n{end_power}"
+        ran = self._phone.run(program, timeout_s, before, after)
+        _, begin, output, end, powers = (*ran.output.split("@@\n"), "", "", "", "")[:5]
+        foreign, doubt = foreign_cores(begin, end, self._phone.cores)
+        left = f"the program left {ran.left} of its processes running, which we ended" if ran.left else ""
+        return _Run(parse(output, ran.code), foreign, milliwatts(powers), tuple(filter(None, (doubt, left))))
 
 
 def _is_linux(abis: tuple[str, ...]) -> bool:
     return bool(abis) and abis[0].endswith(LINUX)
-
-
-def _hot(now: State, limit_c: float) -> str:
-    """Why a phone is too warm to measure; empty when it is not, or does not tell."""
-    if now.warmth is not None and now.warmth > limit_c:
-        return f"{now.warmth:.1f} C warm"
-    return f"thermal status {now.thermal_status}" if now.thermal_status else ""
-
-
-def _foreign_cores(begin: str, end: str) -> float | None:
-    """Cores that other programs used, from /proc/stat, ``times`` and ``date``; None where the phone does not tell."""
-    first, last = (re.search(r"^cpu +(.+)\n(\d+\.\d+)$", text, re.MULTILINE) for text in (begin, end))
-    own = re.findall(r"(\d+)m(\d+(?:\.\d+)?)s", end)
-    if not (first and last and len(own) == 4):
-        return None
-    ours = sum(60 * int(minutes) + float(seconds) for minutes, seconds in own[2:])
-    seconds = float(last[2]) - float(first[2])
-    if seconds < _MIN_LOAD_S:
-        return None
-    busy = (_busy(last[1]) - _busy(first[1])) / _TICKS - ours
-    return round(max(0.0, busy / seconds), 3)
-
-
-def _busy(stat: str) -> int:
-    """user + nice + system + irq + softirq (proc(5)), in ticks."""
-    fields = [int(field) for field in stat.split()]
-    return sum(fields[:3]) + sum(fields[5:7])

@@ -102,6 +102,7 @@ class Round:
         power_mw: Power of the whole device.
         stat: Statistics of the runs.
         why: The device's reason to distrust the round, e.g. heat; empty if it has none.
+        notes: What must be said about the round, e.g. readings of the device that were not used.
         details: More fields for bench.json.
     """
 
@@ -116,6 +117,7 @@ class Round:
     power_mw: float | None = None
     stat: Stat | None = None
     why: str = ""
+    notes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -171,3 +173,5 @@ class Backend(Interface):
     def open(self, model: ModelFile, threads: int, seed: int) -> Runner: ...
 
     def settle(self) -> bool: ...
+
+    def rest(self, seconds: float) -> None: ...

@@ -165,7 +165,7 @@ class Session:
         for number in range(self._protocol.rounds):
             due = [case for case in cases if not case.failure and len(case.rounds) <= number]
             if due:
-                time.sleep(max(0.0, begun + self._protocol.spacing_s - time.monotonic()))
+                self._backend.rest(max(0.0, begun + self._protocol.spacing_s - time.monotonic()))
                 begun = time.monotonic()
                 self._pass += 1
             for case in due:
@@ -255,6 +255,7 @@ class Session:
                 "used": [],
             }
         reasons, notes = self._judge(case), case.loaded.notes if case.loaded else ()
+        notes = tuple(dict.fromkeys((*notes, *(note for r in case.rounds for note in r.notes))))
         used = [index for index, why in enumerate(reasons) if not why]
         # With no clean round the figures come from all of them: shown, and marked.
         used = used or list(range(len(case.rounds)))
