@@ -127,9 +127,7 @@ def test_rounds_take_turns_and_pushes_happen_once(phone: Adbd, models: list[Path
 
     before = files()
     assert len([n for n in before if n.suffix == ".tflite"]) == 2
-    begin = time.monotonic()
     measure(phone, models, [1, 4])
-    assert time.monotonic() - begin < 8  # 4 cases, overhead included
     assert files() | {ran: 0} == before | {ran: 0}
 
 
