@@ -8,23 +8,28 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-CORE = [
-    "tensorflow>=2.20,<2.22",
-    "keras>=3.14,<4",
-    "tensorflow-model-optimization>=0.8.1,<0.9",
+# What android_bench, ``edgecls bench`` and ``edgecls devices`` need: always installed, and small. An extra cannot take
+# a package away, so TensorFlow and all that the rest of the kit needs is an extra.
+BENCH = [
     "ai-edge-litert>=2.1,<3",
-    "tensorboard>=2.20",
     "adb-shell==0.4.4",
     "cryptography>=42",
-    "flatbuffers>=24.3.25",
     "click>=8.1",
     "rich>=13",
     "pydantic>=2.7,<3",
     "PyYAML>=6.0.1",
     "numpy>=1.26",
+    "packaging>=24",
+]
+
+CORE = [
+    "tensorflow>=2.20,<2.22",
+    "keras>=3.14,<4",
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    "tensorboard>=2.20",
+    "flatbuffers>=24.3.25",
     "opencv-python-headless>=4.9",
     "h5py>=3.11",
-    "packaging>=24",
     "pillow>=10.3",
     "matplotlib>=3.8",
     "jinja2>=3.1",
@@ -70,7 +75,7 @@ setup(
         "android_bench": ["py.typed", "devices/*.yaml", "runner/*"],
         RECIPES: ["*.yaml", "**/*.yaml"],
     },
-    install_requires=CORE,
-    extras_require={"demo": DEMO, "dev": DEV},
+    install_requires=BENCH,
+    extras_require={"bench": [], "all": CORE, "demo": CORE + DEMO, "dev": CORE + DEV},
     entry_points={"console_scripts": ["edgecls=edgecls.cli.main:main"]},
 )

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from android_bench import BenchError, Interrupted, bench, exit_code
-from android_bench.events import remark
 from android_bench.measure.baseline import check, duel, parse_share
 from android_bench.options import bench_options, measured_before
 from android_bench.output.documents import (
@@ -24,7 +23,8 @@ from android_bench.output.documents import (
     write_json,
     write_text,
 )
-from android_bench.words import case_name
+from android_bench.output.live import Watch
+from android_bench.words import printable
 
 _EXAMPLE = """\b
 Examples:
@@ -55,6 +55,7 @@ def command(
     baseline: Path | None,
     max_regress: str,
     compare: bool,
+    watch: bool,
     json_file: str | None,
     csv_file: str | None,
     text_file: str | None,
@@ -77,7 +78,10 @@ def command(
     old = read_json(baseline) if baseline else None
     allowed = parse_share(max_regress)
     try:
-        document = bench(models, device, threads, resume=True, compare=compare, on_event=_tell, **options)
+        with Watch(_say, sys.stderr if watch else None) as listener:
+            document = bench(
+                models, device, threads, resume=True, compare=compare, on_event=listener, **options
+            )
     except Interrupted as stop:
         _show(stop.document, outputs)
         raise
@@ -96,10 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(command.main(arguments, "python -m android_bench", standalone_mode=False))
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:
-        print(f"error: {error.format_message()}", file=sys.stderr)
+        _say(f"error: {error.format_message()}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Interrupted.exit_code
@@ -109,7 +113,9 @@ def _show(document: dict[str, Any], outputs: dict[str, str]) -> None:
     """Prints the results, then writes the files: a file that cannot be written costs no figures."""
     printed = [option for option, file in outputs.items() if file == "-"]
     for option in printed:
-        print(_FORMATS[option][0](document), end="")
+        # JSON escapes what it must by itself.
+        safe = document if option == "--json" else printable(document)
+        print(_FORMATS[option][0](safe), end="")
     if not printed:
         from android_bench.output.report import print_duel, print_table
 
@@ -120,13 +126,8 @@ def _show(document: dict[str, Any], outputs: dict[str, str]) -> None:
     write_all(document, files)
 
 
-def _tell(event: dict[str, Any]) -> None:
-    if event["event"] == "round":
-        again = " (again)" if event["repeat"] else ""
-        case = case_name(event["model"], event["threads"])
-        print(f"{case}: round {event['round'] + 1}{again} {event['median_ms']:.3f} ms", file=sys.stderr)
-    elif line := remark(event):
-        print(line, file=sys.stderr)
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

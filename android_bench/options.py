@@ -41,8 +41,8 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         threads: Default of ``--threads``.
         **counts: Other defaults of ``warmup``, ``runs`` and ``rounds`` than those of ``Protocol``.
 
-    The command gets ``device threads warmup runs rounds spacing_s repeats protocol profile delegate binary wait seed fresh``,
-    which are arguments of ``bench``, and ``baseline max_regress compare``.
+    The command gets ``device threads warmup runs rounds spacing_s repeats protocol profile delegate binary wait seed fresh
+    compare``, which are arguments of ``bench``, and ``baseline max_regress watch``.
     """
 
     def count(name: str, least: int, text: str) -> Callable[[_Function], _Function]:
@@ -108,6 +108,11 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
             default=Protocol.seed,
             show_default=True,
             help="Seed of the random input and of the bootstrap.",
+        ),
+        click.option(
+            "--watch",
+            is_flag=True,
+            help="Show a live table while rounds come in; without a terminal a line for each round.",
         ),
         click.option("--fresh", is_flag=True, help="Measure again what was measured before."),
         click.option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def count(number: int, noun: str) -> str:
     """A number and its noun, in the plural unless it is one.
@@ -18,11 +20,17 @@ def case_name(model: str, threads: int) -> str:
     return f"{printable(model)}, {count(threads, 'thread')}"
 
 
-def printable(text: str) -> str:
-    r"""A name in which characters that a terminal would obey, or cannot show, are written as escapes.
+def printable(value: Any) -> Any:
+    r"""A copy of a text, or of a document, in which what a terminal would obey, or cannot show, is written as escapes.
 
     Example:
-        >>> print(printable("a\x1b[31m.tflite"))
-        a\x1b[31m.tflite
+        >>> print(printable("a\x1b[31m.tflite"), printable({"why": ["b\n"], "n": 3}))
+        a\x1b[31m.tflite {'why': ['b\\n'], 'n': 3}
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable(item) for item in value]
+    return value

@@ -84,7 +84,7 @@ def _packages() -> list[Check]:
     try:
         about = metadata.metadata("edgecls")
     except metadata.PackageNotFoundError:
-        return [Check("edgecls", "warn", "runs from its source", "install it: pip install -e .")]
+        return [Check("edgecls", "warn", "runs from its source", "install it: pip install -e '.[all]'")]
     python, wanted = platform.python_version(), about["Requires-Python"]
     supported = SpecifierSet(wanted).contains(python, prereleases=True)
     checks = [

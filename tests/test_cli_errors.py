@@ -39,7 +39,8 @@ class ResourceExhaustedError(Exception):
         (MemoryError(), 1, "error: not enough memory; lower the batch size, e.g. -o train.batch_size=16"),
         (ResourceExhaustedError("OOM"), 1, "error: not enough memory; lower the batch size, e.g. -o train.batch_size=16"),
         (ModuleNotFoundError("x", name="elpv_dataset"), 3,
-         "error: package 'elpv_dataset' is not installed; edgecls doctor says what is missing"),
+         "error: package 'elpv_dataset' is not installed; pip install '.[all]' in the checkout brings the "
+         "whole kit, and edgecls doctor says what is missing"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (Stopped("interrupted after epoch 3; run the same command to continue"), 130,
          "interrupted after epoch 3; run the same command to continue"),

@@ -70,22 +70,34 @@ def undeclared(folders: list[str], declared: set[str]) -> dict[str, str]:
 
 
 def test_every_import_is_declared() -> None:
-    core = set(requirements("CORE"))
-    assert undeclared(["edgecls", "android_bench"], core) == {}
-    assert undeclared(["tests", "scripts"], core | set(requirements("DEV", "DEMO"))) == {}
-    assert list(undeclared(["edgecls"], core - {"numpy"})) == ["numpy"]  # the search itself works
+    bench, whole = set(requirements("BENCH")), set(requirements("BENCH", "CORE"))
+    assert undeclared(["android_bench"], bench) == {}
+    assert undeclared(["edgecls"], whole) == {}
+    assert undeclared(["tests", "scripts"], whole | set(requirements("DEV", "DEMO"))) == {}
+    assert list(undeclared(["edgecls"], whole - {"numpy"})) == ["numpy"]  # the search itself works
+
+
+def test_the_whole_kit_is_in_every_extra_but_that_of_benchmarks(library: Path) -> None:
+    """`pip install ".[bench]"` brings no TensorFlow; the extras that the scripts install bring all."""
+    about = next(library.parent.rglob("requires.txt")).read_text(encoding="utf-8")
+    always, *sections = about.split("\n[")
+    extras = {name: body.split() for name, _, body in (section.partition("]\n") for section in sections)}
+    wanted = {str(requirement) for requirement in requirements("CORE").values()}
+    assert not wanted & set(always.split()) and not extras.get("bench")
+    for name in ("all", "demo", "dev"):
+        assert {str(Requirement(line)) for line in extras[name]} >= wanted
 
 
 def test_constraints_are_within_the_ranges() -> None:
     versions = pins()
-    for name, requirement in requirements("CORE", "DEMO", "DEV").items():
+    for name, requirement in requirements("BENCH", "CORE", "DEMO", "DEV").items():
         assert versions[name] in requirement.specifier, requirement
     assert all(re.fullmatch(r"[0-9][\w.]*", version) for version in versions.values())
 
 
 def test_a_package_with_overridden_private_parts_is_pinned() -> None:
     """``android_bench.adb.direct`` overrides what adb-shell does not promise to keep."""
-    assert str(requirements("CORE")["adb-shell"].specifier) == f"=={pins()['adb-shell']}"
+    assert str(requirements("BENCH")["adb-shell"].specifier) == f"=={pins()['adb-shell']}"
 
 
 @pytest.fixture(scope="module")

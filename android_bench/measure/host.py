@@ -83,9 +83,7 @@ class HostBackend:
 
     def state(self) -> dict[str, Any]:
         """Load and clocks at this moment."""
-        clocks = [_number(_read(path)) for path in sorted(Cpu.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        return {"time": _utc(), "load_1min": load, "khz": [clock for clock in clocks if clock]}
+        return _state()
 
     def open(self, model: ModelFile, threads: int, seed: int) -> HostRunner:
         """Starts the worker; nothing is loaded yet."""
@@ -164,6 +162,7 @@ class HostRunner:
             seconds=seconds,
             peak_bytes=answer["peak_bytes"],
             peak_total_bytes=answer["peak_total_bytes"],
+            details={"after": _state()},
         )
 
     def close(self) -> None:
@@ -243,6 +242,12 @@ def _runtime() -> list[str]:
         libraries = [Path(str(file.locate())) for file in package.files or [] if ".so" in file.suffixes]
         return [name, package.version, *(digest(path) for path in sorted(libraries) if path.is_file())]
     return []
+
+
+def _state() -> dict[str, Any]:
+    clocks = [_number(_read(path)) for path in sorted(Cpu.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"time": _utc(), "load_1min": load, "khz": [clock for clock in clocks if clock]}
 
 
 def _utc() -> str:

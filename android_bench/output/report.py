@@ -1,21 +1,26 @@
-"""Prints results as tables for people. rich is imported only here, and only when a table is printed."""
+"""Prints results as tables for people. rich is imported only when a table is printed.
+
+Names and reasons come from files and devices and may hold anything. What a terminal would obey is escaped here.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TextIO
 
 from android_bench.words import case_name, count, printable
 
-_COLOURS = {"ok": "green", "unsure": "yellow", "failed": "red"}
-
+STATUS_COLOURS = {"ok": "green", "unsure": "yellow", "failed": "red"}
 
 # Columns that a narrow terminal leaves out, the first one first.
 _DISPENSABLE = ("first", "init", "p90", "min", "runs", "file MB", "peak MiB", "SD855*", "P(B faster)")
-_LEFT = ("model", "status", "B is", "operator", "layer")  # columns of text; the others are numbers
+_LEFT = ("model", "status", "state", "B is", "operator", "layer")  # columns of text; the others are numbers
+_NAMES = ("model", "layer", "state")  # may go on in the next line
+_PIECE = re.compile(r"[^\s_./;-]*[\s_./;-]*")  # of a name: a line may end behind it
 _GAP = 2  # spaces between columns, and at the table's sides
-_MODEL_WIDTH = 24  # a longer name goes on in the next line
+_NAME_WIDTH = 24  # a longer name goes on in the next line where the terminal is narrow
 
 
 def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
@@ -23,18 +28,16 @@ def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
 
     On a narrow terminal columns are left out; it is said which.
     """
-    from rich.markup import escape
-
-    console = _console(file)
+    console, document = console_of(file), printable(document)
     device, protocol, results = document["device"], document["protocol"], document["results"]
     columns = _columns(results)
     missing = _drop(columns, console.width)
-    title = escape(f"{device['name']}: {device.get('cpu') or ''}".removesuffix(": "))
+    title = f"{device['name']}: {device.get('cpu') or ''}".removesuffix(": ")
     caption = (
         f"ms; {count(protocol['rounds'], 'round')}, each of {count(protocol['runs'], 'run')} and "
         f"{protocol['run_s']:g} s or more, after {count(protocol['warmup'], 'warm-up run')} and {protocol['warmup_s']:g} s"
     )
-    console.print(_table(columns, title, caption))
+    console.print(table(columns, console.width, title, caption))
     if "SD855*" in columns:
         _print(console, "* published for Paddle-Lite on a Snapdragon 855, fp32, same number of threads")
     if missing:
@@ -50,59 +53,95 @@ def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
 
 def _columns(results: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """The cells of the table by the names of its columns."""
-    from rich.markup import escape
-
     columns = {
-        "model": [escape(printable(r["model"])) for r in results],
+        "model": [r["model"] for r in results],
         "threads": [str(r["threads"]) for r in results],
-        "median": [_ms(r["median_ms"]) for r in results],
-        "95 % interval": [_interval(r["ci95_ms"], _ms) for r in results],
-        "p90": [_ms(r["p90_ms"]) for r in results],
-        "min": [_ms(r["min_ms"]) for r in results],
+        "median": [milliseconds(r["median_ms"]) for r in results],
+        "95 % interval": [_interval(r["ci95_ms"], milliseconds) for r in results],
+        "p90": [milliseconds(r["p90_ms"]) for r in results],
+        "min": [milliseconds(r["min_ms"]) for r in results],
         "runs": [str(r["n"]) for r in results],
-        "init": [_ms(r["init_ms"]) for r in results],
-        "first": [_ms(r["first_ms"]) for r in results],
+        "init": [milliseconds(r["init_ms"]) for r in results],
+        "first": [milliseconds(r["first_ms"]) for r in results],
         "peak MiB": ["-" if r["peak_mib"] is None else f"{r['peak_mib']:.1f}" for r in results],
         "file MB": [_megabytes(r["bytes"]) for r in results],
     }
     if any(r.get("published_sd855_ms") for r in results):
-        columns["SD855*"] = [_ms(r.get("published_sd855_ms")) for r in results]
-    return columns | {"status": [f"[{_COLOURS[r['status']]}]{r['status']}[/]" for r in results]}
+        columns["SD855*"] = [milliseconds(r.get("published_sd855_ms")) for r in results]
+    return columns | {"status": [r["status"] for r in results]}
+
+
+def _needed(name: str, cells: Sequence[str]) -> int:
+    """Characters that a column takes at least."""
+    from rich.cells import cell_len
+
+    widest = max(map(cell_len, [name, *cells]))
+    return _GAP + (min(widest, _NAME_WIDTH) if name in _NAMES else widest)
 
 
 def _drop(columns: dict[str, list[str]], width: int) -> list[str]:
     """Removes columns until the table fits in ``width`` characters. Returns the names of those removed."""
-    from rich.text import Text
-
-    def needed(name: str) -> int:
-        widest = max(Text.from_markup(cell).cell_len for cell in [name, *columns[name]])
-        return _GAP + (min(widest, _MODEL_WIDTH) if name == "model" else widest)
-
     removed = []
     for name in _DISPENSABLE:
-        if sum(map(needed, columns)) + _GAP <= width:
+        if sum(_needed(*column) for column in columns.items()) + _GAP <= width:
             break
         if columns.pop(name, None) is not None:
             removed.append(name)
     return removed
 
 
-def _table(columns: dict[str, list[str]], title: str, caption: str | None = None) -> Any:
-    """A table of rich. Only names of models, operators and layers may go on in the next line."""
+def table(
+    columns: dict[str, list[str]], width: int, title: str | None = None, caption: str | None = None
+) -> Any:
+    """A table of rich from the cells of each column; a status has its color.
+
+    Args:
+        columns: Plain text by the name of the column. A name that is too long goes on in the next line, broken behind
+            a separator.
+        width: Of the terminal, in characters.
+        title: Stands above.
+        caption: Stands below.
+    """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=title, caption=caption)
+    made = Table(
+        box=box.SIMPLE, padding=(0, 1, 0, 0), title=title and Text(title), caption=caption and Text(caption)
+    )
+    names = [name for name in columns if name in _NAMES]
+    taken = sum(_needed(*column) for column in columns.items()) + _GAP
+    room = _NAME_WIDTH + max(0, width - taken) // max(1, len(names))
+    cells = {
+        name: [_broken(cell, room) for cell in column] if name in names else column
+        for name, column in columns.items()
+    }
     for name in columns:
-        wraps = name in ("model", "operator", "layer")
         justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    return table
+        made.add_column(name, justify=justify, overflow="fold", no_wrap=name not in (*_NAMES, "operator"))
+    for row in zip(*cells.values(), strict=True):
+        made.add_row(*(Text(cell, style=STATUS_COLOURS.get(cell, "")) for cell in row))
+    return made
 
 
-def _console(file: TextIO | None) -> Any:
+def _broken(name: str, width: int) -> str:
+    r"""A name in lines of at most ``width`` characters, broken behind separators where it has any.
+
+    Example:
+        >>> _broken("MobileNetV3_large_x1_0_int8.tflite", 24)
+        'MobileNetV3_large_x1_0_\nint8.tflite'
+    """
+    from rich.cells import cell_len
+
+    lines = [""]
+    for piece in _PIECE.findall(name):
+        if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def console_of(file: TextIO | None) -> Any:
     """A page as wide as the terminal, of 80 columns where there is none."""
     from rich.console import Console
 
@@ -124,7 +163,7 @@ def _megabytes(size: int | None) -> str:
     return f"{size / 1e6:.{2 if size >= 1e5 else 4}f}" if size else "-"
 
 
-def _ms(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
     """Three significant digits or more, never a bare 0.00 for a fast model."""
     if value is None:
         return "-"
@@ -133,30 +172,27 @@ def _ms(value: float | None) -> str:
 
 def print_duel(result: dict[str, Any], file: TextIO | None = None) -> None:
     """Prints what ``baseline.duel`` found."""
-    from rich.markup import escape
-
-    console, pairs = _console(file), result["pairs"]
+    console, result = console_of(file), printable(result)
+    pairs = result["pairs"]
     columns = {
-        "model": [escape(printable(p["model"])) for p in pairs],
+        "model": [p["model"] for p in pairs],
         "threads": [str(p["threads"]) for p in pairs],
-        "A": [_ms(p["a_ms"]) for p in pairs],
-        "B": [_ms(p["b_ms"]) for p in pairs],
+        "A": [milliseconds(p["a_ms"]) for p in pairs],
+        "B": [milliseconds(p["b_ms"]) for p in pairs],
         "B / A": [f"{p['ratio']:.3f}" for p in pairs],
         "95 % interval": [_interval(p["ci95"], "{:.3f}".format) for p in pairs],
         "P(B faster)": ["-" if p["sure"] is None else f"{p['sure']:.1%}" for p in pairs],
         "B is": [p["verdict"] for p in pairs],
     }
     _drop(columns, console.width)
-    console.print(_table(columns, title="Is B faster than A?", caption="medians in ms"))
+    console.print(table(columns, console.width, title="Is B faster than A?", caption="medians in ms"))
     for note in result["notes"]:
         _print(console, note)
 
 
 def print_profile(document: dict[str, Any], file: TextIO | None = None, most: int = 20) -> None:
     """Prints the operator profile of every result that has one: times by type, then the slowest layers."""
-    from rich.markup import escape
-
-    console = _console(file)
+    console, document = console_of(file), printable(document)
     for r in document["results"]:
         profile = r.get("profile") or {}
         types, layers = profile.get("by_type_ms") or {}, profile.get("layers") or []
@@ -164,18 +200,20 @@ def print_profile(document: dict[str, Any], file: TextIO | None = None, most: in
             continue
         total = sum(types.values())
         by_type = {
-            "operator": [escape(kind) for kind in types],
+            "operator": list(types),
             "ms": [f"{ms:.3f}" for ms in types.values()],
             "%": [f"{100 * ms / total:.1f}" for ms in types.values()],
             "layers": [str(sum(layer["type"] == kind for layer in layers)) for kind in types],
         }
-        console.print(_table(by_type, f"{escape(case_name(r['model'], r['threads']))}: by type"))
+        console.print(table(by_type, console.width, f"{case_name(r['model'], r['threads'])}: by type"))
         slowest = sorted(sorted(range(len(layers)), key=lambda index: -layers[index]["avg_ms"])[:most])
         by_layer = {
             "#": [str(index) for index in slowest],
             "ms": [f"{layers[index]['avg_ms']:.3f}" for index in slowest],
             "%": [f"{100 * layers[index]['avg_ms'] / total:.1f}" for index in slowest],
-            "operator": [escape(layers[index]["type"]) for index in slowest],
-            "layer": [escape(layers[index]["name"]) for index in slowest],
+            "operator": [layers[index]["type"] for index in slowest],
+            "layer": [layers[index]["name"] for index in slowest],
         }
-        console.print(_table(by_layer, f"the {len(slowest)} slowest of {count(len(layers), 'layer')}"))
+        console.print(
+            table(by_layer, console.width, f"the {len(slowest)} slowest of {count(len(layers), 'layer')}")
+        )

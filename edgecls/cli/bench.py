@@ -12,7 +12,6 @@ from edgecls.cli.common import CommaList, cli_command, flat, run_or_file
 from edgecls.cli.completers import complete_model, complete_run
 from edgecls.console import Console
 from edgecls.errors import EdgeclsError, GateError, UsageError
-from edgecls.text import printable
 
 
 @cli_command(
@@ -119,8 +118,8 @@ def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, An
     if not console.json:
         from android_bench.output.report import print_profile, print_table
 
-        print_table(printable(result))
-        print_profile(printable(result))
+        print_table(result)
+        print_profile(result)
     elif not duel:
         console.emit(result, str)
     if duel:
@@ -134,13 +133,18 @@ def _writer(path: Path) -> Any:
     An unknown format, or a file that cannot be written, is refused before anything is measured.
     """
     from android_bench.output.documents import WRITERS, require_writable
-    from edgecls.report import write_bench
 
-    writers = WRITERS | {".html": write_bench}
-    if path.suffix.lower() not in writers:
-        raise UsageError(f"which format? end the name with {', '.join(writers)}", where=f"--save {path}")
+    end = path.suffix.lower()
+    if end not in (*WRITERS, ".html"):
+        raise UsageError(
+            f"which format? end the name with {', '.join((*WRITERS, '.html'))}", where=f"--save {path}"
+        )
     require_writable(path, "--save")
-    return writers[path.suffix.lower()]
+    if end == ".html":
+        from edgecls.report import write_bench
+
+        return write_bench
+    return WRITERS[end]
 
 
 def _show_duel(console: Console, result: dict[str, Any]) -> None:
@@ -149,7 +153,7 @@ def _show_duel(console: Console, result: dict[str, Any]) -> None:
     if console.json:
         console.emit(result, str)
     else:
-        print_duel(printable(result))
+        print_duel(result)
 
 
 def _paths(targets: tuple[str, ...]) -> list[Path]:

@@ -24,6 +24,8 @@ import click
 from edgecls.console import prepare_streams
 from edgecls.text import escape
 
+# Only what benchmarks need is always installed, see setup.py.
+_WHOLE_KIT = "pip install '.[all]' in the checkout brings the whole kit"
 # Section of the help -> command -> its line there. The command NAME is the object `command` of edgecls.cli.NAME.
 COMMANDS = {
     "From photos to a phone": {
@@ -158,7 +160,10 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return 1, "error: not enough memory; lower the batch size, e.g. -o train.batch_size=16"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("edgecls"):
-        return 3, f"error: package {error.name!r} is not installed; edgecls doctor says what is missing"
+        return (
+            3,
+            f"error: package {error.name!r} is not installed; {_WHOLE_KIT}, and edgecls doctor says what is missing",
+        )
     if isinstance(error, OSError) and error.strerror:
         return 1, f"error: {error.strerror}{_place(error.filename)}"
     if isinstance(error, UnicodeEncodeError):

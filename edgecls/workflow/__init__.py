@@ -1,8 +1,31 @@
-"""What the commands do: the stages of a run in their order, each stamped so that done work is not done again."""
+"""What the commands do: the stages of a run in their order, each stamped so that done work is not done again.
 
-from edgecls.workflow.benching import bench
-from edgecls.workflow.deploying import export, verify
-from edgecls.workflow.scoring import evaluate, predict, report
-from edgecls.workflow.training import plan, quantize, train
+A stage's module is imported when its function is first asked for: a benchmark needs no package of the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecls.workflow.benching import bench
+    from edgecls.workflow.deploying import export, verify
+    from edgecls.workflow.scoring import evaluate, predict, report
+    from edgecls.workflow.training import plan, quantize, train
 
 __all__ = ["bench", "evaluate", "export", "plan", "predict", "quantize", "report", "train", "verify"]
+
+_MODULES = {
+    "benching": ("bench",),
+    "deploying": ("export", "verify"),
+    "scoring": ("evaluate", "predict", "report"),
+    "training": ("plan", "quantize", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, functions in _MODULES.items():
+        if name in functions:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

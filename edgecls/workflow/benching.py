@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ def bench(
     zoo: Sequence[str] = (),
     precisions: Sequence[str] = (),
     fresh: bool = False,
+    watch: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Measure latency and memory of TFLite files.
@@ -35,6 +38,7 @@ def bench(
         zoo: Patterns of catalog names: those networks with fresh weights.
         precisions: Which files of the zoo's networks: ``fp32``, ``int8``; none: fp32, and int8 where it can be made.
         fresh: Measure again what was measured before; else a measurement that was killed goes on.
+        watch: Show a live table of the rounds, and not only how many there are.
         **options: Of ``android_bench.bench``: ``warmup``, ``runs``, ``rounds``, ``protocol``, ``binary``, ...
 
     Returns:
@@ -47,7 +51,6 @@ def bench(
     """
     import android_bench
     from android_bench.output.documents import require_writable
-    from edgecls.workflow.scoring import report
 
     found: list[Path | Run] = [Run(t) if (t / "recipe.yaml").is_file() else t for t in targets]
     if not found and not zoo:
@@ -67,15 +70,14 @@ def bench(
         require_writable(measured_run.file("bench.json"), "the run's")
     started = time.perf_counter()
     try:
-        with console.progress() as progress:
-            task = progress.add_task(f"bench on {device}", total=None, text="")
+        with _listener(console, device, watch) as listener:
             result = android_bench.bench(
                 models,
                 device,
                 list(threads),
                 resume=True,
                 fresh=fresh,
-                on_event=partial(_show, console, progress, task),
+                on_event=listener,
                 **options,
             )
     except android_bench.Interrupted as stop:
@@ -88,6 +90,8 @@ def bench(
     add_published(result)
     console.say(f"bench: {time.perf_counter() - started:.0f} s")
     if measured_run:
+        from edgecls.workflow.scoring import report
+
         try:
             write_json(measured_run.file("bench.json"), result)
             report(measured_run, console)
@@ -128,6 +132,20 @@ def _models_of(run: Run) -> Path:
             "the run has no .tflite file", where=str(run.path), fix="make it with: edgecls quantize"
         )
     return folder
+
+
+@contextmanager
+def _listener(console: Console, device: str, watch: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows the events of the benchmark: as a live table, or as a bar."""
+    if watch and not console.quiet:
+        from android_bench.output.live import Watch
+
+        with Watch(console.log, sys.stderr) as table:
+            yield table
+        return
+    with console.progress() as progress:
+        task = progress.add_task(f"bench on {device}", total=None, text="")
+        yield partial(_show, console, progress, task)
 
 
 def _show(console: Console, progress: Progress, task: int, event: dict[str, Any]) -> None:
