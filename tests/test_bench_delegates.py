@@ -50,6 +50,12 @@ CREATED = "INFO: Created TensorFlow Lite delegate for ASKED.\n"
         (CREATED + PART, ["GPU", "XNNPACK"], "GPU computes a part of the network only"),
         (CREATED + NOT, ["XNNPACK"], "asked for GPU, got XNNPACK"),
         ("", ["XNNPACK"], "asked for GPU, got XNNPACK"),
+        (
+            CREATED
+            + "INFO: Replacing 136 node(s) with delegate (TfLiteHexagonDelegate) node, yielding 1 partitions.\n",
+            ["Hexagon", "XNNPACK"],
+            "asked for GPU, got Hexagon and XNNPACK",
+        ),
     ],
 )
 def test_what_was_asked_for_and_what_was_got(says: str, delegates: list[str], why: str, pixel: Adbd) -> None:
@@ -97,6 +103,48 @@ def test_this_computer_has_its_cpu_only() -> None:
             ("GPU",),
         ),
         ("INFO: Applied Hexagon delegate, and the model graph will be completely executed", ("Hexagon",), ()),
+        (
+            "INFO: Replacing 136 node(s) with delegate (TfLiteHexagonDelegate) node, yielding 1 partitions.",
+            ("Hexagon",),
+            (),
+        ),
+        (
+            "INFO: Created TensorFlow Lite delegate for GPU.\n"
+            "INFO: Replacing 64 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 3 partitions.",
+            ("GPU",),
+            ("GPU",),
+        ),
+        (
+            "INFO: Created TensorFlow Lite delegate for GPU.\n"
+            "INFO: Replacing 136 node(s) with delegate (TfLiteHexagonDelegate) node, yielding 1 partitions.",
+            ("Hexagon",),
+            (),
+        ),
+        ("INFO: Created TensorFlow Lite delegate for GPU.", ("GPU",), ()),
+        (
+            "INFO: EXTERNAL delegate created.\n"
+            "VERBOSE: Replacing 31 out of 31 node(s) with delegate (Vx Delegate) node, yielding 1 partitions for the "
+            "whole graph.\nINFO: Explicitly applied EXTERNAL delegate, and the model graph will be completely "
+            "executed by the delegate.",
+            ("EXTERNAL (Vx Delegate)",),
+            (),
+        ),
+        (
+            "INFO: Applied EXTERNAL delegate.\nVERBOSE: Replacing 30 out of 31 node(s) with delegate (Vx Delegate) node",
+            ("EXTERNAL (Vx Delegate)",),
+            ("EXTERNAL (Vx Delegate)",),
+        ),
+        (
+            "VERBOSE: Replacing 5 out of 64 node(s) with delegate (TfLiteNnapiDelegate) node, yielding 5 partitions.\n"
+            "VERBOSE: Replacing 59 out of 62 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 5 partitions.",
+            ("NNAPI", "XNNPACK"),
+            ("NNAPI", "XNNPACK"),
+        ),
+        (
+            "INFO: Replacing 1 out of 1 node(s) with delegate (DispatchDelegate) node, yielding 1",
+            ("NPU",),
+            (),
+        ),
     ],
 )
 def test_other_words_for_a_delegate(line: str, all_: tuple[str, ...], partly: tuple[str, ...]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from android_bench.output.parse import Output, ParseError, parse, profile_json
+from android_bench.output.operators import profile_json
+from android_bench.output.parse import Output, ParseError, parse
 
 DATA = Path(__file__).parent / "data" / "bench"
 

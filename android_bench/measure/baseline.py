@@ -156,7 +156,7 @@ def _matched(a: dict[str, Any], b: dict[str, Any]) -> list[_Match]:
 def _turns(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]] | None:
     """The rounds of two results in pairs, each measured one right after the other; None if they took no turns."""
     by_turn = [
-        {(r["session"], r["turn"]): r for r in result["rounds"] if r["used"] and "turn" in r}
+        {(r["session"], r["turn"]): r for r in result.get("rounds", []) if r["used"] and "turn" in r}
         for result in (a, b)
     ]
     both = [turn for turn in by_turn[0] if turn in by_turn[1]]
@@ -168,7 +168,10 @@ def _turns(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[list[float]], lis
 
 def _apart(a: dict[str, Any], b: dict[str, Any], drift: history.Drift) -> dict[str, Any]:
     """What ``stats.compare`` tells of two results that were not measured by turns."""
-    rounds = [[_runs(r) for r in result["rounds"] if r["used"]] for result in (a, b)]
+    rounds = [[_runs(r) for r in result.get("rounds", []) if r["used"]] for result in (a, b)]
+    if not all(rounds):  # a file of others may have figures only
+        ratio = round(b["median_ms"] / a["median_ms"], 6)
+        return {"ratio": ratio, "ci95": None, "sure": None, "verdict": stats.NOT_KNOWN}
     return stats.compare(*rounds, drift=drift.std, drift_df=drift.df)
 
 
@@ -202,4 +205,4 @@ def _notes(
 
 def _runs(row: dict[str, Any]) -> list[float]:
     """The runs of a round; only its median where no single run is known."""
-    return row["samples_ms"] or [row["median_ms"]]
+    return row.get("samples_ms") or [row["median_ms"]]

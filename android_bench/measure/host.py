@@ -22,7 +22,7 @@ from android_bench.errors import BenchError, DeviceMissing
 from android_bench.measure.protocol import Loaded, Protocol, Round
 from android_bench.measure.worker import machine_busy_seconds
 from android_bench.models import ModelFile, digest
-from android_bench.output.parse import Operator, parse_profile, profile_json
+from android_bench.output.operators import Operator, parse_profile, profile_json
 
 # Loading a big model from a slow disk; the measuring itself is limited by the protocol's own times.
 _LOAD_TIMEOUT_S = 180.0

@@ -11,12 +11,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from android_bench.folders import cache_dir
+from android_bench.measure.checks import loaded_problem, round_problem
 from android_bench.measure.protocol import Backend, Loaded, Protocol, Round
 from android_bench.models import ModelFile
 from android_bench.output.documents import SCHEMA, atomic
@@ -57,6 +57,8 @@ class Kept:
         try:
             record = json.loads(self._path(model, threads).read_text(encoding="utf-8"))
             loaded = Loaded(**record["loaded"] | {"notes": tuple(record["loaded"]["notes"])})
+            if why := loaded_problem(loaded):
+                raise ValueError(why)
             rounds = [_round(row) for row in record["rounds"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -94,9 +96,8 @@ class Kept:
 def _round(row: dict[str, Any]) -> Round:
     """A round as it was kept. Raises ValueError or TypeError when it is none."""
     kept = Round(**row | {"stat": row["stat"] and Stat(**row["stat"]), "notes": tuple(row["notes"])})
-    times = kept.samples_ms or [kept.median_ms]
-    if not all(0 < time < math.inf for time in times):
-        raise ValueError("a latency that cannot be")
+    if why := round_problem(kept):
+        raise ValueError(why)
     return kept
 
 

@@ -22,7 +22,8 @@ from android_bench.measure.heat import Heat
 from android_bench.measure.load import COUNTERS, foreign_cores
 from android_bench.measure.protocol import Listener, Loaded, Protocol, Round
 from android_bench.models import ModelFile, digest
-from android_bench.output.parse import Output, parse, profile_json
+from android_bench.output.operators import profile_json
+from android_bench.output.parse import Output, parse
 
 _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
+from android_bench.measure.checks import loaded_problem, round_problem
 from android_bench.measure.kept import Kept
 from android_bench.measure.protocol import Backend, Listener, Loaded, Protocol, Round, Runner
 from android_bench.measure.stats import summarise, summarise_stats
@@ -219,12 +220,14 @@ class Session:
     def _load(self, case: Case) -> None:
         case.runner = self._backend.open(case.model, case.threads, self._protocol.seed)
         case.loaded = case.runner.load()
+        _require_possible(loaded_problem(case.loaded))
         self._tell(case.event("load", init_ms=case.loaded.init_ms, first_ms=case.loaded.first_ms))
 
     def _measure(self, case: Case, number: int, repeat: bool = False) -> None:
         assert case.runner is not None
         self._tell(case.event("measure", round=number, repeat=repeat))
         new = case.runner.measure(self._protocol)
+        _require_possible(round_problem(new, self._protocol))
         new.details |= {"session": self._started, "turn": self._pass}
         case.rounds.append(new)
         self._keep(case)
@@ -362,6 +365,11 @@ def _round_row(r: Round, used: bool, why: str) -> dict[str, Any]:
         **r.details,
         "samples_ms": [round(sample, 5) for sample in r.samples_ms[::step]],
     }
+
+
+def _require_possible(problem: str) -> None:
+    if problem:
+        raise BenchError(f"figures that cannot be: {problem}")
 
 
 def _sentence(*parts: str) -> str:

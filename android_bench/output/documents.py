@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
+from android_bench.output.plausible import check_document
 
 Writer = Callable[[dict[str, Any], Path], Any]
 
@@ -181,18 +182,19 @@ def read_json(path: str | Path) -> dict[str, Any]:
         path: The file, or a folder that has one.
 
     Raises:
-        BenchUsageError: The file is missing, is not JSON, or has another schema.
+        BenchUsageError: The file is missing, is not JSON, has another schema, or figures that cannot be.
     """
     path = Path(path) / "bench.json" if Path(path).is_dir() else Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchUsageError(f"cannot read: {error.strerror}", where=str(path)) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BenchUsageError("not JSON", where=str(path)) from None
     found = document.get("schema") if isinstance(document, dict) else None
     if found not in (SCHEMA, _SCHEMA_1):
         raise BenchUsageError(f"schema is {found!r}, not {SCHEMA!r}", where=str(path))
+    check_document(document, str(path))
     return document if found == SCHEMA else _upgraded(document)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from android_bench.output.plausible import row_problem
 from edgecls.files import sha256
 from edgecls.infer.classifier import KINDS
 from edgecls.metrics import difference_interval
@@ -241,7 +242,9 @@ class Facts:
         outdated: dict[str, int] = {}
         for row in rows(found.get("results")):
             name = Path(str(row.get("model", ""))).name
-            if row.get("sha256") == self._digest(f"export/{name}"):
+            if why := row_problem(row):
+                self._leave_out("bench.json", f"{name} has figures that cannot be: {why}")
+            elif row.get("sha256") == self._digest(f"export/{name}"):
                 current.append(row)
             else:
                 outdated[name] = outdated.get(name, 0) + 1
