@@ -137,6 +137,12 @@ class Train(Section):
     label_smoothing: Fraction = Field(
         default=0.0, description="share of each label that is spread evenly over all classes"
     )
+    checkpoint_minutes: float | None = Field(
+        default=10.0,
+        gt=0,
+        description="minutes after which a training is saved in the middle of an epoch, too; null: at ends of epochs"
+        " only",
+    )
     select: Literal["best", "last"] = Field(
         default="best",
         description="weights to keep: of the epoch with the best balanced accuracy on the validation images, or"

@@ -23,7 +23,7 @@ teacher:
   train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}}}
 data: {{source: folder, path: photos}}
 augment: {{crop_scale: [0.5, 1.0], flip: both, rotate90: true, mixup: {{alpha: 0.2}}}}
-train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}, ema_decay: 0.9}}
+train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}, ema_decay: 0.9, accumulate: 2, checkpoint_minutes: 0.01}}
 distill: {{hard_weight: 0.5}}
 quantize:
   train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.001}}}}

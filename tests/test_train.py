@@ -45,8 +45,8 @@ def network(seed: int = 0) -> keras.Model:
     return keras.Model(image, keras.layers.Dense(CLASSES)(x), name="tiny")
 
 
-def epoch_batches(epoch: int) -> tf.data.Dataset:
-    order = np.random.default_rng(epoch).permutation(IMAGES)
+def epoch_batches(epoch: int, start: int = 0) -> tf.data.Dataset:
+    order = np.random.default_rng(epoch).permutation(IMAGES)[start * BATCH :]
     return tf.data.Dataset.from_tensor_slices((PIXELS[order], TARGETS[order])).batch(BATCH)
 
 
@@ -87,6 +87,7 @@ class Heard(Callback):
         self.starts: list[int] = []
         self.restarts: list[str] = []
         self.epochs: list[int] = []
+        self.values: list[dict[str, float]] = []
 
     def on_start(self, epoch: int) -> None:
         self.starts.append(epoch)
@@ -96,6 +97,7 @@ class Heard(Callback):
 
     def on_epoch(self, epoch: int, values: dict[str, float]) -> None:
         self.epochs.append(epoch)
+        self.values.append(values)
 
 
 def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -110,6 +112,32 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
     with np.load(tmp_path / "whole/last.npz") as a, np.load(tmp_path / "killed/last.npz") as b:
         assert all(np.array_equal(a[key], b[key]) for key in a.files if key != "meta")
+
+
+def test_a_training_killed_in_mid_epoch_goes_on_from_its_last_step(tmp_path: Path) -> None:
+    whole, heard = trainer(checkpoint_minutes=1e-9), Heard()
+    fit(whole, epoch_batches, scores, tmp_path / "whole", callbacks=[heard])
+    with pytest.raises(Killed):
+        fit(
+            trainer(checkpoint_minutes=1e-9),
+            epoch_batches,
+            scores,
+            tmp_path / "killed",
+            callbacks=[Kill(2, 2)],
+        )
+    asked: list[tuple[int, int]] = []
+
+    def recorded(epoch: int, start: int) -> tf.data.Dataset:
+        asked.append((epoch, start))
+        return epoch_batches(epoch, start)
+
+    fresh, watcher = trainer(checkpoint_minutes=1e-9), Heard()
+    fit(fresh, recorded, scores, tmp_path / "killed", callbacks=[watcher])
+    assert asked == [(2, 1), (3, 0)]  # the second step was killed before it was saved
+    for key in ("loss", "accuracy", "gradient_norm"):
+        assert [v[key] for v in watcher.values] == [v[key] for v in heard.values[2:]]
+    for a, b in zip(whole.variables, fresh.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 def test_a_checkpoint_of_other_inputs_is_not_continued(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: one ``strategy.run`` step, an epoch at a time, resumable after every epoch.
+"""The training loop: one ``strategy.run`` step, an epoch at a time, resumable also in the middle of one.
 
 It is our own and not ``Model.fit`` because Keras 3's ``fit`` cannot run on several workers, and because
 distillation wants teacher and student in one step.
@@ -6,6 +6,7 @@ distillation wants teacher and student in one step.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,15 +82,19 @@ class Trainer:
     @property
     def variables(self) -> list[Any]:
         """All that a resumed training needs to go on bit for bit."""
-        return [*self.model.variables, *self.optimizer.variables, *self.averages.variables]
+        metrics = [v for metric in (*self._metrics.values(), self._labeled) for v in metric.variables]
+        return [*self.model.variables, *self.optimizer.variables, *self.averages.variables, *metrics]
 
-    def run_epoch(self, batches: Iterable[Any], on_step: Callable[[int], None]) -> dict[str, float]:
+    def run_epoch(
+        self, batches: Iterable[Any], on_step: Callable[[int], None], start: int = 0
+    ) -> dict[str, float]:
         """Train on every batch once.
 
         Args:
             batches: Yields (pixels float32 [B, H, W, 3], targets float32 [B, classes]), already mixed; a row of zeros for
                 an unlabeled image. A dataset is distributed over the replicas; other batches are already.
             on_step: Called with the number of steps done in this epoch.
+            start: Steps of this epoch that were done before; the figures of a restored checkpoint go on with them.
 
         Returns:
             ``loss``, ``lr``, ``gradient_norm`` (before clipping), ``images_per_s``, ``data_wait`` (share of the time in
@@ -98,11 +103,12 @@ class Trainer:
         Raises:
             EdgeclsError: The loss is no longer finite, or memory ran out.
         """
-        for metric in (*self._metrics.values(), self._labeled):
-            metric.reset_state()
+        if not start:
+            for metric in (*self._metrics.values(), self._labeled):
+                metric.reset_state()
         if isinstance(batches, tf.data.Dataset):
             batches = self.strategy.experimental_distribute_dataset(batches)
-        started, waited, step = time.perf_counter(), 0.0, 0
+        started, waited, step = time.perf_counter(), 0.0, start
         iterator = iter(batches)
         try:
             while True:
@@ -114,23 +120,23 @@ class Trainer:
                 self._step(*batch)
                 step += 1
                 if step % _LOOK == 0:
-                    self._check_loss()
+                    self.check_loss()
                 on_step(step)
         except tf.errors.ResourceExhaustedError as error:
             fix = f"lower {self.section}.batch_size or raise {self.section}.accumulate"
             raise EdgeclsError("out of memory in a training step", fix=fix) from error
-        self._check_loss()
+        self.check_loss()
         taken = time.perf_counter() - started
         values = {name: float(metric.result()) for name, metric in self._metrics.items()}
         if not float(self._labeled.result()):
             del values["accuracy"]
         return values | {
             "lr": float(self.optimizer.learning_rate),
-            "images_per_s": step * self.config.batch_size / taken,
+            "images_per_s": (step - start) * self.config.batch_size / taken,
             "data_wait": waited / taken,
         }
 
-    def _check_loss(self) -> None:
+    def check_loss(self) -> None:
         """Raises EdgeclsError when the loss of a step was not finite."""
         step = int(self._bad_step.numpy())
         if step >= 0:
@@ -178,7 +184,7 @@ class Trainer:
 
 def fit(
     trainer: Trainer,
-    epoch_batches: Callable[[int], Iterable[Any]],
+    epoch_batches: Callable[[int, int], Iterable[Any]],
     evaluate: Callable[[], dict[str, float]],
     directory: Path,
     *,
@@ -193,7 +199,7 @@ def fit(
 
     Args:
         trainer: Model and optimizer.
-        epoch_batches: Training batches of an epoch; the same epoch must give the same batches.
+        epoch_batches: Training batches of an epoch from a step on; the same epoch must give the same batches.
         evaluate: Measures the model on the validation split; epochs are compared by ``balanced_accuracy``. It
             returns ``{}`` where nothing can be measured.
         directory: Where ``last.npz`` and ``best.npz`` are kept.
@@ -211,14 +217,22 @@ def fit(
     for each in callbacks:
         each.on_start(state["epochs"])
 
+    minutes, saved = trainer.config.checkpoint_minutes or math.inf, time.monotonic()
+
     def on_step(epoch: int, step: int) -> None:
+        nonlocal saved
         for each in callbacks:
             each.on_step(epoch, step)
+        if time.monotonic() - saved >= 60 * minutes and step < trainer.steps_per_epoch:
+            trainer.check_loss()
+            checkpoint.save(last, trainer.variables, state | {"step": step})
+            saved = time.monotonic()
 
     for epoch in range(state["epochs"], trainer.config.epochs):
         if before_epoch(epoch):
             trainer.retrace()
-        values = trainer.run_epoch(epoch_batches(epoch), partial(on_step, epoch))
+        start, state["step"] = state["step"], 0
+        values = trainer.run_epoch(epoch_batches(epoch, start), partial(on_step, epoch), start)
         trainer.averages.swap()
         values |= {f"val_{key}": value for key, value in evaluate().items()}
         score = values.get("val_balanced_accuracy")
@@ -230,6 +244,7 @@ def fit(
             each.on_epoch(epoch, values)
         state["epochs"] = epoch + 1
         checkpoint.save(last, trainer.variables, state)
+        saved = time.monotonic()
     trainer.averages.swap()
     selected = "best" if trainer.config.select == "best" and state["best_epoch"] >= 0 else "last"
     if selected == "best":
@@ -250,4 +265,4 @@ def _resume(
             each.on_restart(changed)
     for name in ("last.npz", "best.npz"):
         (directory / name).unlink(missing_ok=True)
-    return {"epochs": 0, "best_epoch": -1, "best_value": -1.0, "inputs": inputs}
+    return {"epochs": 0, "step": 0, "best_epoch": -1, "best_value": -1.0, "inputs": inputs}
