@@ -51,17 +51,21 @@ def random_window(
 )
 def flip(image: np.ndarray, axis: str, rng: np.random.Generator, moment: Moment) -> np.ndarray:
     """Mirror with probability 1/2: left-right (``"horizontal"``), up-down (``"vertical"``), or each (``"both"``)."""
+    import cv2
+
     sideways, upside_down = rng.random(2) < 0.5
     if sideways and axis != "vertical":
-        image = image[:, ::-1]
+        image = cv2.flip(image, 1)
     if upside_down and axis != "horizontal":
-        image = image[::-1]
+        image = cv2.flip(image, 0)
     return image
 
 
 @operation("rotate90", "image", bool, default=False, description="turn by a random multiple of 90 degrees")
 def rotate90(image: np.ndarray, enabled: bool, rng: np.random.Generator, moment: Moment) -> np.ndarray:
     """Turn by 0, 90, 180 or 270 degrees, each with probability 1/4."""
-    for _ in range(rng.integers(4)):
-        image = image.swapaxes(0, 1)[::-1]
-    return image
+    import cv2
+
+    turns = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+    turn = turns[rng.integers(4)]
+    return image if turn is None else cv2.rotate(image, turn)
