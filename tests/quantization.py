@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from edgecls.zoo import blocks
+from edgecls.zoo import blocks, hrnet, pooling
 from edgecls.zoo import layers as zoo_layers
 
 SIZE = 32
@@ -51,6 +51,79 @@ def _norm_first(x):
     return layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(layers.ReLU(name="r")(y))
 
 
+def _concatenations(x):
+    """At different scales, more than XNNPACK joins at once, and one with a ReLU behind it, which goes before it."""
+    parts = [blocks.conv_bn(x, 4, 1, name=f"part{i}") for i in range(6)]
+    y = layers.ReLU(name="after")(layers.Concatenate(name="six")(parts))
+    return layers.Concatenate(name="scales")([x, blocks.conv_bn(x, 4, 3, act="hard_swish", name="hs"), y])
+
+
+def _dense_block(x):
+    y = layers.Concatenate(name="first")([x, blocks.conv_bn(x, 4, 3, name="a")])
+    z = layers.ReLU(name="r")(zoo_layers.BatchNormalization(name="norm")(y))
+    return layers.Concatenate(name="second")([y, blocks.conv_bn(z, 4, 3, name="b")])
+
+
+def _shuffle(x):
+    kept, y = zoo_layers.Channels(0, 4, name="kept")(x), zoo_layers.Channels(4, 8, name="convolved")(x)
+    y = layers.Concatenate(name="join")([kept, blocks.conv_bn(y, 4, 1, act="relu", name="a")])
+    return zoo_layers.ChannelShuffle(2, name="shuffle")(y)
+
+
+def _gates(x):
+    y = blocks.conv_bn(x, 8, 3, act="silu", name="a")
+    y = blocks.squeeze_excite(y, 4, name="se", act="silu", gate="sigmoid")
+    y = layers.Multiply(name="three")([x, y, layers.Activation("tanh", name="t")(x)])
+    return blocks.conv_bn(layers.LeakyReLU(0.1, name="leaky")(y), 8, 1, name="b")
+
+
+def _sums(x):
+    terms = [blocks.conv_bn(x, 8, 1, act=act, name=f"{act}") for act in ("relu", "hard_swish")]
+    y = layers.ReLU(4.0, name="relu4")(layers.Add(name="four")([x, *terms, layers.Conv2D(8, 1, name="c")(x)]))
+    y = layers.Average(name="average")([x, y, layers.Subtract(name="minus")([y, terms[0]])])
+    return layers.Add(name="again")([layers.ReLU(6.0, name="six")(terms[1]), terms[1], y])
+
+
+def _average_pools(x):
+    same = layers.AveragePooling2D(3, 2, padding="same", name="same")(x)
+    padded = layers.AveragePooling2D(3, 2, name="padded")(layers.ZeroPadding2D(1, name="pad")(x))
+    edges = pooling.EdgeAveragePooling2D(name="edge")(x), pooling.EdgeMaxPooling2D(name="edge_max")(x)
+    some = layers.MaxPooling2D(1, 2, name="some")(x)
+    return layers.Concatenate(name="pools")([same, padded, *edges, some])
+
+
+def _upsampling(x):
+    bilinear = layers.UpSampling2D(2, interpolation="bilinear", name="bilinear")
+    coarse = layers.MaxPooling2D(4, name="quarter")(x)
+    half = layers.AveragePooling2D(2, name="half")(x)
+    maps = [
+        hrnet.Repeat(4, name="repeat")(coarse),
+        bilinear(half),
+        layers.UpSampling2D(2, name="nearest")(half),
+    ]
+    return layers.Add(name="sum")([x, *maps])
+
+
+def _separable(x):
+    y = layers.Conv2D(8, 3, activation="relu", dilation_rate=2, name="dilated")(
+        layers.Cropping2D(1, name="crop")(x)
+    )
+    y = layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", depth_multiplier=2, name="depthwise")(y)
+    y = layers.Dense(8, activation="relu6", name="on_a_map")(y)
+    return layers.SeparableConv2D(8, 3, padding="same", activation="hard_silu", name="separable")(y)
+
+
+def _flat(x):
+    y = layers.Dense(8, activation="relu", name="hidden")(layers.GlobalMaxPooling2D(name="highest")(x))
+    y = zoo_layers.BatchNormalization(name="second")(y)
+    return layers.Rescaling(0.5, 0.1, name="affine")(layers.Reshape((1, 1, 8), name="map")(y))
+
+
+def _shared(x):
+    conv, act = layers.Conv2D(8, 3, padding="same", name="shared"), layers.ReLU(name="act")
+    return conv(act(conv(x)))
+
+
 BLOCKS: dict[str, Callable] = {
     "conv": lambda x: blocks.conv_bn(x, 8, 3, 2, act="relu", name="a"),
     "relu6_depthwise": lambda x: blocks.conv_bn(x, 8, 3, 2, groups=8, act="relu6", name="a"),
@@ -62,6 +135,16 @@ BLOCKS: dict[str, Callable] = {
     "hard_swish_chain": _hard_swish_chain,
     "pools": _vd,
     "norm_first": _norm_first,
+    "concatenations": _concatenations,
+    "dense_block": _dense_block,
+    "shuffle": _shuffle,
+    "gates": _gates,
+    "sums": _sums,
+    "average_pools": _average_pools,
+    "upsampling": _upsampling,
+    "separable": _separable,
+    "flat": _flat,
+    "shared": _shared,
 }
 
 

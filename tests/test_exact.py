@@ -105,14 +105,6 @@ def test_means_of_many_sizes(tmp_path) -> None:
     assert_equal_integers(model, exported(model, tmp_path), pictures)
 
 
-def test_averages_outside_the_delegate(tmp_path) -> None:
-    def block(x):
-        return blocks.conv_bn(layers.AveragePooling2D(3, 2, padding="same", name="p")(x), 8, 1, name="a")
-
-    model = final(network(block, **EQUAL))
-    assert_equal_integers(model, exported(model, tmp_path), IMAGES)
-
-
 def test_sums_round_halves_up() -> None:
     a, b = tf.constant([1.0, -1.0, 3.0, -3.0, 255.0]), tf.constant([0.0, 0.0, 0.0, 0.0, 255.0])
     np.testing.assert_array_equal(added(a, b, (0.5, 0.25, 1.0)), [1.0, 0.0, 2.0, -1.0, 191.0])

@@ -15,7 +15,8 @@ from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, network, photos
 import edgecls
 from edgecls.errors import UsageError
 from edgecls.export import verify
-from edgecls.quantize import exact, layers
+from edgecls.quantize import layers
+from edgecls.quantize.rules import activations, arithmetic, gates, linear, norm, pools, resize
 from edgecls.saving import Deferred
 from edgecls.zoo import hrnet, pooling, pplcnet_v2, vit
 from edgecls.zoo import layers as zoo_layers
@@ -45,8 +46,8 @@ LAYERS = [
         (144, 0),
         int8=True,
     ),
-    case(zoo_layers.Channels(2, 6), MAP, (16, 16, 4)),
-    case(zoo_layers.ChannelShuffle(4), MAP),
+    case(zoo_layers.Channels(2, 6), MAP, (16, 16, 4), int8=True),
+    case(zoo_layers.ChannelShuffle(4), MAP, int8=True),
     case(hrnet.Repeat(4), (4, 4, 3), (16, 16, 3)),
     case(pooling.EdgeMaxPooling2D(), (9, 9, 3), (5, 5, 3)),
     case(pooling.EdgeAveragePooling2D(), (9, 9, 3), (5, 5, 3)),
@@ -54,18 +55,26 @@ LAYERS = [
     case(vit.Tokens(["cls_token"]), (9, 12), (10, 12), (132, 0)),
     case(vit.Attention(2, 0.5), (9, 24), (9, 8)),
     case(layers.Quantize(decay=0.9, floor=-3.0, headroom=1.1), MAP, MAP, (0, 2), **IN_NETWORKS),
-    case(layers.QuantizedConv2D(4, 3, input_scale=6.0), MAP, (14, 14, 4), (292, 8), **IN_NETWORKS),
-    case(layers.QuantizedDepthwiseConv2D(3, output_shift=3.0), MAP, (14, 14, 8), (80, 16), **IN_NETWORKS),
-    case(layers.QuantizedDense(5, use_bias=False), (8,), (5,), (40, 15), **IN_NETWORKS),
-    case(layers.FreezableBatchNormalization(output_scale=6.0), MAP, MAP, (16, 16), **IN_NETWORKS),
-    case(layers.ScaledHardSwish(), MAP, **IN_NETWORKS),
+    case(linear.QuantizedConv2D(4, 3, input_scale=6.0), MAP, (14, 14, 4), (292, 8), **IN_NETWORKS),
+    case(linear.QuantizedDepthwiseConv2D(3, output_shift=3.0), MAP, (14, 14, 8), (80, 16), **IN_NETWORKS),
+    case(linear.QuantizedDense(5, use_bias=False), (8,), (5,), (40, 15), **IN_NETWORKS),
+    case(norm.FreezableBatchNormalization(output_scale=6.0), MAP, MAP, (16, 16), **IN_NETWORKS),
+    case(gates.ScaledHardSwish(), MAP, **IN_NETWORKS),
     case(layers.ConstantConv2D([0.5] * 8, [1.0] * 8, (2, 2)), MAP, (8, 8, 8), **IN_NETWORKS),
-    case(exact.QuantizedAdd(), [MAP, MAP], **IN_NETWORKS),
-    case(exact.QuantizedMultiply(), [MAP, MAP], **IN_NETWORKS),
-    case(exact.QuantizedMean(keepdims=True), MAP, (1, 1, 8), **IN_NETWORKS),
-    case(exact.QuantizedAverage(2), MAP, (8, 8, 8), **IN_NETWORKS),
+    case(arithmetic.QuantizedAdd(), [MAP, MAP], **IN_NETWORKS),
+    case(arithmetic.QuantizedMultiply(), [MAP, MAP], **IN_NETWORKS),
+    case(pools.QuantizedMean(keepdims=True), MAP, (1, 1, 8), **IN_NETWORKS),
     case(
-        exact.QuantizedAdd(steps=(0.1, 0.2, 0.3), zeros=(0, 1, -2), name="finalized_add"),
+        layers.ConstantConv2D(0.5, 1.0, (3, 3), (2, 2), "same", name="strided"), MAP, (8, 8, 8), **IN_NETWORKS
+    ),
+    case(layers.Quantize(members=3, name="shared_grid"), MAP, MAP, (0, 6), **IN_NETWORKS),
+    case(pools.ConstantMultiply([[1.0, 2.0]] * 3), (3, 2, 4), **IN_NETWORKS),
+    case(gates.Table("tanh"), MAP, **IN_NETWORKS),
+    case(gates.Swish(), MAP, **IN_NETWORKS),
+    case(activations.QuantizedLeakyReLU(0.1), MAP, **IN_NETWORKS),
+    case(resize.BilinearUpSampling2D(2, interpolation="bilinear"), (4, 4, 3), (8, 8, 3), **IN_NETWORKS),
+    case(
+        arithmetic.QuantizedAdd(steps=(0.1, 0.2, 0.3), zeros=(0, 1, -2), name="finalized_add"),
         [MAP, MAP],
         trains=False,
         **IN_NETWORKS,

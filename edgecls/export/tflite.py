@@ -143,8 +143,8 @@ def _converter(function: Any, *, quantized: bool) -> Any:
 def _split(model: keras.Model) -> tuple[Normalize | None, keras.Model]:
     """A network's ``Normalize`` layer, if it has one, and the part after it.
 
-    The layer of a quantized network is the zero point and the step of its first grid (see ``rewrite``). So an int8 file
-    starts after the layer, and the pixels are the integers on that grid.
+    The layer of a quantized network is the zero point and the step of its first grid (see ``quantize.rules.affine``).
+    So an int8 file starts after the layer, and the pixels are the integers on that grid.
     """
     normalize = next((layer for layer in model.layers if isinstance(layer, Normalize)), None)
     return normalize, model if normalize is None else keras.Model(

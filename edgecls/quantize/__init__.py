@@ -1,4 +1,4 @@
-"""Quantization-aware training for Keras 3: rewrite, calibrate, train on, export."""
+"""Quantization-aware training for Keras 3: quantize, calibrate, train on, export."""
 
 from edgecls.quantize.calibrate import calibrate
 from edgecls.quantize.control import (
@@ -9,8 +9,9 @@ from edgecls.quantize.control import (
     measure_kernels,
     observe,
 )
+from edgecls.quantize.emit import make_plan, quantize_model
 from edgecls.quantize.finalize import finalize
-from edgecls.quantize.rewrite import quantize_model
+from edgecls.quantize.registry import lowers, plans
 
 __all__ = [
     "calibrate",
@@ -19,7 +20,10 @@ __all__ = [
     "finalize",
     "freeze_batchnorm",
     "is_quantized",
+    "lowers",
+    "make_plan",
     "measure_kernels",
     "observe",
+    "plans",
     "quantize_model",
 ]

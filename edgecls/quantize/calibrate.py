@@ -51,10 +51,8 @@ def calibrate(
     extremes = np.array([np.inf, -np.inf]) * np.ones((len(layers), 1))
     measure = _probe(model, lambda _, x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]))
     for pixels in _pixels(batches):
-        seen = np.stack(measure(pixels))
-        extremes = np.stack(
-            [np.minimum(extremes[:, 0], seen[:, 0]), np.maximum(extremes[:, 1], seen[:, 1])], 1
-        )
+        for seen, members in zip(extremes, measure(pixels), strict=True):
+            seen[:] = min(seen[0], members[:, 0].min()), max(seen[1], members[:, 1].max())
     if not np.isfinite(extremes).all():
         raise UsageError("calibration saw no image, or values that are not finite", where=model.name)
     wide = extremes * np.array([[layer.quantizer.headroom] for layer in layers])
@@ -64,7 +62,7 @@ def calibrate(
         histograms = np.zeros((len(layers), BINS), np.int64)
         measure = _probe(model, lambda layer, x: tf.histogram_fixed_width(x, limits[layer.name], BINS))
         for pixels in _pixels(batches):
-            histograms += np.stack(measure(pixels))
+            histograms += np.stack([members.sum(0) for members in measure(pixels)])
         choose = _percentile if method == "percentile" else _least_error
         for layer, histogram in zip(layers, histograms, strict=True):
             if layer.quantizer.headroom == 1.0:
@@ -79,14 +77,14 @@ def _pixels(batches: Iterable[Any]) -> Iterable[Any]:
 
 
 def _probe(model: keras.Model, statistic: Any) -> Any:
-    """A function from pixels to ``statistic(layer, tensor)`` of each tensor that will be put on a grid."""
+    """A function from pixels to ``statistic(layer, tensor)`` of the tensors on each grid, [tensors, ...]."""
 
     @tf.function(reduce_retracing=True)
     def measure(pixels: Any) -> list[Any]:
-        found: dict[str, Any] = {}
+        found: dict[str, list[Any]] = {}
 
         def probe(layer: Quantize, tensor: Any) -> None:
-            found[layer.name] = statistic(layer, tensor)
+            found.setdefault(layer.name, []).append(statistic(layer, tensor))
 
         layers = control.quantizers(model)
         with control.fake_quantization(model, on=False):
@@ -97,7 +95,7 @@ def _probe(model: keras.Model, statistic: Any) -> Any:
             finally:
                 for layer in layers:
                     layer.probe = None
-        return [found[layer.name] for layer in layers]
+        return [tf.stack(found[layer.name]) for layer in layers]
 
     return lambda pixels: [np.asarray(x) for x in measure(tf.convert_to_tensor(pixels, tf.float32))]
 

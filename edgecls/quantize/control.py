@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import keras
 
 from edgecls.quantize import layers
+from edgecls.quantize.rules.norm import FreezableBatchNormalization
 
 
 def quantizers(model: keras.Model) -> list[layers.Quantize]:
@@ -27,7 +28,7 @@ def observe(model: keras.Model, on: bool = True) -> None:
 def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
     """Train with batch normalization's running statistics, which is what the file computes, or with the batch's."""
     for layer in model.layers:
-        if isinstance(layer, layers.FreezableBatchNormalization):
+        if isinstance(layer, FreezableBatchNormalization):
             layer.frozen = on
 
 

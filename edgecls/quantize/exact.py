@@ -15,18 +15,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
 
 from edgecls.errors import UsageError
 
 Tensor = Any
 
 MULTIPLIER_BITS = 20  # of the fixed-point factor of a sum's larger term
-
-_serializable = keras.saving.register_keras_serializable(package="edgecls")
 
 
 class Exact:
@@ -59,6 +55,13 @@ class Exact:
                 fix="train first, or quantize the float network again",
             )
         return bool(self.steps) and self.enabled and self.exact
+
+    def unit(self, steps: Sequence[float]) -> Any:
+        """The real value of 1 in what is rounded to the output's grid, for inputs of these steps; 0: it is no matter.
+
+        XNNPACK refuses an operation whose output's step is many times finer.
+        """
+        return 0.0
 
     def get_config(self) -> dict[str, Any]:
         grids = {key: value and list(value) for key, value in (("steps", self.steps), ("zeros", self.zeros))}
@@ -109,71 +112,3 @@ def added(a: Tensor, b: Tensor, steps: Sequence[float]) -> Tensor:
     factors = [int(np.rint(float(ratio) * 2.0**shift)) for ratio in ratios]
     total = tf.cast(a, tf.int32) * factors[0] + tf.cast(b, tf.int32) * factors[1] + (1 << (shift - 1))
     return tf.cast(tf.bitwise.right_shift(total, shift), tf.float32) * float(np.float32(steps[2]))
-
-
-@_serializable
-class QuantizedAdd(Exact, layers.Add):
-    """``Add`` of two tensors on grids."""
-
-    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
-        if not self.counts(training):
-            return super().call(inputs)
-        assert self.steps is not None
-        a, b = map(counted, inputs, self.steps[:2])
-        return added(a, b, self.steps)
-
-
-@_serializable
-class QuantizedMultiply(Exact, layers.Multiply):
-    """``Multiply`` of two tensors on grids."""
-
-    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
-        if not self.counts(training):
-            return super().call(inputs)
-        assert self.steps is not None
-        a, b = map(counted, inputs, self.steps[:2])
-        return requantized(a * b, product(*self.steps[:2]), self.steps[2])
-
-
-@_serializable
-class QuantizedMean(Exact, layers.GlobalAveragePooling2D):
-    """``GlobalAveragePooling2D`` of a tensor on a grid.
-
-    XNNPACK adds up the int8 values as they are and corrects for both zero points at once, in float32.
-    """
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if not self.counts(training):
-            return super().call(inputs)
-        assert self.steps is not None
-        assert self.zeros is not None
-        count, target = inputs.shape[1] * inputs.shape[2], np.float32(self.steps[1])
-        factor = np.float32(self.steps[0]) / target * (np.float32(1.0) / np.float32(count))
-        offset = np.float32(self.zeros[1]) - np.float32(count * self.zeros[0]) * factor
-        total = tf.reduce_sum(counted(inputs, self.steps[0]), [1, 2], keepdims=self.keepdims)
-        total = tf.cast(total + count * self.zeros[0], tf.float64)
-        # The product is in float64: a compiler could fuse a float32 one with the sum and round once less.
-        scaled = tf.cast(total * float(factor), tf.float32)
-        return (tf.round(scaled + offset) - self.zeros[1]) * target
-
-
-@_serializable
-class QuantizedAverage(Exact, layers.AveragePooling2D):
-    """``AveragePooling2D`` of a tensor on a grid; the result is on the same grid.
-
-    It runs outside of XNNPACK. TFLite averages the int8 values as they are, and rounds halves away from int8's zero.
-    """
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if not self.counts(training):
-            return super().call(inputs)
-        assert self.steps is not None
-        assert self.zeros is not None
-        step, zero = self.steps[0], self.zeros[0]
-        ones = tf.ones([1, *inputs.shape[1:3], 1]), tf.ones([*self.pool_size, 1, 1])
-        size = tf.nn.conv2d(
-            *ones, self.strides, self.padding.upper()
-        )  # cells of each window, without padding
-        total = tf.round(super().call(counted(inputs, step)) * size) + size * zero
-        average = tf.sign(total) * tf.floor((tf.abs(total) + tf.floor(size / 2)) / size)
-        return (average - zero) * float(np.float32(step))

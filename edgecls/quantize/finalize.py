@@ -12,15 +12,18 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from edgecls.graph import Graph, Ref, trace
+from edgecls.graph import Graph, Op, Ref, trace
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
 from edgecls.quantize.quantizers import KERNEL_STEPS, STEPS
+from edgecls.quantize.rules.arithmetic import QuantizedAdd
+from edgecls.quantize.rules.norm import FreezableBatchNormalization
 
 # XNNPACK refuses an operator (LiteRT 2.3 even crashes on it) if one unit of its accumulator is more than 256 steps of
 # its output. That happens where all outputs are nearly zero.
 UNITS = 128
+FINEST_TERM = 1000.0  # a term's step may be 1024 times finer than the sum's
 LEAST_GAIN = 1e-5  # of a normalization: a smaller one makes the unit too small in the same way
 LOWEST = -128  # of int8
 LARGEST_BIAS = 2.0**30  # steps; the file has 32 bits for them
@@ -44,30 +47,51 @@ class _Finisher:
 
     def run(self, model: keras.Model) -> None:
         for op in self.graph.ops:
-            if isinstance(op.layer, ql.FreezableBatchNormalization):
+            if isinstance(op.layer, FreezableBatchNormalization):
                 _fold(op.layer, self.graph.makers[op.inputs[0]].layer)
         measure_kernels(model)
+        while self._widen():  # a grid that two operations share can be the input of an earlier one
+            pass
+        for op in self.graph.ops:
+            if isinstance(op.layer, ql.QuantizedKernel) and op.call == 0:
+                _put_on_grids(op.layer, self._step(op.inputs[0]))
+            elif isinstance(op.layer, ql.Quantize):
+                self._settle(op.layer, op.inputs[0])
+
+    def _widen(self) -> bool:
+        """Give all grids the least width that the runtime takes; whether any was too narrow."""
+        before = [grid.range for grid in self._grids()]
         for op in self.graph.ops:  # in order: a widened range is the input of what follows
             if isinstance(op.layer, ql.QuantizedKernel):
-                _put_on_grids(op.layer, self._step(op.inputs[0]))
-            elif isinstance(op.layer, exact.QuantizedAverage):
-                _settle(op.layer, [self._grid(op.inputs[0])] * 2)
-            elif isinstance(op.layer, ql.Quantize) and op.call == 0:
-                self._set_output_grid(op.layer, op.inputs[0])
+                _coarsen(op.layer, self._step(op.inputs[0]))
+            elif isinstance(op.layer, ql.Quantize):
+                maker = self._maker(op.inputs[0])
+                steps = [self._step(ref) for ref in maker.inputs]
+                if isinstance(maker.layer, exact.Exact) and all(steps):
+                    _at_least(op.layer, float(np.max(maker.layer.unit(steps))) * STEPS / UNITS)
+                    if isinstance(maker.layer, QuantizedAdd):
+                        for ref in maker.inputs:
+                            _at_least(self._grid(ref), _step(op.layer) * STEPS / FINEST_TERM)
+        return before != [grid.range for grid in self._grids()]
 
-    def _set_output_grid(self, grid: ql.Quantize, ref: Ref) -> None:
-        """Widen ``grid`` if it is too narrow, and tell it to the layer that computes ``ref``."""
-        if not grid.fixed:
-            low, high = grid.range
-            width = float(np.max(self._unit(ref))) * STEPS / UNITS
-            if high - low < width:
-                grid.set_range(low, low + width)
+    def _grids(self) -> list[ql.Quantize]:
+        return [op.layer for op in self.graph.ops if isinstance(op.layer, ql.Quantize) and op.call == 0]
+
+    def _settle(self, grid: ql.Quantize, ref: Ref) -> None:
+        """Tell ``grid`` and those of the inputs to the layer that computes ``ref``."""
+        maker = self._maker(ref)
+        grids = [self._grid(source) for source in maker.inputs]
+        if isinstance(maker.layer, exact.Exact) and all(grids):
+            grids = [*grids, grid]
+            maker.layer.steps = tuple(_step(grid) for grid in grids)
+            maker.layer.zeros = tuple(LOWEST - round(grid.range[0] / _step(grid)) for grid in grids)
+
+    def _maker(self, ref: Ref) -> Op:
+        """The operation whose result is rounded to the grid that ``ref`` is put on."""
         op = self.graph.makers[ref]
-        while op.inputs and not isinstance(op.layer, exact.Exact | ql.Quantize | kl.MaxPooling2D):
+        while op.inputs and not isinstance(op.layer, exact.Exact | ql.Quantize):
             op = self.graph.makers[op.inputs[0]]
-        grids = [self._grid(source) for source in op.inputs]
-        if isinstance(op.layer, exact.Exact) and all(grids) and len(grids) < 3:
-            _settle(op.layer, [*grids, grid])
+        return op
 
     def _grid(self, ref: Ref) -> Any:
         """The grid that ``ref`` lies on, found through pads, pools and the like; None if there is none."""
@@ -83,25 +107,14 @@ class _Finisher:
         grid = self._grid(ref)
         return _step(grid) if grid else 0.0
 
-    def _unit(self, ref: Ref) -> np.ndarray | float:
-        """The real value of 1 in the integer accumulator that ``ref`` is rounded from, for each channel."""
-        op = self.graph.makers[ref]
-        layer: Any = op.layer
-        if isinstance(layer, ql.QuantizedKernel):
-            return self._step(op.inputs[0]) * _float64(layer.ranges["max_var"]) / KERNEL_STEPS
-        if isinstance(layer, ql.ConstantConv2D):
-            return self._step(op.inputs[0]) * np.abs(layer.scale) / KERNEL_STEPS
-        if isinstance(layer, ql.ScaledHardSwish):
-            return self._step(op.inputs[0]) * ql.GATE_STEP
-        steps = [self._step(ref) for ref in op.inputs]
-        if isinstance(layer, kl.Multiply):
-            return float(np.prod(steps))
-        if isinstance(layer, kl.Add | kl.GlobalAveragePooling2D):
-            return max(steps)
-        return self._unit(op.inputs[0]) if op.inputs else 0.0
+
+def _at_least(grid: ql.Quantize, width: float) -> None:
+    low, high = grid.range
+    if not grid.fixed and high - low < width:
+        grid.set_range(low, low + width)
 
 
-def _fold(norm: ql.FreezableBatchNormalization, layer: Any) -> None:
+def _fold(norm: FreezableBatchNormalization, layer: Any) -> None:
     """Put ``norm`` into the linear ``layer`` before it."""
     gain = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
     if norm.gamma is not None:
@@ -120,27 +133,23 @@ def _fold(norm: ql.FreezableBatchNormalization, layer: Any) -> None:
     norm.folded = True
 
 
-def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
-    """Round kernel and bias to what int8 and int32 hold, so that the converter finds the same integers.
-
-    A channel whose kernel is nearly zero can have a grid that is too fine for its bias. It gets a coarser one.
-    """
-    weights: Any = layer
-    bias = _float64(weights.bias) * layer.output_scale + layer.output_shift
+def _coarsen(layer: ql.QuantizedKernel, source: float) -> None:
+    """Give a channel whose kernel is nearly zero a grid that is not too fine for its bias."""
+    bias = _float64(layer.bias) * layer.output_scale + layer.output_shift
     least = np.abs(bias) / (LARGEST_BIAS * source) * KERNEL_STEPS
     layer.ranges["max_var"].assign(np.maximum(_float64(layer.ranges["max_var"]), least))
     layer.ranges["min_var"].assign(-_float64(layer.ranges["max_var"]))
+
+
+def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
+    """Round kernel and bias to what int8 and int32 hold, so that the converter finds the same integers."""
+    weights: Any = layer
+    bias = _float64(weights.bias) * layer.output_scale + layer.output_shift
     step, factor = _float64(layer.ranges["max_var"]) / KERNEL_STEPS, layer.output_scale / layer.input_scale
     kernel = np.rint(_channels_last(layer, weights.kernel) * factor / step) * step / factor
     weights.kernel.assign(kernel.reshape(weights.kernel.shape))
     bias = np.rint(bias / (source * step)) * source * step
     weights.bias.assign((bias - layer.output_shift) / layer.output_scale)
-
-
-def _settle(layer: exact.Exact, grids: list[ql.Quantize]) -> None:
-    """Tell ``layer`` the grids of its inputs and its output."""
-    layer.steps = tuple(_step(grid) for grid in grids)
-    layer.zeros = tuple(LOWEST - round(grid.range[0] / _step(grid)) for grid in grids)
 
 
 def _step(grid: ql.Quantize) -> float:

@@ -1,7 +1,6 @@
 """Layers of a quantization-aware network: each computes in float what its int8 counterpart will compute.
 
-Scales. Hard-swish and the hard-sigmoid gate come out six times too large here (see ``ScaledHardSwish``), so a tensor
-may be ``scale`` times that of the float network. The next linear layer divides by its ``input_scale``. Kernels stay in
+Scales. Hard-swish and the hard-sigmoid gate come out six times too large here (see ``rules.gates``), so a tensor may be ``scale`` times that of the float network. The next linear layer divides by its ``input_scale``. Kernels stay in
 their original scale and are multiplied by a constant when used: their gradients are those of the float network.
 
 A finalized network computes with integers in inference: see ``exact``.
@@ -20,12 +19,9 @@ import tensorflow as tf
 from keras import layers
 
 from edgecls.quantize import exact, quantizers
-from edgecls.zoo import layers as zoo_layers
 
 Tensor = Any
 Shape = tuple[int | None, ...]
-
-GATE_STEP = 6.0 / quantizers.STEPS  # of relu6 in ScaledHardSwish
 
 _serializable = keras.saving.register_keras_serializable(package="edgecls")
 
@@ -44,7 +40,9 @@ def _uneven(channels: int) -> np.ndarray:
 class Quantize(layers.Layer):
     """Round a tensor to an 8-bit grid. It follows every group of layers that is one int8 operation in the file.
 
-    Called with ``follow=False`` its range stays as it is. Pools need that: they keep the grid of their input.
+    Several tensors can share one grid. Each is a ``member`` with a range of its own that follows its values, and the
+    grid reaches from the lowest end to the highest. Called with ``member=None`` a tensor has no part in the range: it
+    is made of values that are on the grid already.
 
     Args:
         fixed: ``(low, high)`` if the range is known beforehand. Otherwise it is calibrated and follows the data.
@@ -52,7 +50,10 @@ class Quantize(layers.Layer):
         decay: See ``ActivationQuantizer``.
         width: See ``ActivationQuantizer``.
         headroom: See ``ActivationQuantizer``.
+        members: How many tensors decide the range.
     """
+
+    supports_jit = False  # XLA on a CPU takes many times longer for a step
 
     def __init__(
         self,
@@ -61,9 +62,11 @@ class Quantize(layers.Layer):
         decay: float = 0.99,
         width: float = quantizers.TINY,
         headroom: float = 1.0,
+        members: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.members = int(members)
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         self.quantizer = quantizers.ActivationQuantizer(decay, floor, width, headroom)
         self.enabled = True
@@ -71,29 +74,32 @@ class Quantize(layers.Layer):
         self.probe: Callable[[Quantize, Tensor], None] | None = None
 
     def build(self, input_shape: Shape) -> None:
+        count = self.members if self.members > 1 else None
         self.ranges = (
-            {} if self.fixed else quantizers.ranges(self.quantizer, input_shape, "range", self)  # type: ignore[arg-type]
+            {} if self.fixed else quantizers.ranges(self.quantizer, input_shape, "range", self, count)  # type: ignore[arg-type]
         )
         self.built = True
 
     @property
     def range(self) -> tuple[float, float]:
         """The range's low and high end."""
-        return self.fixed or (float(self.ranges["min_var"]), float(self.ranges["max_var"]))
+        if self.fixed:
+            return self.fixed
+        return float(np.min(self.ranges["min_var"])), float(np.max(self.ranges["max_var"]))
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range, made to hold zero; the moving average goes on from there."""
         for variable, end in zip(self.ranges.values(), self.quantizer.clipped(low, high), strict=True):
-            variable.assign(end)
+            variable.assign(np.full(variable.shape, end))
 
-    def call(self, inputs: Tensor, training: bool | None = None, follow: bool = True) -> Tensor:
-        if self.probe is not None and follow and not self.fixed:
+    def call(self, inputs: Tensor, training: bool | None = None, member: int | None = 0) -> Tensor:
+        if self.probe is not None and member is not None and not self.fixed:
             self.probe(self, inputs)
         if not self.enabled:
             return inputs
         if self.fixed:
             return quantizers.fixed(inputs, *self.fixed)
-        moving = bool(training) and self.observing and follow
+        moving = member if training and self.observing else None
         return self.quantizer(inputs, moving, quantizers.values(self.ranges))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -101,7 +107,7 @@ class Quantize(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         moving = {key: getattr(self.quantizer, key) for key in ("floor", "decay", "width", "headroom")}
-        return {**super().get_config(), "fixed": self.fixed, **moving}
+        return {**super().get_config(), "fixed": self.fixed, "members": self.members, **moving}
 
 
 class QuantizedKernel(exact.Exact):
@@ -168,6 +174,10 @@ class QuantizedKernel(exact.Exact):
             return outputs
         return outputs + bias * _uneven(outputs.shape[-1])
 
+    def unit(self, steps: Sequence[float]) -> np.ndarray:
+        """The real value of 1 in the integer accumulator, for each channel."""
+        return steps[0] * self.ranges["max_var"].numpy().astype(np.float64) / quantizers.KERNEL_STEPS
+
     def _grid(self, kernel: Tensor) -> Tensor:
         return kernel
 
@@ -185,129 +195,42 @@ class QuantizedKernel(exact.Exact):
 
 
 @_serializable
-class QuantizedConv2D(QuantizedKernel, zoo_layers.GroupedConv2D):
-    """``Conv2D`` with an int8 kernel, one scale an output channel."""
-
-    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        return self.convolution_op(inputs, kernel)
-
-
-@_serializable
-class QuantizedDepthwiseConv2D(QuantizedKernel, layers.DepthwiseConv2D):
-    """``DepthwiseConv2D`` with an int8 kernel, one scale an output channel."""
-
-    def _grid(self, kernel: Tensor) -> Tensor:
-        height, width, *channels = kernel.shape
-        return tf.reshape(kernel, [1, height, width, int(np.prod(channels))])
-
-    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        kernel, strides = tf.reshape(kernel, self.kernel.shape), [1, *self.strides, 1]
-        dilations = list(self.dilation_rate)
-        return tf.nn.depthwise_conv2d(inputs, kernel, strides, self.padding.upper(), dilations=dilations)
-
-
-@_serializable
-class QuantizedDense(QuantizedKernel, layers.Dense):
-    """``Dense`` on [batch, features] with an int8 kernel, computed as a 1x1 convolution: one scale an output.
-
-    The converter transposes the weights of a fully connected op and then loses their axis.
-    """
-
-    def _grid(self, kernel: Tensor) -> Tensor:
-        return tf.reshape(kernel, [1, 1, *kernel.shape])
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        outputs = super().call(tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]), training)
-        return tf.reshape(outputs, [-1, self.units])
-
-    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        return tf.nn.conv2d(inputs, kernel, 1, "VALID")
-
-
-@_serializable
-class FreezableBatchNormalization(zoo_layers.BatchNormalization):
-    """Batch normalization that can use its running statistics in training, while gamma and beta still learn.
-
-    Args:
-        output_scale: Constant factor of the output.
-        folded: ``finalize`` has put it into the layer before it, so it passes its input on.
-    """
-
-    def __init__(self, *args: Any, output_scale: float = 1.0, folded: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.output_scale, self.folded = output_scale, folded
-        self.frozen = False
-
-    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
-        if self.folded:
-            return inputs
-        training = bool(training) and not self.frozen
-        if training or self.output_scale == 1.0:
-            outputs = super().call(inputs, training=training, mask=mask)
-            return outputs if self.output_scale == 1.0 else outputs * self.output_scale
-        # One factor and one offset: the converter does not fold a second factor.
-        gain = tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon) * self.output_scale
-        if self.scale:
-            gain *= tf.convert_to_tensor(self.gamma)
-        offset = -tf.convert_to_tensor(self.moving_mean) * gain
-        if self.center:
-            offset += tf.convert_to_tensor(self.beta) * self.output_scale
-        return inputs * gain + offset
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_scale": self.output_scale, "folded": self.folded}
-
-
-@_serializable
-class ScaledHardSwish(exact.Exact, layers.Layer):
-    """``x * relu6(x + 3)``: hard-swish times six, in a form that stays one delegate partition in int8.
-
-    XNNPACK does not take an int8 HARD_SWISH, and the converter fuses the textbook form into one.
-    """
-
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if self.counts(training):
-            assert self.steps is not None
-            source, target = self.steps
-            x = exact.counted(inputs, source)
-            three = tf.constant(float(quantizers.STEPS))  # in steps of its own grid, which ends there
-            gate = exact.added(x, three, (source, 3.0 / quantizers.STEPS, GATE_STEP))
-            gate = exact.counted(tf.nn.relu6(gate), GATE_STEP)
-            return exact.requantized(x * gate, exact.product(source, GATE_STEP), target)
-        gate = tf.nn.relu6(inputs + 3.0)
-        return inputs * (quantizers.fixed(gate, 0.0, 6.0) if self.enabled else gate)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-
-@_serializable
 class ConstantConv2D(exact.Exact, layers.Layer):
     """A depthwise convolution with constant weights: ``mean of a window * scale + offset``. It is one int8 operation.
 
     All weights of a channel are 127 steps of its grid, so they are exact. With a window of one pixel it is an affine
-    map of each channel. Larger windows compute average pools, which XNNPACK does not run in int8.
+    map of each channel, of a tensor of any rank. Larger windows compute average pools, which XNNPACK does not run in
+    int8.
 
     Args:
-        scale: Factor of each channel, not zero.
-        offset: Offset of each channel.
-        window: Height and width of the averaged window, which is also the stride; it must divide the input.
+        scale: Factor of each channel, or one for all; not zero.
+        offset: Offset of each channel, or one for all.
+        window: Height and width of the averaged window.
+        strides: Steps of the window; None: as large as the window.
+        padding: ``valid``, or ``same`` with zeros, which count as cells of the window.
     """
 
     def __init__(
         self,
-        scale: Sequence[float],
-        offset: Sequence[float],
+        scale: float | Sequence[float],
+        offset: float | Sequence[float],
         window: Sequence[int] = (1, 1),
+        strides: Sequence[int] | None = None,
+        padding: str = "valid",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.scale, self.offset = [float(s) for s in scale], [float(o) for o in offset]
+        self.scale, self.offset = np.array(scale, float).tolist(), np.array(offset, float).tolist()
         self.window = tuple(int(n) for n in window)
+        self.strides = self.window if strides is None else tuple(int(n) for n in strides)
+        self.padding = padding
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        weights = np.array(self.scale, np.float32) / np.float32(np.prod(self.window))
-        offset = np.array(self.offset)
+        channels = inputs.shape[-1]
+        weights = np.broadcast_to(np.array(self.scale, np.float32), channels) / np.float32(
+            np.prod(self.window)
+        )
+        offset = np.broadcast_to(np.array(self.offset), channels)
         if self.counts(training):
             assert self.steps is not None
             source, target = self.steps
@@ -318,24 +241,35 @@ class ConstantConv2D(exact.Exact, layers.Layer):
             )
             total += np.rint(offset / unit).astype(np.float32)
             return exact.requantized(total, unit.astype(float), target)
-        kernel = tf.constant(np.broadcast_to(weights, (1, *self.window, len(weights))))
+        kernel = tf.constant(np.broadcast_to(weights, (1, *self.window, channels)))
         if self.enabled:
             kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
                 kernel, -np.abs(weights), np.abs(weights), narrow_range=True
             )
-        outputs = self._windows(inputs, kernel)
         # An addition, even of zeros, would stop the converter from folding a convolution and a normalization.
-        return outputs + offset.astype(np.float32) * _uneven(len(weights)) if offset.any() else outputs
+        bias = offset.astype(np.float32) * _uneven(channels) if offset.any() else None
+        return self._windows(inputs, kernel, bias)
 
-    def _windows(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        kernel = tf.reshape(kernel, [*self.window, len(self.scale), 1])
-        return tf.nn.depthwise_conv2d(inputs, kernel, [1, *self.window, 1], "VALID")
+    def unit(self, steps: Sequence[float]) -> np.ndarray:
+        return steps[0] * np.abs(np.array(self.scale)) / quantizers.KERNEL_STEPS
+
+    def _windows(self, inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        *shape, channels = inputs.shape[1:]
+        x = inputs if len(shape) == 2 else tf.reshape(inputs, [-1, 1, 1, channels])
+        kernel = tf.reshape(kernel, [*self.window, channels, 1])
+        x = tf.nn.depthwise_conv2d(x, kernel, [1, *self.strides, 1], self.padding.upper())
+        x = x if bias is None else x + bias
+        return x if len(shape) == 2 else tf.reshape(x, [-1, *shape, channels])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 4:
+            return input_shape
         batch, height, width, channels = input_shape
-        rows, columns = (n and n // w for n, w in zip((height, width), self.window, strict=True))
+        sizes = zip((height, width), self.window, self.strides, strict=True)
+        same = self.padding == "same"
+        rows, columns = (n and (-(-n // s) if same else (n - w) // s + 1) for n, w, s in sizes)
         return batch, rows, columns, channels
 
     def get_config(self) -> dict[str, Any]:
-        constants = {key: getattr(self, key) for key in ("scale", "offset", "window")}
+        constants = {key: getattr(self, key) for key in ("scale", "offset", "window", "strides", "padding")}
         return {**super().get_config(), **constants}

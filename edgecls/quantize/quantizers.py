@@ -22,7 +22,13 @@ TINY = 1e-6  # least width of a range: a scale of zero breaks the converter
 DEAD = 2.0**-14  # least range of a channel's kernel relative to the largest channel's, for the same reason
 
 
-def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, layer: keras.Layer) -> Ranges:
+def ranges(
+    quantizer: quantizers.Quantizer,
+    shape: tuple[int, ...],
+    name: str,
+    layer: keras.Layer,
+    members: int | None = None,
+) -> Ranges:
     """The range variables ``<name>_min`` and ``<name>_max`` that ``quantizer`` wants, owned by ``layer``.
 
     Args:
@@ -30,6 +36,7 @@ def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, l
         shape: Shape of the quantized tensor; per-axis ranges have its last dimension.
         name: Prefix of the variables' names.
         layer: The Keras 3 layer being built.
+        members: How many tensors have a range of their own; None: there is one range.
     """
 
     class Adapter:
@@ -38,7 +45,7 @@ def ranges(quantizer: quantizers.Quantizer, shape: tuple[int, ...], name: str, l
         ) -> keras.Variable:
             return layer.add_weight(
                 name=name,
-                shape=() if shape is None else (shape,),
+                shape=() if shape is None and members is None else (members or shape,),
                 initializer=keras.initializers.Constant(float(initializer.value)),
                 trainable=trainable,
                 aggregation="mean",  # replicas see different batches
@@ -97,12 +104,20 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
         low = tf.minimum(low if self.floor is None else tf.maximum(low, self.floor), 0.0)
         return low, tf.maximum(tf.maximum(high, 0.0), low + self.width)
 
-    def __call__(self, inputs: Tensor, training: bool, weights: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        if training:
+    def __call__(
+        self, inputs: Tensor, member: int | None, weights: dict[str, Tensor], **kwargs: Any
+    ) -> Tensor:
+        """Round ``inputs``; the range of ``member`` follows them, None: no range does."""
+        if member is not None:
             values = tf.stop_gradient(inputs)
             batch = self.clipped(tf.reduce_min(values) * self.headroom, tf.reduce_max(values) * self.headroom)
             for variable, new in zip((weights["min_var"], weights["max_var"]), batch, strict=True):
-                variable.assign(variable * self.decay + new * (1.0 - self.decay))
+                chosen = tf.range(tf.size(variable)) == member
+                moved = variable * self.decay + new * (1.0 - self.decay)
+                variable.assign(moved if variable.shape.rank == 0 else tf.where(chosen, moved, variable))
+        if weights["min_var"].shape.rank:
+            low, high = tf.reduce_min(weights["min_var"]), tf.reduce_max(weights["max_var"])
+            weights = {"min_var": low, "max_var": high}
         return super().__call__(inputs, False, weights, **kwargs)
 
 

@@ -1,0 +1,121 @@
+"""Third pass: the plan as a Keras model that trains with the arithmetic of its int8 file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from edgecls.graph import trace
+from edgecls.quantize import layers as ql
+from edgecls.quantize import rules  # noqa: F401  registers them
+from edgecls.quantize.control import measure_kernels
+from edgecls.quantize.lower import Size, lower
+from edgecls.quantize.plan import Grid, Node, Plan
+
+
+def make_plan(model: keras.Model, keep_float: Sequence[str] = (), input_size: Size | None = None) -> Plan:
+    """What ``quantize_model`` makes of ``model``, to be read: ``print(make_plan(model).text())``.
+
+    Args and errors are those of ``quantize_model``.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> make_plan(model).text().splitlines()[1]
+        'conv.bn: Conv2D + FreezableBatchNormalization'
+    """
+    network, kept = lower(model, keep_float, input_size)
+    return Plan(trace(network), kept)
+
+
+def quantize_model(
+    model: keras.Model, keep_float: Sequence[str] = (), input_size: Size | None = None
+) -> keras.Model:
+    """The quantization-aware twin of a float network, with its weights.
+
+    Layers keep their names, kernels their scale, so optimizers and learning rates carry over. Call ``calibrate`` on
+    the result before anything else: the ranges of its activations are not set. Then it can be trained with ``compile``
+    and ``fit`` like any model.
+
+    Args:
+        model: A functional or Sequential Keras 3 network from images [batch, height, width, channels] to logits or
+            probabilities. If it begins by normalizing (``Normalize``, ``Rescaling``, ``Normalization``), its images
+            are pixels from 0 to 255.
+        keep_float: Names of layers that stay in float, or shell patterns such as ``"block_1_*"``.
+        input_size: Height and width for a network that leaves them open, or one number for both.
+
+    Returns:
+        A functional model of serialisable layers with the same inputs and outputs. Nested models are inlined, dropout
+        and random augmentation are left out, sums of branches are fused.
+
+    Raises:
+        UsageError: A layer has no rule; the text names it and what to do.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> network = quantize_model(model)
+        >>> network.get_layer("conv.conv").__class__.__name__
+        'QuantizedConv2D'
+    """
+    network = emit(make_plan(model, keep_float, input_size), model.name)
+    measure_kernels(network)
+    return network
+
+
+def emit(plan: Plan, name: str) -> keras.Model:
+    """The twin that ``plan`` describes, with the weights of the float network."""
+    twins = _Twins()
+    for node in plan.nodes:
+        twins.add(node)
+    outputs = [twins.tensors[node] for node in plan.outputs]
+    one = len(twins.inputs) == len(outputs) == 1
+    return keras.Model(*((twins.inputs[0], outputs[0]) if one else (twins.inputs, outputs)), name=name)
+
+
+class _Twins:
+    """The layers and tensors of the twin, by the nodes of the plan."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Any] = []
+        self.tensors: dict[Node, Any] = {}
+        self._layers: dict[str, Any] = {}
+        self._grids: dict[Grid, ql.Quantize] = {}
+
+    def add(self, node: Node) -> None:
+        """Compute ``node``, and put it on its grid."""
+        if not node.inputs:
+            self.tensors[node] = keras.Input(name=node.name, **node.config)
+            self.inputs.append(self.tensors[node])
+        else:
+            self.tensors[node] = self._compute(node)
+        if node.grid and (not node.passes or node.again):
+            self.tensors[node] = self._put_on_grid(node, node.grid.root)
+
+    def _compute(self, node: Node) -> Any:
+        inputs = [self.tensors[source] for source in node.inputs]
+        known = node.name in self._layers
+        if not known:
+            self._layers[node.name] = node.kind.from_config({**node.config, "name": node.name})  # type: ignore[attr-defined]
+        layer = self._layers[node.name]
+        tensor = layer(inputs[0] if len(inputs) == 1 else inputs)
+        if node.source is not None and not known:
+            twins = {variable.path.split("/")[-1]: variable for variable in layer.variables}
+            for variable in node.source.variables:
+                twins[variable.path.split("/")[-1]].assign(variable.value)
+        return tensor
+
+    def _put_on_grid(self, node: Node, grid: Grid) -> Any:
+        if grid not in self._grids:
+            options = {"width": grid.width} if grid.width else {}
+            self._grids[grid] = ql.Quantize(
+                grid.fixed,
+                grid.floor,
+                headroom=grid.headroom,
+                members=len(grid.nodes),
+                name=f"{grid.nodes[0].name}.quant",
+                **options,
+            )
+        member = None if node.passes else grid.nodes.index(node)
+        quantizer, tensor = self._grids[grid], self.tensors[node]
+        return quantizer(tensor) if member == 0 else quantizer(tensor, member=member)

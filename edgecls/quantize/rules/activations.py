@@ -1,0 +1,107 @@
+"""Activation functions as layers: the plain ones, and those of other names or forms that are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from edgecls.errors import UsageError
+from edgecls.graph import Op
+from edgecls.quantize import exact
+from edgecls.quantize.registry import lowers, plans
+from edgecls.zoo import layers as zoo_layers
+
+if TYPE_CHECKING:
+    from edgecls.quantize.lower import Lowering
+    from edgecls.quantize.plan import Plan, Value
+
+Tensor = Any
+
+FORMS: dict[str, Any] = {  # a layer for each activation function that has a plan
+    "relu": lambda name: layers.ReLU(name=name),
+    "relu6": lambda name: layers.ReLU(6.0, name=name),
+    "leaky_relu": lambda name: layers.LeakyReLU(0.2, name=name),
+    "hard_silu": lambda name: zoo_layers.HardSwish(name=name),
+    "hard_sigmoid": lambda name: zoo_layers.HardSigmoid(1 / 6, name=name),
+    "softmax": lambda name: layers.Softmax(name=name),
+    "sigmoid": lambda name: layers.Activation("sigmoid", name=name),
+    "tanh": lambda name: layers.Activation("tanh", name=name),
+    "silu": lambda name: layers.Activation("silu", name=name),
+    "gelu": lambda name: layers.Activation("gelu", name=name),
+}
+
+_serializable = keras.saving.register_keras_serializable(package="edgecls")
+
+
+@lowers(layers.Activation)
+def _activation(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
+    if isinstance(layer.activation, keras.Layer):
+        return lowering.apply(layer.activation, inputs)
+    kind = keras.activations.serialize(layer.activation)
+    if kind == "linear":
+        return inputs
+    if not isinstance(kind, str) or kind not in FORMS:
+        raise UsageError(
+            f"no quantization rule for activation {kind if isinstance(kind, str) else layer.activation!r}",
+            where=layer.name,
+            fix=f"use another one ({', '.join(FORMS)}) or keep it in float: keep_float=[{layer.name!r}]",
+        )
+    return FORMS[kind](lowering.name(layer.name))(inputs)
+
+
+@lowers(layers.ReLU)
+def _relu_form(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
+    if layer.threshold or (layer.negative_slope and layer.max_value is not None):
+        raise UsageError("a leaky or thresholded ReLU with bounds", where=layer.name, fix="use a plain one")
+    if layer.negative_slope:
+        return layers.LeakyReLU(layer.negative_slope, name=lowering.name(layer.name))(inputs)
+    return lowering.clone(layer)(inputs)
+
+
+@plans(layers.ReLU)
+def _relu(plan: Plan, op: Op, values: list[Value]) -> Value:
+    return relu(plan, op, values[0], op.layer.max_value, op.layer.name)
+
+
+def relu(plan: Plan, op: Op, value: Value, top: float | None, name: str) -> Value:
+    """A ReLU on ``value``. Int8 operations end at 6 or nowhere: another ``top`` becomes 6 by a scale."""
+    value = plan.unshifted(value) if top is None else plan.rescaled(value, 6.0 / top)
+    node = plan.fused(value)
+    maker = value.maker if node is value.node else None
+    node = plan.node(name, layers.ReLU, [node], {"max_value": None if top is None else 6.0})
+    return plan.result(op, node, scale=value.scale, maker=maker if top is None else None)
+
+
+@plans(layers.LeakyReLU)
+def _leaky_relu(plan: Plan, op: Op, values: list[Value]) -> Value:
+    value = plan.unshifted(values[0])
+    node = plan.node(
+        op.layer.name, QuantizedLeakyReLU, [plan.on_grid(value)], {"negative_slope": op.layer.negative_slope}
+    )
+    return plan.result(op, node, scale=value.scale)
+
+
+@_serializable
+class QuantizedLeakyReLU(exact.Exact, layers.LeakyReLU):
+    """``LeakyReLU`` of a tensor on a grid. XNNPACK multiplies by factors in steps of 1/256, and rounds halves up."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not self.counts(training):
+            return tf.nn.leaky_relu(inputs, self.negative_slope)
+        assert self.steps is not None
+        source, target = self.steps
+        counts = exact.counted(inputs, source)
+        ratio = np.float32(source) / np.float32(target)
+        factors = [
+            float(np.rint(np.float32(256.0) * f)) for f in (ratio, ratio * np.float32(self.negative_slope))
+        ]
+        total = counts * tf.where(counts >= 0, factors[0], factors[1])
+        return tf.floor((total + 128.0) / 256.0) * float(np.float32(target))
+
+    def unit(self, steps: Sequence[float]) -> float:
+        return steps[0]

@@ -1,0 +1,97 @@
+"""A factor and a summand for each channel: normalizations of pixels, and constant scales inside a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from keras import layers
+
+from edgecls.graph import Op
+from edgecls.quantize import layers as ql
+from edgecls.quantize.registry import lowers, plans
+from edgecls.zoo import layers as zoo_layers
+
+if TYPE_CHECKING:
+    from edgecls.quantize.lower import Lowering
+    from edgecls.quantize.plan import Plan, Value
+
+Tensor = Any
+
+ZERO_TOLERANCE = 0.02  # pixels: recipes round 127 / 255 to three digits
+LEAST = 1e-6  # of a factor, relative to the largest: a kernel of zeros has no grid
+
+
+@lowers(zoo_layers.Normalize)
+def _normalize(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
+    return _rescaling(lowering, layer, inputs, *layer.line)
+
+
+@lowers(layers.Rescaling)
+def _rescale(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
+    return _rescaling(lowering, layer, inputs, layer.scale, layer.offset)
+
+
+@lowers(layers.Normalization)
+def _normalization(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
+    mean, std = (np.array(values, float).reshape(-1) for values in (layer.mean, np.sqrt(layer.variance)))
+    std = np.maximum(std, 1e-7)
+    scale, offset = (std, mean) if layer.invert else (1 / std, -mean / std)
+    return _rescaling(lowering, layer, inputs, scale, offset)
+
+
+def _rescaling(lowering: Lowering, layer: Any, inputs: Tensor, scale: Any, offset: Any) -> Tensor:
+    """One ``Rescaling``, also for several in a row."""
+    scale, offset = np.array(scale, float), np.array(offset, float)
+    before = inputs._keras_history.operation
+    if isinstance(before, layers.Rescaling):
+        scale, offset = scale * np.array(before.scale), offset + scale * np.array(before.offset)
+        inputs = before.input
+    return layers.Rescaling(scale.tolist(), offset.tolist(), name=lowering.name(layer.name))(inputs)
+
+
+@plans(layers.Rescaling)
+def _affine(plan: Plan, op: Op, values: list[Value]) -> Value:
+    value, channels = values[0], op.layer.output.shape[-1]
+    scale, offset = (np.broadcast_to(np.array(x, float), channels) for x in (op.layer.scale, op.layer.offset))
+    if not value.node.inputs:
+        return _pixels(plan, op, value, scale, offset)
+    if not offset.any() and scale[0] and np.ptp(scale) == 0:
+        return plan.same(op, value, scale=value.scale / float(scale[0]))
+    scale = np.where(np.abs(scale) < LEAST * np.abs(scale).max(), LEAST * np.abs(scale).max(), scale)
+    factor = scale / value.scale
+    config = {"scale": factor.tolist(), "offset": (offset - value.shift * factor).tolist()}
+    node = plan.node(op.layer.name, ql.ConstantConv2D, [plan.on_grid(value)], config)
+    return plan.result(op, node, linear=True)
+
+
+def _pixels(plan: Plan, op: Op, value: Value, scale: np.ndarray, offset: np.ndarray) -> Value:
+    """Pixels are integers: a normalization with one mean and one scale is just their grid's zero point and step."""
+    low, high = offset, 255 * scale + offset
+    zero = -offset[0] / scale[0]
+    if (
+        np.ptp(offset) < 1e-9
+        and np.ptp(scale) < 1e-9
+        and scale[0] > 0
+        and abs(zero - round(zero)) < ZERO_TOLERANCE
+        and 0 <= zero <= 255
+    ):
+        std = 1 / (255 * scale)
+        config = {"mean": (-offset * std).tolist(), "std": std.tolist()}
+        node = plan.node(op.layer.name, zoo_layers.Normalize, [value.node], config)
+        result = plan.result(op, node)
+        plan.on_grid(result, fixed=(float(low[0]), float(high[0])))
+        return result
+    source = plan.on_grid(value, fixed=(0.0, 255.0))
+    config = {"scale": scale.tolist(), "offset": offset.tolist()}
+    node = plan.node(op.layer.name, ql.ConstantConv2D, [source], config)
+    ends = np.concatenate([low, high, [0.0]])
+    result = plan.result(op, node)
+    plan.on_grid(result, fixed=(float(ends.min()), float(ends.max())))
+    return result
+
+
+@plans(layers.InputLayer)
+def _input(plan: Plan, op: Op, _: list[Value]) -> Value:
+    config = {"batch_shape": op.layer.batch_shape, "dtype": op.layer.dtype}
+    return plan.result(op, plan.node(op.layer.name, layers.InputLayer, [], config))
