@@ -81,11 +81,13 @@ class Watch:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Takes an event of ``bench``."""
-        self._note = remark(event)
+        line = remark(event)
         if self._live is None:
-            if line := _round_line(event) or self._note:
+            if line := line or _round_line(event):
                 self._say(line)
             return
+        if line or "model" in event:  # a remark stands until the work goes on
+            self._note = line
         self._take(event)
         from rich.console import Group
         from rich.text import Text
