@@ -220,13 +220,13 @@ def apply(
 
 
 def _crop(chain: Chain, image: np.ndarray, index: int) -> np.ndarray:
-    """Cut the random window and resize it to the size of the image: as the pipeline does, to one level of 255."""
+    """Cut the random window and resize it to the size of the image: as the pipeline does, by default."""
     if not chain.crops:
         return image
     height, width = image.shape[:2]
     top, left, rows, columns = chain.window(height, width, index)
-    window = image[top : top + rows, left : left + columns]
-    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+    window = image[top : top + rows, left : left + columns].astype(np.float32)
+    return cv2.convertScaleAbs(cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _parse(augment: Mapping[str, Any]) -> Augment:
