@@ -118,6 +118,28 @@ def test_apply_is_what_training_does(settings):
     assert x.dtype == y.dtype == np.float32 and (y.sum(1) < 1).any()  # unlabeled images have no target
 
 
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_repeated_images_come_in_one_batch_with_changes_of_their_own(repeats):
+    images = np.arange(12, dtype=np.uint8)[:, None, None, None] + np.zeros((12, 16, 16, 3), np.uint8)
+    images[:, :4, :4] = 200  # a corner, so that a mirrored image is another one
+    split, keys = split_of(images, np.arange(12)), {"training": True}
+    keys["augment"] = Augment(crop_scale=None, flip="both", repeats=repeats)
+    epochs = [
+        [(x.numpy(), y.numpy()) for x, y in batches(split, Preprocess(16, 16), 6, epoch=e, **keys)]
+        for e in range(3)
+    ]
+    for steps in epochs:
+        assert len(steps) == 2, "an epoch is as long as ever"
+        for x, y in steps:
+            assert np.unique(y, return_counts=True)[1].tolist() == [repeats] * (6 // repeats)
+            assert (x[:, 8, 8, 0] == y).all()
+    views = {
+        (int(y), x.tobytes()) for steps in epochs for xs, ys in steps for x, y in zip(xs, ys, strict=True)
+    }
+    assert len(views) > len({y for y, _ in views}), "each view of an image is drawn alike"
+    assert len({steps[0][1].tobytes() for steps in epochs}) == 3
+
+
 def same(a, b):
     return all(np.array_equal(x, z) and np.array_equal(y, w) for (x, y), (z, w) in zip(a, b, strict=True))
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from edgecls import _yaml
 from edgecls._explain import usage_error
 from edgecls.augment.geometry import random_window
+from edgecls.augment.mix import mix
 from edgecls.augment.registry import OFF, OPERATIONS, START, Moment, Operation, Where
 from edgecls.augment.settings import Augment, only
 from edgecls.errors import UsageError
@@ -155,21 +156,23 @@ class Mixer(_Stage):
 
     places = ("batch",)
 
+    def __init__(self, settings: Augment, seed: int = 0, moment: Moment = START) -> None:
+        super().__init__(settings, seed, moment)
+        if moment.epoch >= moment.epochs - settings.off_epochs:
+            self.operations = []
+
     def __call__(self, pixels: np.ndarray, targets: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Change a batch.
 
         Args:
-            pixels: float32 [B, S, S, 3] in 0..255. They may be changed in place.
+            pixels: uint8 or float32 [B, S, S, 3] in 0..255.
             targets: float32 [B, classes]; a row of zeros for an unlabeled image.
             index: Of the batch in its epoch.
 
         Returns:
-            Pixels and targets of the same shapes.
+            Pixels and targets of the same shapes, float32.
         """
-        for op, options in self.operations:
-            rng = self.generator(index, op.name, 0)
-            pixels, targets = op.function(pixels, targets, options, rng, self.moment)
-        return pixels, targets
+        return mix(pixels, targets, self.operations, lambda name, i: self.generator(index, name, i))
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -214,9 +217,8 @@ def apply(
     settings, moment = _parse(augment), Moment(epoch, epochs)
     chain, mixer = Chain(settings, seed, moment), Mixer(settings, seed, moment)
     changed = [chain(_crop(chain, image, i), i) for i, image in enumerate(images)]
-    pixels = np.stack(changed).astype(np.float32) if changed else images.astype(np.float32)
-    targets = one_hot(labels, classes)
-    return mixer(pixels, targets, 0) if len(pixels) else (pixels, targets)
+    pixels = np.stack(changed) if changed else images
+    return mixer(pixels, one_hot(labels, classes), 0)
 
 
 def _crop(chain: Chain, image: np.ndarray, index: int) -> np.ndarray:

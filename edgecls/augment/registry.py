@@ -21,7 +21,7 @@ Where = Literal["image", "pixels", "batch"]
 """Where an operation applies, in the order of application.
 
 ``image``: the image as it is, uint8 [S, S, 3]. ``pixels``: the same array after all ``image`` operations, for those that
-hide a part. ``batch``: float32 [B, S, S, 3] in 0..255 together with its targets, float32 [B, classes].
+hide a part. ``batch``: an image and another one of its batch, [S, S, 3] both, together with their targets.
 """
 OFF = (None, False, "none")
 """Values of a recipe's key that switch its operation off."""
@@ -63,7 +63,8 @@ class Operation:
         name: Key of the recipe's ``augment`` section, and name of the operation's random numbers.
         where: Where it applies.
         function: ``(image, options, rng, moment) -> image``; for a batch
-            ``(pixels, targets, options, rng, moment) -> (pixels, targets)``. It may change its arguments in place.
+            ``(image, partner, options, rng, out) -> share``, which writes float32 into ``out`` and returns the share of
+            ``image`` in it (``edgecls.augment.mix``). It may change its arguments in place.
         annotation: Type of the key.
         default: Value where the key is not written.
         off: Value that switches it off.

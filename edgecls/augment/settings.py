@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, create_model, model_validator
 
 from edgecls._schema import Section
-from edgecls.augment import geometry, mix, policy  # noqa: F401  # they register their operations
+from edgecls.augment import erase, geometry, mix, policy  # noqa: F401  # they register their operations
 from edgecls.augment.registry import OPERATIONS, Range, check_range
 
 
@@ -30,6 +30,19 @@ _WithOperations: Any = create_model("_WithOperations", __base__=_Crop, **_fields
 
 class Augment(_WithOperations):
     """Random changes of the training images."""
+
+    off_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="last epochs of a training, in which no images are mixed (`mixup`, `cutmix`)",
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="how often an image comes in a batch, changed anew each time (repeated augmentation); an epoch"
+        " stays as long and holds fewer images",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:

@@ -21,6 +21,7 @@ from edgecls.data import images
 from edgecls.data.making import Maker
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.reading import Memory, photos
+from edgecls.data.sampling import epoch_order
 from edgecls.data.split import Split
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.text import first_line
@@ -176,11 +177,9 @@ class Batches:
 
     def _usual_order(self, epoch: int) -> np.ndarray:
         count = len(self._split)
-        return (
-            np.random.default_rng([self._seed, epoch]).permutation(count)
-            if self._training
-            else np.arange(count)
-        )
+        if not self._training:
+            return np.arange(count)
+        return epoch_order(count, self._seed, epoch, self._settings.repeats)
 
     def _rows(self, epoch: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""
@@ -227,13 +226,12 @@ class Batches:
         if not self._drop:
             count = tf.math.count_nonzero(used >= 0)
             used, pixels = used[:count], pixels[:count]
-        pixels = tf.cast(pixels, tf.float32)
         labels = tf.gather(tf.constant(self._split.labels, tf.int32), used)
         if self._classes is None:
-            return pixels, labels
+            return tf.cast(pixels, tf.float32), labels
         targets = tf.one_hot(labels, self._classes)
         if not self._stage(0)[1]:
-            return pixels, targets
+            return tf.cast(pixels, tf.float32), targets
         mixed = self._python(self._maker.mix, [epoch, step, pixels, targets], (tf.float32, tf.float32))
         return tf.ensure_shape(mixed[0], pixels.shape), tf.ensure_shape(mixed[1], targets.shape)
 

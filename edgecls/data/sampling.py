@@ -53,6 +53,29 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
+def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+    """The images of a training epoch, in random order.
+
+    Repeated augmentation (Hoffer et al. 2019, arXiv:1901.09335; Touvron et al. 2020, arXiv:2012.12877): an image comes
+    ``repeats`` times in a row, so in the same batch. The epoch stays as long and holds fewer images.
+
+    Args:
+        count: Images of the split, and of the epoch.
+        seed: Of the recipe.
+        epoch: Number of the epoch, which gives each its own order.
+        repeats: How often an image comes.
+
+    Returns:
+        int [count, 2]: an image, and which of its views this is, from 0.
+
+    Example:
+        >>> epoch_order(4, seed=0, epoch=0, repeats=2).tolist()
+        [[2, 0], [2, 1], [0, 0], [0, 1]]
+    """
+    order, place = np.random.default_rng([seed, epoch]).permutation(count), np.arange(count)
+    return np.stack([order[place // repeats], place % repeats], axis=1)
+
+
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """Weights of the loss that make every class count the same, however many images it has.
 
