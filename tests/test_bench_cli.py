@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,8 +197,11 @@ def test_own_phone_by_name(call: Call, pixel: Adbd, monkeypatch: pytest.MonkeyPa
 def test_what_was_measured_is_not_measured_again(call: Call, pixel: Adbd) -> None:
     where = ("--device", pixel.where, *QUICK, "--threads", "1")
     assert call("bench", ".", *where)[0] == 1
-    code, _, err = call("bench", ".", *where)
+    time.sleep(1.1)  # the time of a session is known to the second
+    code, out, err = call("bench", ".", *where, "--save", "b.html")
     assert code == 1 and "2 of 3 rounds measured before" in err
+    said = "2 of 3 results were measured before, at "
+    assert said in out and said in Path("b.html").read_text()
     code, _, err = call("bench", ".", *where, "--fresh")
     assert "measured before" not in err
 

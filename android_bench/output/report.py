@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
 from android_bench.words import case_name, count, printable
@@ -44,11 +44,30 @@ def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
         _print(
             console, f"left out because the terminal is narrow: {', '.join(missing)} (all are in the JSON)"
         )
-    for note in device.get("notes") or []:
+    for note in [*(device.get("notes") or []), *kept_note(document)]:
         _print(console, note)
     for r in results:
         if r["why"]:
             _print(console, f"{case_name(r['model'], r['threads'])}, {r['status']}: {r['why']}")
+
+
+def kept_note(document: Mapping[str, Any]) -> list[str]:
+    """A sentence about the results that no round of this session is in; none where there are no such results.
+
+    Example:
+        >>> rows = [{"measured": "2026-01-01T10:00:00Z"}, {"measured": "2026-01-02T10:00:00Z"}, {}]
+        >>> kept_note({"started": "2026-01-02T10:00:00Z", "results": rows})
+        ['1 of 3 results was measured before, at 2026-01-01T10:00:00Z, and not again']
+    """
+    results, started = document["results"], document.get("started") or ""
+    before = sorted(r["measured"] for r in results if r.get("measured") and r["measured"] < started)
+    if not before:
+        return []
+    when = before[0] if before[0] == before[-1] else f"{before[0]} and later"
+    were = "was" if len(before) == 1 else "were"
+    return [
+        f"{len(before)} of {count(len(results), 'result')} {were} measured before, at {when}, and not again"
+    ]
 
 
 def _columns(results: Sequence[dict[str, Any]]) -> dict[str, list[str]]:

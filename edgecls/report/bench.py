@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from android_bench.output.report import kept_note
 from edgecls.report import plots, sections
 from edgecls.report.html import render, write_page
 from edgecls.report.units import milliseconds, percent
@@ -45,10 +46,14 @@ def bench_page(document: Mapping[str, Any]) -> str:
         started=str(document.get("started") or ""),
         complete=bool(document.get("complete", True)),
         rows=table,
-        notes=texts(at(document, "device", "notes")),
+        notes=[*texts(at(document, "device", "notes")), *_kept(document, results)],
         published=any(row["published"] != "–" for row in table),
         plots=[plot for plot in drawn if plot],
     )
+
+
+def _kept(document: Mapping[str, Any], results: list[Any]) -> list[str]:
+    return kept_note({"started": str(document.get("started") or ""), "results": results})
 
 
 def _published(row: Mapping[str, Any]) -> dict[str, str]:
