@@ -78,14 +78,14 @@ def test_color_is_pillows(name, image):
 @pytest.mark.parametrize("name", GEOMETRY)
 @pytest.mark.parametrize("image", [PHOTO, NOISE], ids=["photo", "noise"])
 def test_geometry_is_pillows_but_for_the_rim(name, image):
-    """To two levels. Along the rim of the image Pillow repeats the last pixel, and ours blends into the fill."""
+    """To two levels, to eight where OpenCV 4 rounds positions to 1/32 of a pixel. Along the rim of the image Pillow repeats the last pixel, and ours blends into the fill."""
     for amount in amounts(name):
         ours = TRANSFORMS[name](image, amount, FILL).astype(int)
         pillows = np.asarray(GEOMETRY[name](Image.fromarray(image), amount)).astype(int)
         white = TRANSFORMS[name](np.full_like(image, 255), amount, (0, 0, 0))[..., 0]
         inside = cv2.erode((white == 255).astype(np.uint8), np.ones((3, 3)), borderValue=0) > 0
         outside = cv2.dilate(white, np.ones((3, 3))) == 0
-        assert abs(ours - pillows)[inside].max(initial=0) <= 2, amount
+        assert abs(ours - pillows)[inside].max(initial=0) <= (2 if cv2.getVersionMajor() >= 5 else 8), amount
         assert (ours[outside] == FILL).all() and (pillows[outside] == FILL).all()
         assert (inside | outside).mean() > 0.85
 
