@@ -4,7 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from adbd import Adbd
 
+from android_bench import bench
+from android_bench.adb.link import FOLDER
 from android_bench.output.operators import profile_json
 from android_bench.output.parse import Output, ParseError, parse
 
@@ -113,3 +116,22 @@ def test_all_runs_alike_and_exponents() -> None:
 def test_nonsense(text: str) -> None:
     with pytest.raises(ParseError):
         parse(text)
+
+
+def test_an_output_without_end_is_refused() -> None:
+    noise = "INFO: a line that says nothing\n" * 600_000
+    with pytest.raises(ParseError, match="printed more than 16 MiB"):
+        parse(noise + sample("01"))
+    assert parse(noise[: 2**20] + "\n" + sample("01")) == parse(sample("01"))
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_phone_that_prints_without_end_costs_no_memory(pixel: Adbd) -> None:
+    folder = pixel.phone.path(FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "behaviour").write_text(
+        "case $* in *num_runs=5*) yes 'INFO: nothing' | head -c 60000000;; esac\n"
+    )
+    plan = {"warmup": 1, "runs": 5, "rounds": 1, "spacing_s": 0.0, "repeats": 0}
+    (row,) = bench(["a.tflite"], pixel.where, [1], **plan)["results"]
+    assert row["status"] == "failed" and "printed more than 16 MiB" in row["why"]

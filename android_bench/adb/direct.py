@@ -26,7 +26,7 @@ from adb_shell.adb_message import AdbMessage
 from adb_shell.transport.tcp_transport import TcpTransport
 
 from android_bench.adb.keys import signer
-from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
+from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport, joined
 from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
 
 AUTH_WAIT_S = 60.0
@@ -140,8 +140,7 @@ class DirectTransport(Transport):
 
     def shell(self, command: str, timeout_s: float) -> bytes:
         with self._within(timeout_s) as device:
-            output: bytes = device.shell(command, timeout_s, timeout_s, decode=False)
-            return output
+            return joined(device.streaming_shell(command, timeout_s, timeout_s, decode=False))
 
     def push(self, data: bytes, remote: str, mode: int, timeout_s: float) -> None:
         with self._within(timeout_s) as device:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from android_bench.adb.address import ServerAddress, adb_server_address, connect
-from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport
+from android_bench.adb.transport import CONNECT_S, Broken, Deadline, Refused, TimedOut, Transport, joined
 from android_bench.errors import ACCEPT_PROMPT, BenchError, DeviceMissing
 
 _CHUNK = 64 * 1024  # the most that a DATA message may carry
@@ -84,11 +84,8 @@ class ServerTransport(Transport):
             raise Broken(f"adb says that the phone is {state!r}", where=self.where)
 
     def shell(self, command: str, timeout_s: float) -> bytes:
-        output = bytearray()
         with self._service(f"shell:{command}", timeout_s) as stream:
-            while part := stream.receive():
-                output += part
-        return bytes(output)
+            return joined(iter(stream.receive, b""))
 
     def push(self, data: bytes, remote: str, mode: int, timeout_s: float) -> None:
         target = f"{remote},{0o100000 | mode}".encode("utf-8", "surrogateescape")

@@ -10,10 +10,12 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from android_bench.errors import BenchError
+from android_bench.output.parse import LONGEST
 
 CONNECT_S = 5.0
 
@@ -66,7 +68,10 @@ class Transport(ABC):
 
     @abstractmethod
     def shell(self, command: str, timeout_s: float) -> bytes:
-        """Everything that the phone's shell prints for ``command`` (its stderr may be missing)."""
+        """Everything that the phone's shell prints for ``command`` (its stderr may be missing).
+
+        Raises Refused when it is more than ``LONGEST``; the command may still run then.
+        """
 
     @abstractmethod
     def push(self, data: bytes, remote: str, mode: int, timeout_s: float) -> None:
@@ -94,6 +99,16 @@ class Transport(ABC):
         if not re.fullmatch(r"\d{1,3}\n", tail):
             raise Broken("the link to the phone broke within a command", where=self.where)
         return Done(output, int(tail))
+
+
+def joined(parts: Iterable[bytes]) -> bytes:
+    """The parts of an output. Raises Refused as soon as it is longer than ``LONGEST``."""
+    output = bytearray()
+    for part in parts:
+        output += part
+        if len(output) > LONGEST:
+            raise Refused(f"the program printed more than {LONGEST >> 20} MiB")
+    return bytes(output)
 
 
 def read_file(path: Path) -> bytes:

@@ -75,9 +75,7 @@ class Session:
         self._backend, self._protocol = backend, protocol
         self._tell: Listener = on_event or (lambda event: None)
         self._kept, self._turns, self._started = kept, turns, _utc()
-        self._pass = (
-            0  # over the cases of a group; rounds of one pass were measured one right after the other
-        )
+        self._pass = 0  # rounds of one pass over a group were measured one right after the other
         if turns:  # a group may end after any thread count, never between two models
             self._cases = [Case(model, thread_count) for thread_count in threads for model in models]
         else:
@@ -169,7 +167,7 @@ class Session:
                 self._backend.rest(max(0.0, begun + self._protocol.spacing_s - time.monotonic()))
                 begun = time.monotonic()
                 self._pass += 1
-            for case in due:
+            for case in self._ordered(due):
                 self._guard(case, self._measure, number=number)
         for _ in range(self._protocol.repeats):
             disturbed = [case for case in cases if any(map(self._to_repeat, self._turn(case)))]
@@ -178,7 +176,7 @@ class Session:
             self._tell({"event": "settle", "cases": len(disturbed)})
             settled = self._backend.settle()
             self._pass += 1
-            for case in disturbed:
+            for case in self._ordered(disturbed):
                 self._guard(case, self._measure, number=len(case.rounds), repeat=True)
             if not settled:
                 break  # the disturbance lasts; waiting again would only take longer to say so
@@ -188,6 +186,10 @@ class Session:
             if outcome["status"] != "ok":
                 self._keep(case, forget=True)
             self._tell(case.event("result", **outcome))
+
+    def _ordered(self, cases: list[Case]) -> list[Case]:
+        """Models that are compared take turns in being the first: a device that warms up would favor it."""
+        return cases[:: -1 if self._turns and self._pass % 2 == 0 else 1]
 
     def _to_repeat(self, case: Case) -> bool:
         most = self._protocol.rounds + self._protocol.repeats

@@ -25,7 +25,7 @@ from android_bench.output.plausible import is_memory, problem
 
 __all__ = ["LONGEST", "Output", "ParseError", "Stat", "check_failure", "parse"]
 
-#: Characters. Programs print some kilobytes, with the times of a thousand operators about a megabyte.
+#: Programs print some kilobytes, with the times of a thousand operators about a megabyte.
 LONGEST = 16 * 2**20
 _PREFIX = re.compile(r"^(?:(?:INFO|WARN|WARNING|ERROR): )?(?:\[[\w./-]+:\d+\] ?)?")
 _NUMBER = r"([-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)"
