@@ -50,7 +50,11 @@ def _find(path: Path, name: str, *, where: str) -> Path:
     if path.is_dir():
         raise UsageError("the recipe is a folder", where=where, fix="give the path of a YAML file")
     near = difflib.get_close_matches(stem, names, n=1)
-    fix = f"did you mean {near[0]!r}?" if near else f"give a YAML file, or one of: {', '.join(names)}"
+    shown = [
+        *(name for name in names if "/" not in name),
+        *sorted({f"{name.partition('/')[0]}/..." for name in names if "/" in name}),
+    ]
+    fix = f"did you mean {near[0]!r}?" if near else f"give a YAML file, or one of: {', '.join(shown)}"
     raise UsageError("no such recipe" + ("" if where == name else f": {name}"), where=where, fix=fix)
 
 
