@@ -94,12 +94,23 @@ def invert(image: np.ndarray, amount: float, fill: Color) -> np.ndarray:
 
 def autocontrast(image: np.ndarray, amount: float, fill: Color) -> np.ndarray:
     """Stretch each channel to 0..255; the result counts ``amount``, the image the rest. 0 is the identity."""
-    return _by_channel(image, amount, _stretched)
+    rows = image.reshape(len(image), -1)  # NumPy is fast along long rows
+    low = rows.min(0).reshape(-1, 3).min(0)[:, None].astype(int)
+    high = rows.max(0).reshape(-1, 3).max(0)[:, None].astype(int)
+    stretched = _clipped((_RAMP - low) * (255 / np.maximum(high - low, 1)))
+    return _by_channel(image, amount, np.where(high > low, stretched, _RAMP))
 
 
 def equalize(image: np.ndarray, amount: float, fill: Color) -> np.ndarray:
     """Equalize each channel's histogram; the result counts ``amount``, the image the rest. 0 is the identity."""
-    return _by_channel(image, amount, _equalized)
+    histograms = [cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(3)]
+    counts = np.reshape(histograms, (3, 256)).astype(int)
+    highest = 255 - (counts[:, ::-1] > 0).argmax(1)
+    step = ((image.shape[0] * image.shape[1] - counts[range(3), highest]) // 255)[:, None]
+    below = counts.cumsum(1) - counts
+    equalized = np.minimum((step // 2 + below) // np.maximum(step, 1), 255)
+    # The step is 0 where one value has nearly all pixels.
+    return _by_channel(image, amount, np.where(step > 0, equalized, _RAMP))
 
 
 def gray(image: np.ndarray) -> np.ndarray:
@@ -146,34 +157,7 @@ def _clipped(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def _by_channel(image: np.ndarray, share: float, tables: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Map each channel by a table made of its histogram; that counts ``share``, the old value the rest.
-
-    Args:
-        image: uint8 [H, W, 3].
-        share: 0..1.
-        tables: Histograms [3, 256] to new values of 0..255, [3, 256].
-    """
-    histograms = np.stack([cv2.calcHist([image], [c], None, [256], [0, 256]).ravel() for c in range(3)])
-    mixed = np.rint(_RAMP + share * (tables(histograms) - _RAMP))
-    return cv2.LUT(image, np.ascontiguousarray(mixed.astype(np.uint8).T[None]))
-
-
-def _ends(histograms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest value that each channel has, [3, 1]."""
-    used = histograms > 0
-    return used.argmax(1)[:, None], 255 - used[:, ::-1].argmax(1)[:, None]
-
-
-def _stretched(histograms: np.ndarray) -> np.ndarray:
-    low, high = _ends(histograms)
-    return np.where(high > low, _clipped((_RAMP - low) * (255 / np.maximum(high - low, 1))), _RAMP)
-
-
-def _equalized(histograms: np.ndarray) -> np.ndarray:
-    counts = histograms.astype(np.int64)
-    _, high = _ends(histograms)
-    step = (counts.sum(1, keepdims=True) - np.take_along_axis(counts, high, 1)) // 255
-    below = np.cumsum(counts, 1) - counts
-    table = np.minimum((step // 2 + below) // np.maximum(step, 1), 255)
-    return np.where(step > 0, table, _RAMP)  # step is 0 where one value has nearly all pixels
+def _by_channel(image: np.ndarray, share: float, tables: np.ndarray) -> np.ndarray:
+    """Map each channel by its table, [3, 256]; the new value counts ``share``, the old one the rest."""
+    mixed = np.rint(_RAMP + share * (tables - _RAMP)).astype(np.uint8)
+    return cv2.LUT(image, np.ascontiguousarray(mixed.T)[None])
