@@ -1,0 +1,262 @@
+"""The input pipeline in one run, side by side with what others do, on real-size JPEGs on disk; and its memory.
+
+    python scripts/bench_pipeline.py [--photos FOLDER] [--images 1000] [--rounds 5] [--memory]
+
+Every way makes the same batches: decode, random resized crop to 224 pixels, mirror, normalize to float32, 64 images a
+batch, with a thread or process for each core. ``tf.io.decode_and_crop_jpeg`` only decodes the windows: it is the limit.
+The ways take turns in each round, so that a disturbance slows all of them; a ratio is the median of the rounds' ratios.
+
+The files are cut from mosaics of real photographs in ``--photos``, 500 x 375 pixels as ImageNet has them, so that their
+detail, and with it the work of decoding, is that of photographs.
+
+``--memory`` measures, in place of that, a training from a list of 1.3 million lines: the time until the list is read and
+until the first batch, and how much memory 200,000 images add. A few of its files are torn.
+
+The exit code is 1 if edgecls is below 85 % of bare decoding, not faster than Pillow in processes and OpenCV in threads,
+or if memory grows by more than 200 MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import numpy as np
+from PIL import Image
+
+SIZE, BATCH = 224, 64
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+SHAPE = (375, 500)
+LEAST_OF_BARE = 0.85
+LINES, SEEN, MOST_GROWTH = 1_300_000, 200_000, 200  # images and MiB
+Way = Callable[[list[str], np.ndarray, int], Iterator[int]]
+"""(files, windows, workers) to the number of images in each batch."""
+
+
+def make_photos(source: Path, folder: Path, count: int) -> list[str]:
+    """Write ``count`` JPEGs that are cut from mosaics of the photographs in ``source``."""
+    rng = np.random.default_rng(0)
+    photos = [Image.open(path).convert("RGB") for path in sorted(source.glob("*.jpg"))]
+    if not photos:
+        raise SystemExit(f"no .jpg files in {source}: name a folder of photographs with --photos")
+    height, width = SHAPE
+    files = []
+    for number in range(count):
+        mosaic = Image.new("RGB", (width, height))
+        for top in range(0, height, 188):
+            for left in range(0, width, 250):
+                photo = photos[rng.integers(len(photos))]
+                photo = photo if min(photo.size) >= 250 else photo.resize((250, 250))
+                x, y = (int(rng.integers(side - 250 + 1)) for side in photo.size)
+                mosaic.paste(photo.crop((x, y, x + 250, y + 188)), (left, top))
+        files.append(str(folder / f"{number:05}.jpg"))
+        mosaic.save(files[-1], quality=92)
+    return files
+
+
+def windows(count: int) -> np.ndarray:
+    """Random crops: top, left, height, width."""
+    rng = np.random.default_rng(1)
+    area = rng.uniform(*SCALE, count) * np.prod(SHAPE)
+    ratio = rng.uniform(*RATIO, count)
+    height = np.clip(np.sqrt(area / ratio), 1, SHAPE[0]).astype(np.int32)
+    width = np.clip(np.sqrt(area * ratio), 1, SHAPE[1]).astype(np.int32)
+    top, left = ((rng.random(count) * (side - part + 1)).astype(np.int32) for side, part in zip(SHAPE, (height, width), strict=True))
+    return np.stack([top, left, height, width], 1)
+
+
+def bare(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
+    """TensorFlow's decoder alone."""
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((files, crops[: len(files)]))
+    data = data.map(
+        lambda file, crop: tf.shape(tf.io.decode_and_crop_jpeg(tf.io.read_file(file), crop, channels=3)),
+        workers,
+        deterministic=True,
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    for _ in data.with_options(options):
+        yield 1
+
+
+def edgecls(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
+    """Our pipeline; it draws its own windows. The network normalizes, so that is added here."""
+    import tensorflow as tf
+
+    for pixels, _ in _feed(files):
+        yield len(tf.nn.batch_normalization(pixels, 255 * MEAN, (255 * STD) ** 2, None, None, 0.0))
+
+
+_feeds: dict[int, Any] = {}
+
+
+def _feed(files: list[str]) -> Iterator[tuple[Any, Any]]:
+    from edgecls.data.pipeline import Batches
+    from edgecls.data.preprocess import Preprocess
+    from edgecls.data.split import Split
+    from edgecls.recipe import Augment
+
+    if len(files) not in _feeds:
+        count = len(files)
+        split = Split(
+            names=files,
+            labels=np.zeros(count, np.int64),
+            digests=files,
+            shapes=np.tile(np.array([*SHAPE, 3], np.int32), (count, 1)),
+            files=files,
+            jpeg=np.ones(count, bool),
+            in_memory=False,
+        )
+        augment = Augment(crop_scale=list(SCALE), crop_ratio=list(RATIO), flip="horizontal")
+        feed = Batches(split, Preprocess(SIZE), BATCH, training=True, augment=augment, drop_remainder=False)
+        _feeds[count] = feed.dataset()  # one pass: an endless one would have its first batches ready
+    return iter(_feeds[len(files)])
+
+
+def _normalized(pixels: np.ndarray, out: np.ndarray) -> None:
+    np.subtract(pixels, 255 * MEAN, out=out)
+    out *= 1 / (255 * STD)
+
+
+def opencv(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
+    """OpenCV in threads, each of which makes images of one batch."""
+    cv2.setNumThreads(1)
+
+    def make(number: int, out: np.ndarray) -> None:
+        top, left, height, width = crops[number].tolist()
+        photo = cv2.cvtColor(cv2.imdecode(np.fromfile(files[number], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        pixels = cv2.resize(photo[top : top + height, left : left + width], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+        _normalized(cv2.flip(pixels, 1) if number % 2 else pixels, out)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for numbers in _batches(len(files)):
+            batch = np.empty((len(numbers), SIZE, SIZE, 3), np.float32)
+            list(pool.map(make, numbers, batch))
+            yield len(batch)
+
+
+_memory: list[SharedMemory] = []
+
+
+def _attach(names: list[str]) -> None:
+    _memory[:] = [SharedMemory(name) for name in names]
+
+
+def _pillow_batch(slot: int, files: list[str], crops: np.ndarray, numbers: list[int]) -> int:
+    """One batch as a worker of a DataLoader with torchvision's transforms makes it, into shared memory."""
+    batch = np.ndarray((len(numbers), SIZE, SIZE, 3), np.float32, _memory[slot].buf)
+    for k, number in enumerate(numbers):
+        top, left, height, width = crops[k].tolist()
+        photo = Image.open(files[k]).convert("RGB").crop((left, top, left + width, top + height))
+        photo = photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number % 2 else photo
+        _normalized(np.asarray(photo), batch[k])
+    return len(numbers)
+
+
+def pillow(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
+    """Pillow in processes, each of which makes whole batches."""
+    jobs = _batches(len(files))
+    size = 4 * BATCH * SIZE * SIZE * 3
+    memory = [SharedMemory(create=True, size=size) for _ in range(2 * workers)]
+    context = multiprocessing.get_context("forkserver")
+    try:
+        with ProcessPoolExecutor(workers, context, _attach, ([m.name for m in memory],)) as pool:
+            list(pool.map(_ready, range(workers)))  # starting is not measured
+            yield 0
+            parts = [([files[n] for n in numbers], crops[numbers], numbers) for numbers in jobs]
+            waiting = [pool.submit(_pillow_batch, k % len(memory), *part) for k, part in enumerate(parts[: len(memory)])]
+            for k in range(len(parts)):
+                yield waiting[k].result()
+                if len(waiting) < len(parts):
+                    waiting.append(pool.submit(_pillow_batch, len(waiting) % len(memory), *parts[len(waiting)]))
+    finally:
+        for each in memory:
+            each.close()
+            each.unlink()
+
+
+def _ready(_: int) -> None:
+    time.sleep(0.2)
+
+
+def _batches(count: int) -> list[list[int]]:
+    return [list(range(start, min(start + BATCH, count))) for start in range(0, count, BATCH)]
+
+
+WAYS: dict[str, Way] = {
+    "bare tf.io.decode_and_crop_jpeg": bare,
+    "edgecls": edgecls,
+    "OpenCV in threads": opencv,
+    "Pillow in processes": pillow,
+}
+
+
+def speed(way: Way, files: list[str], crops: np.ndarray, workers: int) -> float:
+    """Images a second of one pass over the files; the start of processes is not counted."""
+    made, started = 0, time.perf_counter()
+    for count in way(files, crops, workers):
+        if count == 0:
+            started = time.perf_counter()
+        made += count
+    return made / (time.perf_counter() - started)
+
+
+def compare(files: list[str], rounds: int) -> int:
+    """Measure all ways by turns, print them, and return the exit code."""
+    from edgecls.data.images import threads
+    from edgecls.environment import cpu_model
+
+    workers, crops = threads(), windows(len(files))
+    print(f"{cpu_model()}, {workers} cores, {len(files)} JPEGs of {SHAPE[1]}x{SHAPE[0]}", flush=True)
+    speeds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for way in WAYS.values():
+        speed(way, files[: 2 * BATCH], crops, workers)  # files are in the page cache, functions are traced
+    for _ in range(rounds):
+        for name, way in WAYS.items():
+            speeds[name].append(speed(way, files, crops, workers))
+    first = next(iter(WAYS))
+    ratios = {}
+    for name, values in speeds.items():
+        ratios[name] = statistics.median(a / b for a, b in zip(values, speeds[first], strict=True))
+        print(
+            f"{name:34} {statistics.median(values):7.0f} images/s  [{min(values):.0f}, {max(values):.0f}]"
+            f"  {ratios[name]:.2f} of bare decoding",
+            flush=True,
+        )
+    ours = ratios.pop("edgecls")
+    del ratios[first]
+    return 0 if ours >= LEAST_OF_BARE and ours > max(ratios.values()) else 1
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared = os.environ.get("EDGECLS_SHARED") or Path(__file__).parents[2] / "shared"
+    parser.add_argument("--photos", type=Path, default=Path(shared) / "photos", help="folder of real JPEGs")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="measure memory in place of speed")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench_pipeline_") as folder:
+        files = make_photos(options.photos, Path(folder), options.images)
+        return memory(files, Path(folder)) if options.memory else compare(files, options.rounds)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
