@@ -74,7 +74,10 @@ def windows(count: int) -> np.ndarray:
     ratio = rng.uniform(*RATIO, count)
     height = np.clip(np.sqrt(area / ratio), 1, SHAPE[0]).astype(np.int32)
     width = np.clip(np.sqrt(area * ratio), 1, SHAPE[1]).astype(np.int32)
-    top, left = ((rng.random(count) * (side - part + 1)).astype(np.int32) for side, part in zip(SHAPE, (height, width), strict=True))
+    top, left = (
+        (rng.random(count) * (side - part + 1)).astype(np.int32)
+        for side, part in zip(SHAPE, (height, width), strict=True)
+    )
     return np.stack([top, left, height, width], 1)
 
 
@@ -139,8 +142,12 @@ def opencv(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
 
     def make(number: int, out: np.ndarray) -> None:
         top, left, height, width = crops[number].tolist()
-        photo = cv2.cvtColor(cv2.imdecode(np.fromfile(files[number], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        pixels = cv2.resize(photo[top : top + height, left : left + width], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+        photo = cv2.cvtColor(
+            cv2.imdecode(np.fromfile(files[number], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+        )
+        pixels = cv2.resize(
+            photo[top : top + height, left : left + width], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR
+        )
         _normalized(cv2.flip(pixels, 1) if number % 2 else pixels, out)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -180,11 +187,16 @@ def pillow(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
             list(pool.map(_ready, range(workers)))  # starting is not measured
             yield 0
             parts = [([files[n] for n in numbers], crops[numbers], numbers) for numbers in jobs]
-            waiting = [pool.submit(_pillow_batch, k % len(memory), *part) for k, part in enumerate(parts[: len(memory)])]
+            waiting = [
+                pool.submit(_pillow_batch, k % len(memory), *part)
+                for k, part in enumerate(parts[: len(memory)])
+            ]
             for k in range(len(parts)):
                 yield waiting[k].result()
                 if len(waiting) < len(parts):
-                    waiting.append(pool.submit(_pillow_batch, len(waiting) % len(memory), *parts[len(waiting)]))
+                    waiting.append(
+                        pool.submit(_pillow_batch, len(waiting) % len(memory), *parts[len(waiting)])
+                    )
     finally:
         for each in memory:
             each.close()
@@ -244,9 +256,62 @@ def compare(files: list[str], rounds: int) -> int:
     return 0 if ours >= LEAST_OF_BARE and ours > max(ratios.values()) else 1
 
 
+def memory(files: list[str], folder: Path) -> int:
+    """Train on a long list without a network, print times and memory, and return the exit code."""
+    from edgecls.data.pipeline import Batches
+    from edgecls.data.preprocess import Preprocess
+    from edgecls.data.sources import load_dataset
+    from edgecls.recipe import Augment, Data
+
+    for file in files[::200]:
+        Path(file).write_bytes(Path(file).read_bytes()[:9000])
+    held_out = files[-20:]
+    lists = {"train": folder / "train.txt", "val": folder / "val.txt"}
+    rows = ((files[number % (len(files) - 20)], number % 1000) for number in range(LINES))
+    lists["train"].write_text("".join(f"{file} {label}\n" for file, label in rows), "utf-8")
+    lists["val"].write_text(
+        "".join(f"{file} {number % 2}\n" for number, file in enumerate(held_out)), "utf-8"
+    )
+    started = time.perf_counter()
+    paths = {"path": lists["train"], "val_path": lists["val"], "test_path": lists["val"]}
+    data = load_dataset(
+        Data(source="list", max_bad_fraction=0.05, **{key: str(p) for key, p in paths.items()})
+    )
+    read = time.perf_counter()
+    augment = Augment(crop_scale=list(SCALE), flip="horizontal")
+    feed = Batches(data.train, Preprocess(SIZE), BATCH, training=True, augment=augment)
+    seen, first, least, most = 0, 0.0, 0.0, 0.0
+    for pixels, _ in feed.epoch(0):
+        seen += len(pixels)
+        first = first or time.perf_counter()
+        if seen % (50 * BATCH) == 0:
+            now = _resident()
+            least, most = least or now, max(most, now)
+            print(f"{seen} images: {now:.0f} MiB", flush=True)
+        if seen >= SEEN:
+            break
+    print(
+        f"{len(data.train)} training images: list read in {read - started:.1f} s, first batch {first - read:.1f} s later"
+    )
+    for note in data.notes:
+        print(f"data: {note}")
+    print(
+        f"{len(data.train.bad)} bad images were met and replaced, {seen / (time.perf_counter() - first):.0f} images/s"
+    )
+    print(f"memory grew by {most - least:.0f} MiB from image {50 * BATCH} to {seen}")
+    return 0 if most - least <= MOST_GROWTH else 1
+
+
+def _resident() -> float:
+    """Memory of this process that is in use, MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     shared = os.environ.get("EDGECLS_SHARED") or Path(__file__).parents[2] / "shared"
     parser.add_argument("--photos", type=Path, default=Path(shared) / "photos", help="folder of real JPEGs")
     parser.add_argument("--images", type=int, default=1000)

@@ -12,6 +12,7 @@ from edgecls.augment import Mixer
 from edgecls.augment.mix import Mixup
 from edgecls.augment.registry import Moment
 from edgecls.data import images, pipeline, reading, sources
+from edgecls.data import split as split_module
 from edgecls.data.pipeline import Batches, batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.sources import load_dataset
@@ -183,6 +184,8 @@ def test_an_order_may_name_an_image_several_times(mixed):
         return np.array([[3, 0], [3, 1], [5, 0], [3, 0]])
 
     ((x, y),) = everything(mixed, training=True, augment=ALL, order=order)
+    ((same_x, _),) = everything(mixed, training=True, augment=ALL, order=lambda epoch: order(epoch)[:, 0])
+    assert np.array_equal(same_x[:3], x[:3]) and not any(np.array_equal(same_x[3], other) for other in x)
     assert np.array_equal(x[0], x[3]) and not np.array_equal(x[0], x[1]) and y[0] == y[1] == mixed.labels[3]
 
 
@@ -253,3 +256,66 @@ def test_subset(photos):
         assert part.store is not train.store
     (x, _), *_ = everything(train.subset(np.array([3, 1])))
     assert np.array_equal(x[1], SMALL.load(train.files[1]))
+
+
+# Images that are checked when they are met ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torn(tmp_path, monkeypatch):
+    """A large folder, three of its files torn, one in a class of two images."""
+    monkeypatch.setattr(split_module, "CHECKED_FILES", 20)
+    root = folder(tmp_path / "large", {"cat": 30, "dog": 30}, ".jpg")
+    for name in ("cat/003.jpg", "cat/004.jpg", "dog/029.jpg"):
+        (root / name).write_bytes((root / name).read_bytes()[:400])
+    return root
+
+
+def test_a_large_split_is_checked_when_it_is_met(torn, monkeypatch):
+    calls, inspect = [], images.inspect
+    monkeypatch.setattr(images, "inspect", lambda path: calls.append(path) or inspect(path))
+    found = load_dataset(data(torn, max_bad_fraction=0.2))
+    assert not found.train.checked and found.val.checked and found.test.checked
+    assert len(calls) == sum(len(s) for s in (found.val, found.test)) + len(found.bad)
+    assert any("checked when it is met first" in note for note in found.notes)
+    keys = {"training": True, "augment": ALL, "batch_size": 5, "drop_remainder": False}
+    first, second = (everything(found.train, **keys, epoch=epoch) for epoch in (0, 0))
+    assert same(first, second)
+    again = load_dataset(data(torn, max_bad_fraction=0.2)).train
+    assert same(first, everything(again, **keys)) and again.sha256 == found.train.sha256
+    names = {"cat/003.jpg", "cat/004.jpg", "dog/029.jpg"}
+    assert {name for name, _ in found.bad} | {name for name, _ in again.bad} == names
+    assert all("damaged" in reason for _, reason in again.bad)
+    assert sum(len(y) for _, y in first) == len(again)  # others took their places
+
+
+def test_a_checked_split_gives_the_same_pixels(torn, monkeypatch):
+    for name in ("cat/003.jpg", "cat/004.jpg", "dog/029.jpg"):
+        (torn / name).unlink()
+    keys = {"training": True, "augment": ALL, "cache": False}
+    unchecked = load_dataset(data(torn, max_bad_fraction=0.2)).train
+    batches_of_unchecked = [everything(unchecked, **keys) for _ in range(2)]
+    monkeypatch.setattr(split_module, "CHECKED_FILES", 1000)
+    checked = load_dataset(data(torn, max_bad_fraction=0.2)).train
+    assert checked.checked and checked.names == unchecked.names
+    assert all(same(everything(checked, **keys), each) for each in batches_of_unchecked)
+
+
+def test_too_many_bad_images_end_the_run_when_they_are_met(torn):
+    train = load_dataset(data(torn, max_bad_fraction=0.2)).train
+    with pytest.raises(EdgeclsError, match=r"of \d+ images cannot be used, more than data.max_bad_fraction"):
+        for name in train.files[:12]:
+            Path(name).write_bytes(b"gone")
+        list(Batches(train, SMALL, 4))
+
+
+def test_missing_files_of_a_large_list_are_named_at_the_start(torn):
+    lines = [f"cat/{i:03}.jpg 0\ndog/{i:03}.jpg 1" for i in range(30)]
+    (torn / "dog" / "folder.jpg").mkdir()
+    (torn / "dog" / "empty.jpg").touch()
+    lines += ["cat/none.jpg 0", "dog/folder.jpg 1", "dog/empty.jpg 1"]
+    (torn / "all.txt").write_text("\n".join(lines))
+    found = load_dataset(data(torn / "all.txt", source="list", max_bad_fraction=0.2))
+    reasons = dict(found.bad)
+    assert reasons["cat/none.jpg"] == "no such file" and reasons["dog/folder.jpg"] == "not a file"
+    assert reasons["dog/empty.jpg"] == "empty file"

@@ -46,6 +46,19 @@ def read_file(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
+def glance(path: str | Path) -> int | str:
+    """The size of a file in bytes, or the reason why it cannot be an image; it is not opened."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # called for every file: Path would double the time
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a file"
+    return status.st_size or "empty file"
+
+
 def read_photo(path: str | Path) -> np.ndarray:
     """Read and decode a file, as ``decode`` does.
 

@@ -122,6 +122,7 @@ class Batches:
         )
         self._epochs, self._fill = epochs, tuple(round(255 * mean) for mean in preprocess.mean)
         self._order = order or self._usual_order
+        self._length = self._steps(len(split) if order is None else len(order(0)))
         self._stages: dict[int, tuple[Chain, Mixer]] = {}
         self._group = next(n for n in range(_GROUP, 0, -1) if batch_size % n == 0)
         found = photos(split, cache)
@@ -134,7 +135,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return self._steps(len(self._order(0)) if self._order != self._usual_order else len(self._split))
+        return self._length
 
     def __iter__(self) -> Iterator[Any]:
         """One more pass over the split."""
@@ -184,7 +185,7 @@ class Batches:
     def _rows(self, epoch: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""
         order = np.asarray(self._order(int(epoch)), np.int32)
-        order = np.stack([order, np.zeros_like(order)], 1) if order.ndim == 1 else order
+        order = np.stack([order, _views(order)], 1) if order.ndim == 1 else order
         order = order[int(start) * self._batch_size : self._steps(len(order)) * self._batch_size]
         missing = -len(order) % self._group
         padded = np.concatenate([order, np.full((missing, 2), -1, np.int32)]) if missing else order
@@ -246,6 +247,16 @@ class Batches:
                 raise
 
         return tf.numpy_function(call, arguments, kinds)
+
+
+def _views(order: np.ndarray) -> np.ndarray:
+    """How often each image came before in an epoch: int [N]. So an image that comes again is not changed alike."""
+    by_image = np.argsort(order, kind="stable")
+    places = np.arange(len(order))
+    is_first = np.diff(order[by_image], prepend=-1) != 0
+    views = np.empty_like(order)
+    views[by_image] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return views
 
 
 def _decode(path: tf.Tensor, window: tf.Tensor, found: tf.Tensor) -> tf.Tensor:

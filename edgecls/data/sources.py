@@ -1,6 +1,6 @@
 """A data set: classes, and the training, validation and test split. No TensorFlow.
 
-Every file is decoded once. Files that cannot be decoded are named, counted and left out. The test split depends only
+Every file is decoded once, or when it is met first if there are very many. Files that cannot be decoded are named, counted and left out. The test split depends only
 on the data and ``test_fraction``, so every recipe and every seed is measured on the same images. Copies of one file
 are never in two splits.
 """
@@ -8,7 +8,7 @@ are never in two splits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from edgecls import recipe
 from edgecls.data import readers
 from edgecls.data.sampling import UNLABELLED, stratified
-from edgecls.data.split import Split, check
+from edgecls.data.split import Split, check, confirmed
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 
 MEMORY_LIMIT = 3 * 2**29
@@ -35,6 +35,7 @@ class Dataset:
         test: Images to report scores on, used for nothing else; may be empty.
         bad: (name, reason) of the files that were left out.
         duplicates: How many images are copies of another one.
+        notes: What was assumed of the source and what the user should know, one line each.
     """
 
     classes: list[str]
@@ -43,6 +44,7 @@ class Dataset:
     test: Split
     bad: list[tuple[str, str]]
     duplicates: int
+    notes: list[str] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
         """The content of a run's ``split.json``."""
@@ -53,6 +55,7 @@ class Dataset:
             "splits": {name: split.describe(len(self.classes)) for name, split in splits.items()},
             "bad": [list(pair) for pair in self.bad],
             "duplicates": self.duplicates,
+            "notes": self.notes,
         }
 
 
@@ -98,11 +101,14 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
         chosen = stratified(rest.labels, groups, fraction, f"edgecls {purpose} split")
         splits[purpose], splits["train"], groups = rest.subset(chosen), rest.subset(~chosen), groups[~chosen]
 
+    splits, bad_there, notes = confirmed(splits, source, cfg.max_bad_fraction, progress)
     in_memory = cfg.cache and sum(int(s.sizes.sum()) for s in splits.values()) <= MEMORY_LIMIT
     splits = {purpose: replace(s, in_memory=in_memory) for purpose, s in splits.items()}
     digests = [digest for split in splits.values() for digest in split.digests]
     duplicates = len(digests) - len(set(digests))
-    return Dataset(classes, splits["train"], splits["val"], splits["test"], bad, duplicates)
+    return Dataset(
+        classes, splits["train"], splits["val"], splits["test"], bad + bad_there, duplicates, notes
+    )
 
 
 def load_for_scoring(

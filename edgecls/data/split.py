@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecls.data import images
 from edgecls.data.readers import Part
+from edgecls.errors import EdgeclsError
+from edgecls.text import plural
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Split:
         in_memory: The decoded images may be kept in memory.
         bad: (name, reason) of the files that were left out: when this split was read, or when they were met, if it is
             not ``checked``. A ``subset`` begins with none.
+        assumed: ``images.Info.note`` of each file.
         checked: All files were decoded once. Else ``shapes`` and ``jpeg`` are zeros, and files are checked when they
             are met first.
         bad_allowed: How many files may be left out when they are met.
@@ -45,6 +49,7 @@ class Split:
     images: np.ndarray | None = None
     in_memory: bool = True
     bad: list[tuple[str, str]] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
     checked: bool = True
     bad_allowed: int = 0
     store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -69,6 +74,7 @@ class Split:
             files=None if self.files is None else [self.files[i] for i in chosen],
             jpeg=None if self.jpeg is None else self.jpeg[chosen],
             images=None if self.images is None else self.images[chosen],
+            assumed=[self.assumed[i] for i in chosen] if self.assumed else [],
             bad=[],
             store={},
         )
@@ -91,25 +97,123 @@ class Split:
         }
 
 
+CHECKED_FILES = 100_000
+"""The most files of a part that are decoded before a training. Of larger parts each file is checked when it is met."""
+
+
 def check(part: Part, source: str, progress: Callable[[int, int], None] | None) -> Split:
-    """Decode all images of a part. ``source`` names the cache that keeps the results."""
+    """Decode all images of a part, or of a large part only look whether the files are there.
+
+    Args:
+        part: Names, labels and files or images.
+        source: Names the cache that keeps the results.
+        progress: Called with (done, all) while files are decoded for the first time.
+    """
     if part.images is not None:
         shapes = np.tile(np.array(part.images.shape[1:], np.int32), (len(part.names), 1))
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
         return Split(part.names, part.labels, digests, shapes, images=part.images)
     assert part.files is not None
-    results = images.scan(part.files, images.cache_file(source), progress)
+    here = os.getcwd()  # noqa: PTH109  # Path would take seconds for a million files
+    files = [os.path.join(here, file) for file in part.files]  # noqa: PTH118
+    if len(files) > CHECKED_FILES:
+        found = _glanced(part.names, part.labels, files)
+    else:
+        found = _decoded(part.names, part.labels, files, source, progress)
+    return replace(found, bad=found.bad + part.left_out)
+
+
+def confirmed(
+    splits: Mapping[str, Split],
+    source: str,
+    max_bad_fraction: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Split], list[tuple[str, str]], list[str]]:
+    """The splits of a data set, of which only the training images may be unchecked.
+
+    Scores need images that can be decoded, so all others are decoded now.
+
+    Args:
+        splits: By their purposes.
+        source: As of ``check``.
+        max_bad_fraction: Share of the training images that may be left out when they are met.
+        progress: As of ``check``.
+
+    Returns:
+        The splits; (name, reason) of images that were left out; notes of what was assumed.
+
+    Raises:
+        EdgeclsError: More than ``max_bad_fraction`` of the images of a split cannot be decoded.
+    """
+    checked, bad, notes = dict(splits), [], []
+    for purpose, split in splits.items():
+        if split.checked:
+            continue
+        if purpose == "train":
+            checked[purpose] = replace(split, bad_allowed=int(max_bad_fraction * len(split)))
+            notes.append(
+                f"{len(split):,} training images are more than {CHECKED_FILES:,}: each is checked when it is met first"
+            )
+            continue
+        assert split.files is not None
+        found = _decoded(split.names, split.labels, split.files, f"{source}#{purpose}", progress)
+        if len(found.bad) > max_bad_fraction * len(split):
+            name, reason = found.bad[0]
+            what = f"{len(found.bad)} of {len(split)} images of the {purpose} split cannot be used: {name}: {reason}"
+            raise EdgeclsError(what, fix="remove or repair them, or raise data.max_bad_fraction")
+        checked[purpose] = replace(split, **{key: getattr(found, key) for key in _FOUND})
+        bad += found.bad
+    assumed = Counter(note for split in checked.values() for note in split.assumed if note)
+    notes += [f"{plural(count, 'image')}: {note}" for note, count in sorted(assumed.items())]
+    return checked, bad, notes
+
+
+_FOUND = ("names", "labels", "digests", "shapes", "files", "jpeg", "assumed", "checked")
+
+
+def _decoded(
+    names: list[str],
+    labels: np.ndarray,
+    files: list[str],
+    source: str,
+    progress: Callable[[int, int], None] | None,
+) -> Split:
+    """The files that can be decoded; ``bad`` names the others."""
+    results = images.scan(files, images.cache_file(source), progress)
     good = [i for i, result in enumerate(results) if not isinstance(result, str)]
     infos = [result for result in results if not isinstance(result, str)]
+    shapes = [(info.height, info.width, info.channels) for info in infos]
     return Split(
-        names=[part.names[i] for i in good],
-        labels=part.labels[good],
+        names=[names[i] for i in good],
+        labels=labels[good],
         digests=[info.digest for info in infos],
-        shapes=np.array([(info.height, info.width, info.channels) for info in infos], np.int32).reshape(
-            -1, 3
-        ),
-        files=[str(Path(part.files[i]).absolute()) for i in good],
+        shapes=np.array(shapes, np.int32).reshape(-1, 3),
+        files=[files[i] for i in good],
         jpeg=np.array([info.jpeg for info in infos], bool),
-        bad=[(name, r) for name, r in zip(part.names, results, strict=True) if isinstance(r, str)]
-        + part.left_out,
+        assumed=[info.note for info in infos],
+        bad=[(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, str)],
+    )
+
+
+def _glanced(names: list[str], labels: np.ndarray, files: list[str]) -> Split:
+    """The files that are there and not empty, unchecked; their digests are made of their names and sizes."""
+    seen: dict[str, int | str] = {}
+    for file in files:
+        if file not in seen:
+            seen[file] = images.glance(file)
+    good = [i for i, file in enumerate(files) if not isinstance(seen[file], str)]
+    return Split(
+        names=[names[i] for i in good],
+        labels=labels[good],
+        digests=[f"{names[i]}:{seen[files[i]]}" for i in good],
+        shapes=np.zeros((len(good), 3), np.int32),
+        files=[files[i] for i in good],
+        jpeg=np.zeros(len(good), bool),
+        assumed=[""] * len(good),
+        checked=False,
+        bad=[
+            (name, reason)
+            for name, file in zip(names, files, strict=True)
+            if isinstance(reason := seen[file], str)
+        ],
     )

@@ -39,8 +39,15 @@ def load_data(settings: Data, console: Console) -> Dataset:
     with console.progress() as progress:
         task = progress.add_task("checking images", total=None, text="")
         data = load_dataset(settings, lambda done, total: progress.update(task, completed=done, total=total))
+    say(data.notes, console)
     name_bad(data.bad, console)
     return data
+
+
+def say(notes: Sequence[str], console: Console) -> None:
+    """What was assumed of the data, a line each."""
+    for note in notes:
+        console.log(f"data: {note}")
 
 
 def name_bad(bad: Sequence[tuple[str, str]], console: Console) -> None:

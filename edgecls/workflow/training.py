@@ -28,6 +28,7 @@ from edgecls.workflow.common import (
     download_weights,
     load_data,
     load_deployed,
+    name_bad,
     recipe_preprocess,
     run_stage,
     save_network,
@@ -344,6 +345,8 @@ def _train(
             [watcher],
             before_epoch,
         )
+    if not data.train.checked:
+        name_bad(data.train.bad, console)
     warnings = warnings_of_training(
         [row for row in run.metrics() if row["stage"] == stage], steps, _momentum(model), name
     )
