@@ -140,6 +140,7 @@ def test_apply_refuses_wrong_keys(augment, line):
     [
         (IMAGES.astype(np.float32), LABELS, "images must be uint8"),
         (IMAGES[0], LABELS[:1], "images must be uint8"),
+        (IMAGES[:, 1:], LABELS, "images must be uint8"),
         (IMAGES, LABELS[1:], "24 images need labels"),
         (IMAGES, LABELS + 1, "label 5 is not below classes"),
     ],
@@ -147,6 +148,12 @@ def test_apply_refuses_wrong_keys(augment, line):
 def test_apply_refuses_wrong_arrays(images, labels, line):
     with pytest.raises(UsageError, match=line):
         apply({}, images, labels)
+
+
+def test_a_view_of_images_is_taken_as_it_looks():
+    settings = {"crop_scale": [0.5, 1.0], "flip": "both", "rotate90": True, "trivialaugment": {}}
+    for view in (IMAGES[..., ::-1], IMAGES[:, ::-1], IMAGES.transpose(0, 2, 1, 3)):
+        assert np.array_equal(apply(settings, view)[0], apply(settings, view.copy())[0])
 
 
 def test_no_image_and_no_label():

@@ -12,6 +12,7 @@ from scipy import stats
 import edgecls
 from edgecls.augment import policy, transforms
 from edgecls.errors import UsageError
+from edgecls.recipe import load_recipe
 
 RNG = np.random.default_rng(1)
 PHOTO = cv2.resize(RNG.integers(0, 256, (5, 5, 3), dtype=np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
@@ -155,6 +156,15 @@ def test_color_jitter_draws_factors_evenly():
     # Not always in the same order: contrast after brightness differs from brightness after contrast.
     both = apply({"color_jitter": {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}})
     assert both.min() >= 0 and both.max() <= 255
+
+
+def test_a_recipe_error_has_file_and_line(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("base: mv3_ssld\nname: r\naugment:\n  randaugment:\n    magnitude: 11\n")
+    with pytest.raises(
+        UsageError, match=r"augment\.randaugment\.magnitude: expected .* 10, got .* 11 \(.*r\.yaml:5\)"
+    ):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize(

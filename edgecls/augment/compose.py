@@ -213,6 +213,7 @@ def apply(
         >>> pixels.shape, targets.shape
         ((4, 32, 32, 3), (4, 3))
     """
+    images = np.ascontiguousarray(images)
     _check(images, labels, classes)
     settings, moment = _parse(augment), Moment(epoch, epochs)
     chain, mixer = Chain(settings, seed, moment), Mixer(settings, seed, moment)
@@ -240,7 +241,8 @@ def _parse(augment: Mapping[str, Any]) -> Augment:
 
 
 def _check(images: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+    square = images.ndim == 4 and images.shape[1] == images.shape[2] > 0 and images.shape[3] == 3
+    if images.dtype != np.uint8 or not square:
         raise UsageError(f"images must be uint8 [N, S, S, 3], not {images.dtype} {list(images.shape)}")
     if np.shape(labels) != (len(images),):
         raise UsageError(f"{len(images)} images need labels of the same number, not {list(np.shape(labels))}")

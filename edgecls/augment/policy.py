@@ -219,8 +219,8 @@ class ColorJitter(Section):
     """Random brightness, contrast, saturation and hue, in random order."""
 
     brightness: Deviation = Field(default=0.3, description="the factor is drawn from 1 - b to 1 + b; 0: off")
-    contrast: Deviation = Field(default=0.3, description="likewise")
-    saturation: Deviation = Field(default=0.3, description="likewise")
+    contrast: Deviation = Field(default=0.3, description="as `brightness`")
+    saturation: Deviation = Field(default=0.3, description="as `brightness`")
     hue: float = Field(
         default=0.0, ge=0, le=0.5, description="the turn of the color circle is drawn from -h to h; 0: off"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, create_model, model_validator
 
 from edgecls._schema import Section
 from edgecls.augment import erase, geometry, mix, policy  # noqa: F401  # they register their operations
-from edgecls.augment.registry import OPERATIONS, Range, check_range
+from edgecls.augment.registry import OPERATIONS, Range, Where, check_range
 
 
 class _Crop(Section):
@@ -24,7 +24,8 @@ class _Crop(Section):
     )
 
 
-_fields: Any = {name: op.field for name, op in OPERATIONS.items()}
+_in_order = sorted(OPERATIONS.values(), key=lambda op: get_args(Where).index(op.where))
+_fields: Any = {op.name: op.field for op in _in_order}
 _WithOperations: Any = create_model("_WithOperations", __base__=_Crop, **_fields)
 
 
