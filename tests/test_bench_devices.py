@@ -1,7 +1,9 @@
 """What --device means, against an adb server, USB and phones that the test plays itself."""
 
 import contextlib
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from adbd import AdbServer
 from phone import Phone, furnish
 
 from android_bench import BenchError, BenchUsageError, DeviceMissing
-from android_bench.adb.address import split_address
+from android_bench.adb.address import adb_server_address, split_address
+from android_bench.adb.link import open_link
 from android_bench.devices import attached as seen
 from android_bench.devices.attached import Attached, from_adb_server, from_usb
 from android_bench.devices.naming import resolve
@@ -54,6 +57,8 @@ def nothing_attached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    monkeypatch.delenv("ADB_SERVER_SOCKET", raising=False)
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     monkeypatch.setattr(seen, "_USB", tmp_path / "usb")
     monkeypatch.setattr("android_bench.devices.naming.attached", lambda: seen.attached(seen._USB))
 
@@ -289,3 +294,89 @@ def test_own_names_are_listed(several: AdbServer, tmp_path: Path) -> None:
     write(tmp_path / "project/devices.yaml", "mine: {serial: MI9}\nold: {serial: '127.0.0.1:1'}\n")
     rows = {row["serial"]: row for row in survey()["devices"]}
     assert rows["MI9"]["entry"] == "mine" and rows["PIXEL"]["entry"] is None and len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("tcp:5099", ("127.0.0.1", 5099)),
+        ("tcp:desk:5099", ("desk", 5099)),
+        ("tcp:[::1]:5099", ("::1", 5099)),
+        ("tcp:localhost", ("localhost", 5555)),  # as adb 1.0.41 does
+        ("localfilesystem:/run/adb", "/run/adb"),
+        ("local:/run/adb", "/run/adb"),
+        ("localabstract:adb", "\0adb"),
+    ],
+)
+def test_where_the_adb_server_listens(
+    name: str, address: tuple[str, int] | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", name)  # it goes before the two others
+    assert adb_server_address() == address
+
+
+@pytest.mark.parametrize("name", ["5037", "tcp:", "tcp:0", "tcp:a:99999", "udp:5037", "localfilesystem:"])
+def test_a_socket_that_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", name)
+    with pytest.raises(BenchUsageError, match=r"ADB_SERVER_SOCKET=.*tcp:HOST:PORT") as error:
+        resolve("sd855")
+    assert error.value.exit_code == 2 and "\n" not in str(error.value)
+
+
+def test_a_server_at_a_path(several: AdbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The phones are found there and measured through it; the path is a pipe to the test's server."""
+    place = tempfile.mkdtemp(prefix="adb-")  # pytest's own folders have names too long for a socket
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(f"{place}/adb")
+        listener.listen()
+        threading.Thread(target=relay, args=(listener, several.address), daemon=True).start()
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{place}/adb")
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "1")
+        assert resolve("sd865").serial == "GALAXY"
+        link = open_link("GALAXY", "adb server")
+        assert link.run("getprop").code == 0
+        link.close()
+    shutil.rmtree(place)
+
+
+def relay(listener: socket.socket, address: tuple[str, int]) -> None:
+    """Joins each caller with a connection to ``address``."""
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with contextlib.suppress(OSError):
+        while True:
+            caller, _ = listener.accept()
+            server_side = socket.create_connection(address)
+            for ends in ((caller, server_side), (server_side, caller)):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+
+def test_android_serial_says_which_phone_is_meant(
+    several: AdbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANDROID_SERIAL", "MI9")
+    assert resolve("sd855").serial == "MI9"
+    assert resolve("PIXEL").serial == "PIXEL"  # what the command names goes before it, as with adb -s
+    assert resolve("sd865").serial == "MI9"  # its chip is checked when it is opened
+    monkeypatch.setenv("ANDROID_SERIAL", "OTHER")
+    with pytest.raises(DeviceMissing, match=r"ANDROID_SERIAL=OTHER.*attached: PIXEL, GALAXY, MI9") as error:
+        resolve("sd855")
+    assert "\n" not in str(error.value)
+    with server(lambda hello: b"AUTH" + bytes(20)) as (host, port):
+        monkeypatch.setenv("ANDROID_SERIAL", f"{host}:{port}")
+        assert (resolve("sd855").serial, resolve("sd855").via) == (f"{host}:{port}", "network")
+
+
+@pytest.mark.parametrize("text", ["192.168.1.7", "pixel.local", "localhost", "[fe80::1]"])
+def test_an_address_without_its_port(text: str) -> None:
+    with pytest.raises(DeviceMissing) as missing:
+        resolve(text)
+    assert missing.value.fix == f"an address needs its port, for example {text}:5555"
+    with pytest.raises(BenchUsageError) as usage:
+        survey([text])
+    assert usage.value.fix == f"write {text}:5555"
