@@ -135,15 +135,17 @@ class Claim:
             DeviceMissing: Another session has taken the phone, or it is gone.
             TimedOut: It did not end in time, and was ended.
         """
+        # Between the two beats around the program nothing is started: a session whose program is gone would seem dead.
         command = f"""if {self._ours()}; then
-{self._beat(timeout_s, runs=True)}
+{self._beat(timeout_s)}
 {before}
+{self._beat(timeout_s, runs=True)}
 {_MARK}={self.id} {program}
 code=$?
+{self._beat(0.0)}
 {after}
 left=$({_members(self.id)})
 {_ending("$left")}
-{self._beat(0.0)}
 set -- $left
 {self._ours()} && echo && echo "=={self.id} $code $#"
 fi"""
