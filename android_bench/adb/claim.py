@@ -8,9 +8,9 @@ when the session lives without another sign of life. The clock is the phone's ow
 A lock is dead when that time is over, when the phone has started anew, or when the owner was a process of this computer
 that has ended. A session whose lock was taken over meanwhile finds out before and after each of its programs.
 
-The session's programs have its id in their environment, and so have their children. By that they are found in ``/proc``
-and ended: after each run, after each break of the link, and by the one who takes over a dead lock. Nothing else on the
-phone is ever ended.
+The session's programs, and the shells that start them, have its id in their environment, and so have their children.
+By that they are found in ``/proc`` and ended: after each run, after each break of the link, and by the one who takes
+over a dead lock. Nothing else on the phone is ever ended.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class _Holder:
     who: str = ""
     at: int = 0
     until: int = 0
-    runs: bool = False  # it has said that its program runs,
-    seen: bool = False  # and the program is there
+    runs: bool = False  # it has said that it runs a program,
+    seen: bool = False  # and a process of it is there
 
     def __str__(self) -> str:
         return f"{self.who}, process {self.pid}" if self.id else "a session that is just starting"
@@ -135,20 +135,20 @@ class Claim:
             DeviceMissing: Another session has taken the phone, or it is gone.
             TimedOut: It did not end in time, and was ended.
         """
-        # Between the two beats around the program nothing is started: a session whose program is gone would seem dead.
-        command = f"""if {self._ours()}; then
-{self._beat(timeout_s)}
-{before}
+        script = f"""if {self._ours()}; then
 {self._beat(timeout_s, runs=True)}
-{_MARK}={self.id} {program}
+{before}
+{_MARK}={self.id}.program {program}
 code=$?
-{self._beat(0.0)}
 {after}
-left=$({_members(self.id)})
+left=$({_members(f"{self.id}.program")})
 {_ending("$left")}
+{self._beat(0.0)}
 set -- $left
 {self._ours()} && echo && echo "=={self.id} $code $#"
 fi"""
+        # The shell has the id, too: after a break it must not start the program when we have ended what there was.
+        command = f"{_MARK}={self.id}.shell sh -c {shlex.quote(script)}"
         output, mark, tail = self._link.run(command, timeout_s).output.rpartition(f"\n=={self.id} ")
         found = re.fullmatch(r"(\d+) (\d+)\n", tail)
         if not (mark and found):
