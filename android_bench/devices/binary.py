@@ -1,6 +1,7 @@
 """Finds the program that measures on a phone, and checks that the phone can run it. None is shipped: see the README.
 
-On Android it is the user's ``benchmark_model``; on 64-bit ARM Linux also our own, which ``runner/build.sh`` builds.
+On Android it is the user's ``benchmark_model``; on 64-bit ARM Linux also our own, which ``runner/build.sh`` builds. On
+any Linux our program in Python does it, where ``ai-edge-litert`` is installed there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ VARIABLE = "EDGECLS_BENCHMARK_MODEL"
 RUNNER, LIBRARY = "edgecls_runner", "libLiteRt.so"
 LINUX = "-linux"  # ends our names of the ABIs of Linux without Android
 _BUILD = Path(__file__).parents[1] / "runner" / "build.sh"
+_SCRIPT = _BUILD.with_name("edgecls_runner.py")
 _MARK = b"edgecls runner 1"  # what our own program prints is in it
 # Machine numbers of the ELF specification; the ABI's name on Android, on Linux (as ``uname -m`` says it), and in words.
 _MACHINES = {
@@ -38,7 +40,8 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
     """The program to run on a phone with these ABIs.
 
     Args:
-        binary: What the user named; None: the environment variable ``EDGECLS_BENCHMARK_MODEL``, then the cache.
+        binary: What the user named; None: the environment variable ``EDGECLS_BENCHMARK_MODEL``, then the cache,
+            then on Linux our program in Python.
         abis: The phone's, the preferred one first.
 
     Raises:
@@ -60,11 +63,8 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
                 _check(path, abis)
                 return path
     abi = abis[0] if abis else "arm64-v8a"
-    if abi == "aarch64" + LINUX:
-        raise DeviceMissing(
-            f"no program to measure with on {abi}",
-            fix=f"build ours: bash {_BUILD}",
-        )
+    if abi.endswith(LINUX):
+        return _SCRIPT  # needs Python and ai-edge-litert there; it says so where they are missing
     raise DeviceMissing(
         f"no benchmark_model for {abi}",
         fix="give TensorFlow Lite's or LiteRT's benchmark tool for Android with --binary, or put it at "
@@ -72,13 +72,18 @@ def find_binary(binary: str | Path | None, abis: tuple[str, ...]) -> Path:
     )
 
 
+def is_ours(program: Path) -> bool:
+    """Whether it is our own program, which tells every run."""
+    return _MARK in program.read_bytes()
+
+
 def library_of(program: Path) -> Path | None:
-    """The library that must lie beside our own program; None for a ``benchmark_model``.
+    """The library that must lie beside our own program; None for a ``benchmark_model`` and for our program in Python.
 
     Raises:
         DeviceMissing: It is our program, and the library is not there.
     """
-    if _MARK not in program.read_bytes():
+    if not is_ours(program) or program.read_bytes().startswith(b"#!"):
         return None
     library = program.with_name(LIBRARY)
     if not library.is_file():

@@ -12,7 +12,7 @@ from typing import Any
 from android_bench.adb.claim import Claim, Ran
 from android_bench.adb.link import Link
 from android_bench.adb.transport import TimedOut
-from android_bench.devices.binary import LIBRARY, LINUX, RUNNER, find_binary, library_of
+from android_bench.devices.binary import LIBRARY, LINUX, RUNNER, find_binary, is_ours, library_of
 from android_bench.devices.cores import cores_named, layout
 from android_bench.devices.probe import State, big_mask, facts, state
 from android_bench.devices.target import Target, require_chip
@@ -94,7 +94,7 @@ class PhoneBackend:
         self._pinnable: set[int] = set()  # the affinity masks that the phone lets us pin to
         self.binary = find_binary(binary or target.binary or None, self.facts.abis)
         self._serial, self._library = target.serial, library_of(self.binary)
-        self.ours = self._library is not None
+        self.ours = is_ours(self.binary)
         self.kind = "edgecls" if self.ours else ""  # the first output tells which of the other programs it is
         self.claim = Claim(link, wait=wait, on_event=on_event)
         self.heat = Heat(self._look, self.rest, tell)
