@@ -203,7 +203,7 @@ def row(name: str, speeds: dict[str, float], columns: int = 3) -> str:
 def operation_rows(images: list[np.ndarray], rounds: int) -> list[str]:
     """Each registered operation with its defaults, through ``Chain`` or ``Mixer``, as training runs it."""
     pillows = [Image.fromarray(image) for image in images]
-    batch = np.stack(images[:BATCH]).astype(np.float32)
+    batch = np.stack(images[:BATCH])
     targets = np.eye(BATCH, dtype=np.float32)
     rows = []
     for name, op in OPERATIONS.items():
@@ -211,7 +211,7 @@ def operation_rows(images: list[np.ndarray], rounds: int) -> list[str]:
         settings = Augment.model_validate(only(**{name: on}))
         if op.where == "batch":
             mixer = Mixer(settings)
-            speeds = fastest({"ours": lambda i, m=mixer: m(batch.copy(), targets.copy(), i)}, rounds)
+            speeds = fastest({"ours": lambda i, m=mixer: m(batch, targets, i)}, rounds)
             rows.append(row(name, {"ours": speeds["ours"] * BATCH}, 2))
             continue
         chain = Chain(settings)

@@ -42,6 +42,7 @@ COMMANDS = {
         "report": "Write the HTML page and the model card of a run.",
     },
     "Looking around": {
+        "augment": "See what training sees: a picture of each augmentation.",
         "runs": "List the runs with their state and main figures.",
         "models": "List the networks, or show one.",
         "convert": "Turn published weights into a .keras model.",

@@ -9,14 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgecls.workflow.augmenting import preview
     from edgecls.workflow.benching import bench
     from edgecls.workflow.deploying import export, verify
     from edgecls.workflow.scoring import evaluate, predict, report
     from edgecls.workflow.training import plan, quantize, train
 
-__all__ = ["bench", "evaluate", "export", "plan", "predict", "quantize", "report", "train", "verify"]
+__all__ = [
+    "bench",
+    "evaluate",
+    "export",
+    "plan",
+    "predict",
+    "preview",
+    "quantize",
+    "report",
+    "train",
+    "verify",
+]
 
 _MODULES = {
+    "augmenting": ("preview",),
     "benching": ("bench",),
     "deploying": ("export", "verify"),
     "scoring": ("evaluate", "predict", "report"),
