@@ -1,5 +1,7 @@
 """The tf.data pipeline: the one preprocessing, reproducible epochs, on photos of many formats."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,23 @@ def test_epochs_follow_each_other_and_any_can_be_begun(mixed):
     again = Batches(mixed, SMALL, 5)
     passes = [[x.numpy() for x, _ in again] for _ in range(3)]
     assert all(np.array_equal(a, b) for two in passes[1:] for a, b in zip(passes[0], two, strict=True))
+
+
+def test_a_program_ends_in_the_middle_of_an_epoch():
+    code = """
+import numpy as np
+from edgecls.data.pipeline import Batches
+from edgecls.data.preprocess import Preprocess
+from edgecls.data.split import Split
+images = np.zeros((64, 99, 99, 3), np.uint8)
+names = [str(i) for i in range(64)]
+split = Split(names, np.zeros(64, np.int64), names, np.tile(np.int32([99, 99, 3]), (64, 1)), images=images)
+feed = Batches(split, Preprocess(64), 4, training=True)
+epoch = feed.epoch(0)
+next(epoch)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "terminate" not in ended.stderr, ended.stderr
 
 
 def test_the_number_of_threads_and_the_size_of_groups_change_nothing(mixed, monkeypatch):

@@ -7,6 +7,8 @@ after its decoding.) docs/time_and_memory.md has the figures, ``scripts/bench_pi
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,6 +54,16 @@ def batches(
         ...     loss = step(pixels, labels)
     """
     return Batches(split, preprocess, batch_size, **options).dataset(epoch, start)
+
+
+_feeds: weakref.WeakSet[Batches] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Python must not end while threads of TensorFlow may call it."""
+    for feed in list(_feeds):
+        feed.close()
 
 
 class Batches:
@@ -132,6 +144,7 @@ class Batches:
         self._failure: Exception | None = None
         self._iterator: Iterator[Any] | None = None
         self._next = (-1, 0)  # epoch and step that the iterator gives next
+        _feeds.add(self)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -160,6 +173,10 @@ class Batches:
                 f"an image that was good at the start cannot be read: {first_line(error)}"
             ) from error
         self._next = (number + 1, 0)
+
+    def close(self) -> None:
+        """Stop making batches; an epoch that is begun later starts anew."""
+        self._iterator = None
 
     def dataset(self, epoch: int = 0, start: int = 0, epochs: int = 1) -> tf.data.Dataset:
         """The batches of ``epochs`` epochs from ``epoch`` on, as a dataset; the first from step ``start`` on."""

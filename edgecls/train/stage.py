@@ -102,15 +102,18 @@ def train_network(
         classes=len(data.classes),
         distribute=trainer.strategy.experimental_distribute_dataset,
     )
-    return fit(
-        trainer,
-        feed.epoch,
-        _validation(model, data, preprocess),
-        directory,
-        inputs=inputs,
-        before_epoch=before_epoch,
-        callbacks=callbacks,
-    )
+    try:
+        return fit(
+            trainer,
+            feed.epoch,
+            _validation(model, data, preprocess),
+            directory,
+            inputs=inputs,
+            before_epoch=before_epoch,
+            callbacks=callbacks,
+        )
+    finally:
+        feed.close()
 
 
 def _validation(model: keras.Model, data: Dataset, preprocess: Preprocess) -> Callable[[], dict[str, float]]:
