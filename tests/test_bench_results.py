@@ -17,6 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from phone import tool
 
 from android_bench import bench
+from android_bench.adb.link import FOLDER
 from android_bench.devices.binary import find_binary
 from android_bench.measure.worker import runtime
 from android_bench.output.parse import ParseError, parse
@@ -164,6 +165,22 @@ def test_its_outputs_are_those_of_the_interpreter(tiny: dict[str, Path], tmp_pat
     done = run(f"--graph={tiny['int8']}", f"--input={tmp_path}/in", f"--output={tmp_path}/out")
     assert (tmp_path / "out").read_bytes() == wanted
     assert re.search(rf"^outputs {len(wanted)} bytes\nend 3$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_phone_whose_summary_goes_to_the_log(pixel: Adbd) -> None:
+    tools = pixel.phone.path(FOLDER)
+    tools.mkdir(parents=True, exist_ok=True)
+    (tools / "behaviour").write_text("kind=litert\n")
+    (tools / "log").touch()
+    plan: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "spacing_s": 0.0, "repeats": 0}
+    (row,) = bench(["a.tflite"], pixel.where, [1], **plan)["results"]
+    assert row["status"] == "failed" and "ends before its summary" in row["why"]
+    (tools / "answer").write_bytes(result())
+    document = bench(["a.tflite"], pixel.where, [1], **plan)
+    (row,) = document["results"]
+    assert row["status"] == "ok" and document["device"]["program"] == "litert"
+    assert (row["median_ms"], row["n"], row["delegates"]) == (5.285, 2 * 189, ["XNNPACK"])
 
 
 @pytest.mark.usefixtures("alone")

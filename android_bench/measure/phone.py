@@ -23,7 +23,7 @@ from android_bench.measure.load import COUNTERS, foreign_cores
 from android_bench.measure.protocol import Listener, Loaded, Protocol, Round
 from android_bench.models import ModelFile, digest
 from android_bench.output.operators import profile_json
-from android_bench.output.parse import Output, parse
+from android_bench.output.parse import NoSummary, Output, parse
 
 _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0
@@ -268,7 +268,7 @@ class PhoneRunner:
         once = ("--warmup_runs=1", "--warmup_min_secs=0", "--num_runs=1", "--min_secs=0", "--max_secs=150")
         if not self._phone.kind:
             # Which of the two programs it is, only its output tells; these flags both know.
-            self._phone.kind = self._run(once, _LOAD_TIMEOUT_S, kind="").out.kind
+            self._phone.kind = self._kind(once)
         kind = self._phone.kind
         if self._phone.delegate not in _DELEGATE_FLAGS[kind]:
             raise BenchUsageError(
@@ -279,6 +279,7 @@ class PhoneRunner:
         off, peak = _PROFILE_OFF.get(kind, ()), _PEAK_ON.get(kind, ())
         memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind).out
         self._peak = None if memory.peak_mib is None else round(memory.peak_mib * _MIB)
+        self._notes += memory.notes
         self._note_delegates(memory)
         details: dict[str, Any] = {
             "runtime": _RUNTIMES.get(kind, f"benchmark_model ({kind})"),
@@ -287,19 +288,25 @@ class PhoneRunner:
             "delegates": list(memory.delegates),
         }
         if self._phone.profiling:
-            run = (
-                "--warmup_runs=1",
-                "--warmup_min_secs=0",
-                "--num_runs=10",
-                "--min_secs=0",
-                "--max_secs=150",
-            )
-            profile = self._run((*run, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind).out
+            ten = (*once[:2], "--num_runs=10", *once[3:])
+            profile = self._run((*ten, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind).out
             details["profile"] = profile_json(profile.layers)
             self._notes += profile.notes or (
                 [] if profile.layers else ["the program gave no operator profile"]
             )
         return Loaded(memory.init_ms, memory.first_ms, details, tuple(self._notes))
+
+    def _kind(self, once: tuple[str, ...]) -> str:
+        """The program's kind. On Android LiteRT's may print its summary to the log: then its result file tells."""
+        try:
+            return self._run(once, _LOAD_TIMEOUT_S, kind="").out.kind
+        except NoSummary as missing:
+            try:
+                return self._run(once, _LOAD_TIMEOUT_S, kind="litert").out.kind
+            except BenchError as error:
+                if isinstance(error, DeviceMissing):
+                    raise
+                raise missing from None
 
     def measure(self, protocol: Protocol) -> Round:
         """One round. What makes it doubtful (heat, capped clocks, cores that are offline) is its ``why``. Raises as
@@ -371,15 +378,24 @@ class PhoneRunner:
             *flags,
             *(_DELEGATE_FLAGS[kind][self._phone.delegate] if kind else ()),
         )
+        result = f"{self._link.folder}/result" if kind == "litert" else ""
+        if result:
+            flags = (*flags, f"--result_file_path={result}")
         program = pin + " ".join(map(shlex.quote, (self._phone.program, *flags)))
         begin_power, end_power = sampler(self._link.folder) if power else (":", ":")
-        before = f"echo @@; {COUNTERS}; echo @@\n{begin_power}"
+        before = f"rm -f {shlex.quote(result)}; echo @@; {COUNTERS}; echo @@\n{begin_power}"
         after = f"echo; echo @@; times; {COUNTERS}; echo @@\n{end_power}"
         ran = self._phone.run(program, timeout_s, before, after)
         _, begin, output, end, powers = (*ran.output.split("@@\n"), "", "", "", "")[:5]
         foreign, doubt = foreign_cores(begin, end, self._phone.cores)
         left = f"the program left {ran.left} of its processes running, which we ended" if ran.left else ""
-        return _Run(parse(output, ran.code), foreign, milliwatts(powers), tuple(filter(None, (doubt, left))))
+        try:
+            out = parse(output, ran.code)
+        except NoSummary:
+            if not result:
+                raise
+            out = parse(output, ran.code, self._link.read(result))
+        return _Run(out, foreign, milliwatts(powers), tuple(filter(None, (doubt, left))))
 
 
 def _is_linux(abis: tuple[str, ...]) -> bool:

@@ -18,6 +18,10 @@ class ParseError(BenchError):
         super().__init__(what, where=short(where), fix=fix)
 
 
+class NoSummary(ParseError):
+    """The program ran, and its output has no summary. LiteRT's may have gone to Android's log (exit code 1)."""
+
+
 @dataclass(frozen=True)
 class Stat:
     """Statistics of runs, in ms. Percentiles are None where the program is too old for them."""

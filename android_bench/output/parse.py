@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from android_bench.output.delegates import Delegates
-from android_bench.output.figures import NO_RUNS, Output, ParseError, Stat, short, summary_output
+from android_bench.output.figures import NO_RUNS, NoSummary, Output, ParseError, Stat, short, summary_output
 from android_bench.output.operators import PROFILE, operators
 from android_bench.output.plausible import is_memory, problem
+from android_bench.output.result_files import read_result
 
-__all__ = ["LONGEST", "Output", "ParseError", "Stat", "check_failure", "parse"]
+__all__ = ["LONGEST", "NoSummary", "Output", "ParseError", "Stat", "check_failure", "parse"]
 
 #: Programs print some kilobytes, with the times of a thousand operators about a megabyte.
 LONGEST = 16 * 2**20
@@ -59,14 +60,16 @@ _RUNNER_LINES = ("init_us", "first_us", "warmup_us", "runs_us", "memory_kb", "en
 _FAILURES = ("Benchmarking failed.", "Disallowed CPU fallback detected.")
 
 
-def parse(text: str, exit_code: int | None = 0) -> Output:
+def parse(text: str, exit_code: int | None = 0, result: bytes | None = None) -> Output:
     """Reads one run's output, line by line.
 
     Args:
         text: stdout and stderr together.
         exit_code: The program's; None when the connection broke before it was known.
+        result: The content of the program's result file, if it has one and the output has no summary.
 
     Raises:
+        NoSummary: The figures are not in the output.
         ParseError: The program failed, ignored a flag, was cut off, printed too much, nothing usable, or figures that
             cannot be; with the reason, and the line that is wrong.
     """
@@ -75,7 +78,7 @@ def parse(text: str, exit_code: int | None = 0) -> Output:
     # Without its line end the last line may be cut inside a number.
     for line in _lines(text[: text.rfind("\n") + 1]):
         reader.read(line)
-    output = reader.output()
+    output = reader.output() if result is None else reader.output_of(read_result(result))
     if why := problem({"init_ms": output.init_ms, "first_ms": output.first_ms}):
         raise ParseError(f"figures that cannot be: {why}", where=reader.summary)
     return output
@@ -176,7 +179,7 @@ class _Reader:
         if twin and not self._stats:
             return self._python_twin()
         if len(self._stats) < 2:
-            raise ParseError(
+            raise NoSummary(
                 "the output ends before the runs did" if self._stats else "no benchmark_model output"
             )
         warmup, runs = self._stats
@@ -197,6 +200,12 @@ class _Reader:
             **self._memory,
         )
 
+    def output_of(self, file: Output) -> Output:
+        """The figures of a result file, with what only the output says."""
+        layers, notes = operators(self._profile)
+        said: dict[str, Any] = {"delegates": self._delegates.used, "partly": self._delegates.partly}
+        return dataclasses.replace(file, **said, layers=layers, notes=(*self._notes, *notes))
+
     def _summary(self, runs: Stat) -> tuple[str, float]:
         """The program's kind and the initialization in ms. Raises ParseError when they contradict the statistics."""
         if self._classic:
@@ -215,7 +224,7 @@ class _Reader:
     def _whole_results(self) -> dict[str, re.Match[str]]:
         """The lines of LiteRT's summary. Raises ParseError when it is not whole."""
         if self._results is None:
-            raise ParseError("the output ends before its summary")
+            raise NoSummary("the output ends before its summary")
         if not {"Model initialization", "Inference (avg)"} <= self._results.keys() or not re.fullmatch(
             "=+", self._last
         ):
