@@ -189,7 +189,7 @@ def apply(
     epoch: int = 0,
     epochs: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment images as a training would, as one batch.
+    """Augment images as a training would, as one batch, on one thread (``cv2.setNumThreads(1)`` stays set).
 
     Args:
         images: uint8 [N, S, S, 3].

@@ -147,7 +147,7 @@ class RandAugment(Section):
     flavor: Flavor = Field(
         default="standard",
         description="`paddle`: the ranges of PaddleClas, where `posterize` and `solarize` get weaker as the"
-        " magnitude grows (and images black below 3), turns have one direction, and gray 128 fills",
+        " magnitude grows (images are black at 2 and below), turns have one direction, and gray 128 fills",
     )
 
 
