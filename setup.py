@@ -28,6 +28,7 @@ CORE = [
     "tensorflow-model-optimization>=0.8.1,<0.9",
     "tensorboard>=2.20",
     "flatbuffers>=24.3.25",
+    "google-crc32c>=1.6",
     "opencv-python-headless>=4.9",
     "h5py>=3.11",
     "pillow>=10.3",

@@ -25,7 +25,7 @@ from edgecls._explain import Wrong, usage_error
 from edgecls._load import find_recipe, recipe_names
 from edgecls._schema import Fraction, OnDisk, Section
 from edgecls.augment.settings import Augment
-from edgecls.data.settings import Data
+from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
 from edgecls.train.distill import AnyDistance, Js
 from edgecls.train.losses import AnyLoss, CrossEntropy
@@ -39,6 +39,7 @@ __all__ = [
     "Data",
     "Distill",
     "Export",
+    "Extra",
     "Model",
     "Quantize",
     "Recipe",

@@ -246,7 +246,7 @@ WRONG = {
         "label 20260116 is too large for a class number",
     ),
     "one label": (lambda p: data(p / "o.txt", source="list", classes=2), UsageError, "found only '0'"),
-    "folder as list": (lambda p: data(p / "photos", source="list"), UsageError, "cannot be read"),
+    "folder as list": (lambda p: data(p / "photos", source="list"), UsageError, "without a list file"),
     "not IDX": (
         lambda p: data(p / "l.txt", source="idx", labels=str(p / "l.txt")),
         UsageError,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgecls.data import decoding
+from edgecls.data.members import file_of, span_of
 from edgecls.files import atomic, cache_dir
 
 _BLOCK = 512  # files from one report of progress to the next
@@ -35,28 +36,34 @@ class Info(NamedTuple):
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file; a pipe or device is not opened, because reading it may never end.
+    """The content of a regular file or of a member (``edgecls.data.members``); a pipe or device is not opened, because reading it may never end.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is a folder, a pipe, a socket or a device.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+    file, span = file_of(path), span_of(path)
+    if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116
         raise ValueError("not a file")
-    return Path(path).read_bytes()
+    if span is None:
+        return Path(file).read_bytes()
+    with open(file, "rb") as source:  # noqa: PTH123
+        source.seek(span[0])
+        return source.read(span[1])
 
 
 def glance(path: str | Path) -> int | str:
     """The size of a file in bytes, or the reason why it cannot be an image; it is not opened."""
     try:
-        status = os.stat(path)  # noqa: PTH116  # called for every file: Path would double the time
+        status = os.stat(file_of(path))  # noqa: PTH116  # called for every file: Path would double the time
     except FileNotFoundError:
         return "no such file"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not stat.S_ISREG(status.st_mode):
         return "not a file"
-    return status.st_size or "empty file"
+    span = span_of(path)
+    return (status.st_size if span is None else span[1]) or "empty file"
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -120,7 +127,10 @@ def read(path: str | Path) -> tuple[decoding.Photo, bytes]:
         raise ValueError("no such file") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    return decoding.decode(data), data
+    photo = decoding.decode(data)
+    if span_of(path) is not None:
+        photo = photo._replace(jpeg=False)  # TensorFlow would open the whole file
+    return photo, data
 
 
 def inspect(path: str | Path) -> Info | str:
@@ -192,7 +202,7 @@ _CACHE_VERSION = 3  # raise when inspect() judges differently
 
 def _key(path: str) -> list[int] | None:
     try:
-        status = os.stat(path)  # noqa: PTH116  # called for every file: Path would double the time
+        status = os.stat(file_of(path))  # noqa: PTH116  # called for every file: Path would double the time
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]

@@ -88,7 +88,7 @@ class Batches:
         classes: Number of classes. Labels are then targets, and images are mixed as ``augment`` says.
         cache: Keep the decoded images in memory after the first pass, if they fit (``Split.in_memory``).
         drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
-        order: The images of an epoch; None: all of them once, shuffled in training.
+        order: The images of an epoch; None: all of them once, in training shuffled and as ``Split.sampling`` says.
         distribute: Called with the dataset before it is iterated, for example
             ``strategy.experimental_distribute_dataset``.
 
@@ -124,17 +124,18 @@ class Batches:
         self._split, self._preprocess, self._batch_size = split, preprocess, batch_size
         self._training, self._seed, self._classes = training, seed, classes
         self._drop = training if drop_remainder is None else drop_remainder
-        if self._drop and len(split) < batch_size:
+        if self._drop and split.epoch_size < batch_size:
             raise UsageError(
-                f"{len(split)} images do not fill one batch of {batch_size}",
+                f"{split.epoch_size} images do not fill one batch of {batch_size}",
                 fix="lower batch_size or add images",
             )
         self._settings = (
             augment if training and augment is not None else recipe.Augment.model_validate(only())
         )
         self._epochs, self._fill = epochs, tuple(round(255 * mean) for mean in preprocess.mean)
+        self._count = split.epoch_size if training else len(split)
         self._order = order or self._usual_order
-        self._length = self._steps(len(split) if order is None else len(order(0)))
+        self._length = self._steps(self._count if order is None else len(order(0)))
         self._stages: dict[int, tuple[Chain, Mixer]] = {}
         self._group = next(n for n in range(_GROUP, 0, -1) if batch_size % n == 0)
         found = photos(split, cache)
@@ -194,10 +195,10 @@ class Batches:
         return count // self._batch_size if self._drop else -(-count // self._batch_size)
 
     def _usual_order(self, epoch: int) -> np.ndarray:
-        count = len(self._split)
         if not self._training:
-            return np.arange(count)
-        return epoch_order(count, self._seed, epoch, self._settings.repeats)
+            return np.arange(self._count)
+        sampling, repeats = self._split.sampling, self._settings.repeats
+        return epoch_order(len(self._split), self._seed, epoch, repeats, sampling, self._epochs)
 
     def _rows(self, epoch: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""

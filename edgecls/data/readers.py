@@ -2,11 +2,13 @@
 
 ========  =====================================================================================================
 folder    Each subfolder is a class; its photos may lie at any depth. Or ``train``, ``val`` and ``test`` with class
-          folders inside. Photos beside class folders are named and left out. Without any class folder, the photos in
-          ``path`` are unlabeled.
-list      A text file, one ``path label`` a line. The label is the last word, so paths may contain spaces. Labels are
-          numbers or names; an image with the label -1 or without one is unlabeled. Paths start from the file's
-          folder. File names are bytes, as on disk; labels are UTF-8.
+          folders inside, under their usual names. Photos beside class folders are named and left out. Without any
+          class folder, the photos in ``path`` are unlabeled.
+list      A text file, one ``path label`` a line, or a CSV file (``edgecls.data.lists``). Or a folder with list files
+          called ``train``, ``val`` and ``test``. Labels are numbers or names; an image with the label -1 or without
+          one is unlabeled. Paths start from the file's folder. File names are bytes, as on disk; labels are UTF-8.
+tfrecord  Files of encoded images and labels (``edgecls.data.tfrecord``): one, a pattern such as
+          ``train-*.tfrecord``, or a folder of them.
 idx       The MNIST format, gzipped or not: a folder with the files' usual names, or an images file.
 elpv      2,624 photographs of solar cells of the package elpv-dataset (Deitsch et al., 2019, Buerhop-Lutz et al.,
           2018; CC BY-NC-SA): "defective" where the experts' probability of a defect is above 1/2, else "ok".
@@ -15,42 +17,81 @@ elpv      2,624 photographs of solar cells of the package elpv-dataset (Deitsch 
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
-import zlib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from edgecls import recipe
-from edgecls.data.labelling import Labels, Part, Row, number_rows
-from edgecls.data.listing import EXTENSIONS, is_photo_name, list_folders, list_photos
+from edgecls.data import folders, lists, tfrecord
+from edgecls.data.idx import existing_path, read_idx
+from edgecls.data.labelling import check_parts, number_rows, numbering, parse_names
+from edgecls.data.listing import list_folders, purpose_of
+from edgecls.data.rows import Part, Rows
 from edgecls.data.sampling import UNLABELLED
-from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.errors import MissingError, UsageError
 from edgecls.labels import check_labels, read_labels
 from edgecls.text import escape
 
-Parts = dict[str, Part]
-"""A part named ``"train"``, and parts named ``"val"`` and ``"test"`` if the source has them."""
+__all__ = ["Contents", "Part", "guess_source", "read", "read_extra", "read_to_score"]
 
 
-def read(cfg: recipe.Data) -> tuple[list[str], Parts]:
-    """The class names and the images of a ``data`` section.
+@dataclass(frozen=True)
+class Contents:
+    """What a source has.
+
+    Attributes:
+        classes: The class names.
+        parts: A part named ``"train"``, and parts named ``"val"`` and ``"test"`` if the source has them.
+        notes: What was assumed, one line each.
+    """
+
+    classes: list[str]
+    parts: dict[str, Part]
+    notes: list[str] = field(default_factory=list)
+
+
+def read(cfg: recipe.Data) -> Contents:
+    """The class names and the images of a ``data`` section, without its extra sources.
 
     Raises:
         MissingError: A file, folder or package is not there.
         UsageError: A label outside ``classes``, a class name that no text file can hold, or a file of the wrong form.
     """
-    classes, parts = _READERS[cfg.source](cfg)
-    check_labels(classes, where=cfg.path or f"data.source: {cfg.source}")
-    return classes, parts
+    contents = _READERS[cfg.source](cfg)
+    check_labels(contents.classes, where=cfg.path or f"data.source: {cfg.source}")
+    return contents
 
 
-def read_to_score(path: Path, classes: Sequence[str], split: str) -> Part:
-    """The images of a folder or list file, with the labels of a model.
+def read_extra(extra: recipe.Extra, classes: Sequence[str]) -> tuple[Part, list[str]]:
+    """The images of a further source, and what was assumed of it.
+
+    Raises:
+        MissingError: There is no such file or folder.
+        UsageError: A label is none of ``classes``.
+    """
+    path = Path(extra.path).expanduser()
+    if extra.source != "tfrecord":  # which may be a pattern
+        path = existing_path(extra.path, "file or folder of data.extra")
+    if not extra.labels and extra.source == "folder":
+        rows = folders.read_unlabeled(path)
+    else:
+        rows = _rows_of(extra.source, path)
+    if not extra.labels:
+        part = Part(rows.names, np.full(len(rows.names), UNLABELLED, np.int64), rows.files, bad=rows.bad)
+        return part, rows.notes
+    by = numbering(Counter(_words(rows)), classes, numbers_allowed=extra.source != "folder")
+    fix = "rename it to a class of the main source, or set labels: false"
+    return number_rows({"train": rows}, by, fix)["train"], [*rows.notes, *by.notes]
+
+
+def read_to_score(path: Path, classes: Sequence[str], split: str) -> tuple[Part, list[str]]:
+    """The images of a folder or list file with the labels of a model, and what was assumed.
 
     Args:
         path: A folder of class folders, a folder with ``train``, ``val`` and ``test`` inside, or a list file.
@@ -63,158 +104,165 @@ def read_to_score(path: Path, classes: Sequence[str], split: str) -> Part:
     """
     if not path.exists():
         raise MissingError("no such folder or list file", where=str(path), fix="check the path")
+    notes: list[str] = []
     if path.is_dir():
-        folders = _split_folders(path)
-        if folders and split not in folders:
-            fix = f"choose with --split: {', '.join(folders)}"
+        splits, notes = folders.split_folders(path)
+        if splits and split not in splits:
+            fix = f"choose with --split: {', '.join(splits)}"
             raise UsageError(f"the folder has no {split} split", where=str(path), fix=fix)
-        root = folders.get(split, path)
-        rows, left_out = _folder_rows(root), _loose(root)
+        rows = folders.read_folder(splits.get(split, path))
     else:
-        rows, left_out = _list_rows(path), []
-    words = {row.label for row in rows}
-    fix = "rename it to a class of the model, or leave it out"
-    labels = Labels(words, classes, numbers_allowed=path.is_file(), fix=fix)
+        rows = _rows_of(guess_source(path), path)
+    words = Counter(_words(rows))
+    by = numbering(words, classes, numbers_allowed=path.is_file())
     twice = sorted(name for name, n in Counter(classes).items() if n > 1 and name in words)
-    if twice and not labels.by_number:
+    if twice and not by.by_number:
         fix = "give a list file whose labels are class numbers"
         raise UsageError(f"the model has two classes called '{twice[0]}'", where=str(path), fix=fix)
-    part = number_rows(rows, labels)
-    if rows and not (part.labels != UNLABELLED).any():
+    fix = "rename it to a class of the model, or leave it out"
+    part = number_rows({split: rows}, by, fix)[split]
+    if rows.names and not (part.labels != UNLABELLED).any():
         fix = "scores need photos in class folders, or a list file with labels"
         raise UsageError("no photo has a label", where=str(path), fix=fix)
-    return replace(part, left_out=left_out)
+    return part, [*notes, *rows.notes, *(note for note in by.notes if by.by_number)]
 
 
-def _path(text: str | None, what: str) -> Path:
-    path = Path(text or "").expanduser()
-    if not text or not path.exists():
-        fix = "set data.path to where your images are (data.source: elpv needs none)"
-        raise MissingError(f"no such {what}", where=str(path) if text else "data.path", fix=fix)
-    return path
+# Sources with labels as they are written -------------------------------------------------------------------------
 
 
-# Folders ---------------------------------------------------------------------------------------------------------
-
-_PURPOSES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-
-
-def read_folder(cfg: recipe.Data) -> tuple[list[str], Parts]:
-    root = _path(cfg.path, "data folder")
+def _read_folder(cfg: recipe.Data) -> Contents:
+    root = existing_path(cfg.path, "data folder")
     if not root.is_dir():
         raise UsageError("not a folder", where=str(root), fix="data.source: list reads a text file")
-    roots = _split_folders(root)
-    if "train" not in roots or not list_folders(roots["train"]):
-        roots = {"train": root}
+    roots, notes = folders.split_folders(root)
+    if roots and "train" not in roots:
+        what = (
+            f"there is no folder to train from beside {' and '.join(escape(f.name) for f in roots.values())}"
+        )
+        raise UsageError(what, where=str(root), fix="call it train, or name it in data.path")
+    roots = roots or {"train": root}
     for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
         if text is not None:
-            roots[purpose] = _path(text, f"{purpose} folder")
-    rows = {purpose: _folder_rows(folder) for purpose, folder in roots.items()}
-    with_photos = {row.label for row in rows["train"]}
-    empty = [c for c in list_folders(roots["train"]) if c.name not in with_photos]
-    if empty:
-        fix = "add images, or move the folder away if it is no class"
-        name = escape(empty[0].name)
-        raise UsageError(f"no images in the class folder '{name}'", where=str(empty[0]), fix=fix)
-    classes, parts = _label(rows, cfg)
-    return classes, {
-        purpose: replace(part, left_out=_loose(roots[purpose])) for purpose, part in parts.items()
+            roots[purpose] = existing_path(text, f"{purpose} folder")
+    rows = {purpose: folders.read_folder(folder) for purpose, folder in roots.items()}
+    folders.check_classes(roots["train"], rows["train"])
+    return _numbered(rows, cfg, notes)
+
+
+def _read_list(cfg: recipe.Data) -> Contents:
+    path = existing_path(cfg.path, "list file")
+    found = _lists_in(path) if path.is_dir() else {"train": path}
+    notes = [f"lists: {', '.join(f'{p.name} to {purpose}' for purpose, p in found.items())}"]
+    for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
+        if text is not None:
+            found[purpose] = existing_path(text, f"{purpose} list file")
+    rows = {
+        purpose: lists.read_list(file, cfg.image_column, cfg.label_column) for purpose, file in found.items()
     }
+    return _numbered(rows, cfg, notes if path.is_dir() else [])
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """The folders ``train``, ``val`` and ``test`` of ``root``; none where no class folders are inside."""
-    folders = {
-        purpose: folder
-        for purpose, names in _PURPOSES.items()
-        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
-    }
-    return folders if any(map(list_folders, folders.values())) else {}
+_LIST_SUFFIXES = frozenset((".txt", ".csv", ".tsv", ".lst", ".list"))
 
 
-def _loose(root: Path) -> list[tuple[str, str]]:
-    """Photos that lie beside the class folders of ``root``, with the reason why they are not used."""
-    if not list_folders(root):
-        return []
-    names = sorted(path.name for path in root.iterdir() if is_photo_name(path.name) and not path.is_dir())
-    return [(escape(name), "in no class folder") for name in names]
+def _lists_in(folder: Path) -> dict[str, Path]:
+    """The list files of a folder by purpose: ``train.txt``, ``val_list.txt``, ``Test.csv``.
+
+    Raises:
+        UsageError: There is none to train from, or two have one purpose.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        purpose = purpose_of(path.stem) if path.suffix.lower() in _LIST_SUFFIXES and path.is_file() else None
+        if purpose in found:
+            what = f"{found[purpose].name} and {path.name} are both lists to {purpose}"
+            raise UsageError(what, where=str(folder), fix="name the one to use in data.path")
+        if purpose is not None:
+            found[purpose] = path
+    if "train" not in found:
+        fix = "name the list file in data.path; class folders are data.source: folder"
+        raise UsageError("a folder without a list file such as train.txt", where=str(folder), fix=fix)
+    return found
 
 
-def _folder_rows(root: Path) -> list[Row]:
-    """The photos below ``root``; without class folders they are unlabeled."""
-    folders: dict[str | None, Path] = {folder.name: folder for folder in list_folders(root)}
-    return [
-        Row(escape(photo.relative_to(root).as_posix()), str(photo), label, where=str(folder))
-        for label, folder in (folders or {None: root}).items()
-        for photo in list_photos(folder)
+def _read_tfrecord(cfg: recipe.Data) -> Contents:
+    path = Path(cfg.path or "").expanduser()
+    found = _shards_in(path) if path.is_dir() else {"train": path}
+    for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
+        if text is not None:
+            found[purpose] = Path(text).expanduser()
+    columns = (cfg.image_column, cfg.label_column)
+    if any(isinstance(column, int) for column in columns):
+        raise UsageError(
+            "features of TFRecord files have names", where="data.image_column, data.label_column"
+        )
+    image, label = (column if isinstance(column, str) else None for column in columns)
+    rows = {purpose: tfrecord.read_tfrecords(each, image, label) for purpose, each in found.items()}
+    return _numbered(rows, cfg, [])
+
+
+def _shards_in(folder: Path) -> dict[str, Path]:
+    """Patterns of the shards in a folder by purpose; all of them to train from where their names say nothing."""
+    names = [file.name for file in tfrecord.tfrecord_files(folder)]
+    stems = {re.split(r"[-_.]", name)[0]: purpose_of(re.split(r"[-_.]", name)[0]) for name in names}
+    found = {purpose: folder / f"{stem}[-_.]*" for stem, purpose in stems.items() if purpose is not None}
+    return found if len(found) == len(stems) and "train" in found else {"train": folder}
+
+
+def _rows_of(source: str, path: Path) -> Rows:
+    """All images of a path, as an extra source has them."""
+    if source == "folder":
+        return folders.read_folder(path)
+    return tfrecord.read_tfrecords(path) if source == "tfrecord" else lists.read_list(path)
+
+
+def guess_source(path: Path) -> Literal["folder", "list", "tfrecord"]:
+    """Which ``data.source`` reads a file or folder.
+
+    Example:
+        >>> guess_source(Path("train.tfrecord")), guess_source(Path("photos.csv"))  # doctest: +SKIP
+        ('tfrecord', 'list')
+    """
+    if path.is_file():
+        return "tfrecord" if tfrecord.is_tfrecord_name(path.name) else "list"
+    if list_folders(path):
+        return "folder"
+    names = [file.name for file in path.iterdir()]
+    if any(map(tfrecord.is_tfrecord_name, names)):
+        return "tfrecord"
+    lists_there = any(purpose_of(Path(name).stem) and Path(name).suffix in _LIST_SUFFIXES for name in names)
+    return "list" if lists_there else "folder"
+
+
+def _words(rows: Rows) -> list[str]:
+    return [word for word in rows.labels if word is not None]
+
+
+def _numbered(rows: dict[str, Rows], cfg: recipe.Data, notes: list[str]) -> Contents:
+    """Class names and numbered images of a recipe's source."""
+    words = Counter(word for part in rows.values() for word in _words(part))
+    names = _class_names(cfg)
+    classes = names if names is not None else cfg.classes
+    by = numbering(words, classes, numbers_allowed=cfg.source != "folder" or not words)
+    notes = [
+        *notes,
+        *(note for part in rows.values() for note in part.notes),
+        *by.notes,
+        *check_parts(rows, by),
     ]
-
-
-# List files ------------------------------------------------------------------------------------------------------
-
-
-def read_list(cfg: recipe.Data) -> tuple[list[str], Parts]:
-    paths = {"train": _path(cfg.path, "list file")}
-    for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
-        if text is not None:
-            paths[purpose] = _path(text, f"{purpose} list file")
-    return _label({purpose: _list_rows(path) for purpose, path in paths.items()}, cfg)
-
-
-def _list_rows(path: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(_lines(path), 1):
-        line = line.strip(" \t")
-        if not line:
-            continue
-        name, _, label = line.replace("\t", " ").rpartition(" ")
-        if not name or Path(label).suffix.lower() in EXTENSIONS:
-            name, label = line, ""
-        name = name.strip(" ")
-        rows.append(Row(escape(name), str(path.parent / name), label or None, f"{path}:{number}"))
-    return rows
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a list file. Bytes that are not UTF-8 become surrogates, as in all file names of Python."""
-    try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        fix = "a list file has one `path label` a line; a folder is data.source: folder"
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from None
-    if "\0" in text:
-        raise UsageError("not a UTF-8 text file", where=str(path), fix="save it as UTF-8")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-
-
-# Labels of folders and lists -------------------------------------------------------------------------------------
-
-
-def _label(rows: dict[str, list[Row]], cfg: recipe.Data) -> tuple[list[str], Parts]:
-    """Class names and numbered images of a recipe's folder or list."""
-    words = {row.label for part in rows.values() for row in part}
-    labels = Labels(
-        words,
-        _class_names(cfg),
-        cfg.classes if isinstance(cfg.classes, int) else None,
-        numbers_allowed=cfg.source == "list" or words <= {None, "-1"},
-        fix="change it or data.classes",
+    return Contents(
+        by.classes, number_rows(rows, by, "change it or data.classes"), list(dict.fromkeys(notes))
     )
-    return labels.classes, {purpose: number_rows(part, labels) for purpose, part in rows.items()}
 
 
 def _class_names(cfg: recipe.Data) -> list[str] | None:
     """Names the recipe gives, in the order of their numbers."""
     if isinstance(cfg.classes, list):
         return list(cfg.classes)
-    if cfg.labels is None or cfg.source == "idx":
+    if cfg.labels is None:
         return None
-    path = _path(cfg.labels, "label file")
-    names = [name.strip() for name in read_labels(path) if name.strip()]
+    path = existing_path(cfg.labels, "label file")
+    names = parse_names(read_labels(path))
     if len(set(names)) < len(names):
         raise UsageError("a class name appears twice", where=str(path))
     if isinstance(cfg.classes, int) and len(names) != cfg.classes:
@@ -222,90 +270,10 @@ def _class_names(cfg: recipe.Data) -> list[str] | None:
     return names
 
 
-# IDX -------------------------------------------------------------------------------------------------------------
-
-_IDX_IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+# Sources with class numbers --------------------------------------------------------------------------------------
 
 
-def read_idx(cfg: recipe.Data) -> tuple[list[str], Parts]:
-    files: dict[str, Path] = {}
-    root = _path(cfg.path, "IDX file or folder")
-    if root.is_dir():
-        files = {p: f for p, name in _IDX_IMAGES.items() if (f := _either(root / name)) is not None}
-        if "train" not in files:
-            raise MissingError(f"no {_IDX_IMAGES['train']}[.gz]", where=str(root), fix="set data.path")
-    else:
-        files["train"] = root
-    for purpose, text in (("val", cfg.val_path), ("test", cfg.test_path)):
-        if text is not None:
-            files[purpose] = _path(text, f"{purpose} images file")
-    raw = {}
-    for purpose, path in files.items():
-        labels = cfg.labels if purpose == "train" and not root.is_dir() else None
-        raw[purpose] = _idx_part(path, labels)
-    top = max((int(part.labels.max(initial=-1)) for part in raw.values()), default=-1)
-    count = cfg.classes if isinstance(cfg.classes, int) else top + 1
-    classes = list(cfg.classes) if isinstance(cfg.classes, list) else [str(i) for i in range(count)]
-    if top >= len(classes):
-        raise UsageError(
-            f"label {top} is beyond the {len(classes)} classes", where=str(root), fix="set data.classes"
-        )
-    return classes, raw
-
-
-def _either(path: Path) -> Path | None:
-    """The file, or else the gzipped file beside it."""
-    return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
-
-
-def _idx_part(path: Path, labels: str | None) -> Part:
-    plain = path.name.removesuffix(".gz")
-    if labels is not None:
-        label_path: Path | None = _path(labels, "label file")
-    else:
-        label_path = _either(path.with_name(plain.replace("images-idx3", "labels-idx1")))
-        if label_path is None or label_path == path:
-            raise MissingError(f"no labels beside {path.name}", where=str(path.parent), fix="set data.labels")
-    assert label_path is not None
-    pixels, numbers = read_idx_array(path), read_idx_array(label_path)
-    if pixels.ndim != 3 or numbers.ndim != 1:
-        raise UsageError(
-            f"expected images of 3 and labels of 1 dimension, got {pixels.ndim} and {numbers.ndim}",
-            where=str(path),
-        )
-    if len(pixels) != len(numbers):
-        raise UsageError(f"{len(pixels)} images but {len(numbers)} labels", where=str(label_path))
-    names = [f"{plain}/{i}" for i in range(len(pixels))]
-    return Part(names=names, labels=numbers.astype(np.int64), images=pixels[..., None])
-
-
-def read_idx_array(path: Path) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped or not.
-
-    The header is two zeros, the type (8), the number of dimensions, and each dimension as a big-endian uint32
-    (http://yann.lecun.com/exdb/mnist).
-    """
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise EdgeclsError(f"damaged or unreadable file: {error}", where=str(path)) from None
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise UsageError("not an IDX file of unsigned bytes", where=str(path))
-    start = 4 + 4 * data[3]
-    shape = np.frombuffer(data[4:start], ">u4").astype(int)
-    if len(shape) != data[3] or len(data) != start + int(np.prod(shape)):
-        raise EdgeclsError(
-            f"damaged file: its header says {'x'.join(map(str, shape))} bytes", where=str(path)
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-# The built-in photographs ----------------------------------------------------------------------------------------
-
-
-def read_elpv(cfg: recipe.Data) -> tuple[list[str], Parts]:
+def _read_elpv(cfg: recipe.Data) -> Contents:
     spec = importlib.util.find_spec("elpv_dataset")
     root = Path(spec.origin).parent / "data" if spec is not None and spec.origin else None
     if root is None or not (root / "labels.csv").is_file():
@@ -324,12 +292,13 @@ def read_elpv(cfg: recipe.Data) -> tuple[list[str], Parts]:
         raise UsageError(
             "elpv has the classes ok and defective", where="data.classes", fix="leave the key out"
         )
-    return classes, {"train": part}
+    return Contents(classes, {"train": part})
 
 
-_READERS: dict[str, Callable[[recipe.Data], tuple[list[str], Parts]]] = {
-    "folder": read_folder,
-    "list": read_list,
-    "idx": read_idx,
-    "elpv": read_elpv,
+_READERS: dict[str, Callable[[recipe.Data], Contents]] = {
+    "folder": _read_folder,
+    "list": _read_list,
+    "tfrecord": _read_tfrecord,
+    "idx": lambda cfg: Contents(*read_idx(cfg)),
+    "elpv": _read_elpv,
 }

@@ -1,9 +1,12 @@
-"""Which images are split off for a purpose, and how much each class counts in the loss."""
+"""Which images are split off, how often each comes in an epoch, and how much each class counts in the loss."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +16,7 @@ UNLABELLED = -1
 def stratified(labels: np.ndarray, groups: Iterable[str], fraction: float, salt: str) -> np.ndarray:
     """Choose the same share of every class.
 
-    Images of one group (copies of one file) stay together. Groups are chosen in the order of a hash of their names.
+    Images of one group (copies of one photo) stay together. Groups are chosen in the order of a hash of their names.
     So the choice depends only on the data, and adding images moves few others. Where ``fraction`` is above 0, every
     class of two or more images gives at least one and keeps at least one. Unlabeled images are never chosen.
 
@@ -42,10 +45,11 @@ def stratified(labels: np.ndarray, groups: Iterable[str], fraction: float, salt:
     missing[UNLABELLED] = 0
     for group in ordered:
         indices = members[group]
-        label = labels[indices[0]]
-        if len(indices) <= missing[label]:
+        found = Counter(labels[indices].tolist())
+        if all(count <= missing[label] for label, count in found.items()):
             chosen[indices] = True
-            missing[label] -= len(indices)
+            for label, count in found.items():
+                missing[label] -= count
     return chosen
 
 
@@ -53,27 +57,40 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
-def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+def epoch_order(
+    count: int,
+    seed: int,
+    epoch: int,
+    repeats: int = 1,
+    sampling: Sampling | None = None,
+    epochs: int = 1,
+) -> np.ndarray:
     """The images of a training epoch, in random order.
 
     Repeated augmentation (Hoffer et al. 2019, arXiv:1901.09335; Touvron et al. 2020, arXiv:2012.12877): an image comes
     ``repeats`` times in a row, so in the same batch. The epoch stays as long and holds fewer images.
 
     Args:
-        count: Images of the split, and of the epoch.
+        count: Images of the split.
         seed: Of the recipe.
         epoch: Number of the epoch, which gives each its own order.
         repeats: How often an image comes.
+        sampling: How often images come by themselves; None: once.
+        epochs: Epochs of the whole training.
 
     Returns:
-        int [count, 2]: an image, and which of its views this is, from 0.
+        int [N, 2], N = ``count`` or ``sampling.size``: an image, and which of its views this is, from 0.
 
     Example:
         >>> epoch_order(4, seed=0, epoch=0, repeats=2).tolist()
         [[2, 0], [2, 1], [0, 0], [0, 1]]
     """
-    order, place = np.random.default_rng([seed, epoch]).permutation(count), np.arange(count)
-    return np.stack([order[place // repeats], place % repeats], axis=1)
+    if sampling is None:
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+    else:
+        order = sampling.order(seed, epoch, epochs)
+    order = order[np.arange(len(order)) // repeats]
+    return np.stack([order, occurrences(order)], axis=1)
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -97,3 +114,104 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     weights = np.zeros(classes)
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return weights.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often each image comes in an epoch.
+
+    Attributes:
+        first: float64 [N]: how often in the first epoch, on average: 0.5 is in every second one.
+        last: The same in the last epoch, with the same sum; epochs between go evenly from one to the other.
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Images in an epoch."""
+        return max(1, round(float(self.first.sum())))
+
+    def order(self, seed: int, epoch: int, epochs: int) -> np.ndarray:
+        """The images of an epoch, shuffled.
+
+        Each image comes as often as its number says, rounded up or down at random (systematic sampling), so that
+        every epoch has ``size`` images.
+
+        Args:
+            seed: Of the run.
+            epoch: From 0.
+            epochs: Of the whole training.
+
+        Returns:
+            int64 [size], indices of images.
+
+        Example:
+            >>> twice = Sampling(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+            >>> np.bincount(twice.order(seed=0, epoch=0, epochs=1))
+            array([1, 2])
+        """
+        share = epoch / (epochs - 1) if epochs > 1 else 0.0
+        rates = (1 - share) * self.first + share * self.last
+        draws = np.random.default_rng([seed, epoch])
+        shuffled = draws.permutation(len(rates))
+        edges = np.cumsum(rates[shuffled])
+        marks = (np.arange(self.size) + draws.random()) * (edges[-1] / self.size)
+        drawn = np.minimum(np.searchsorted(edges, marks, side="right"), len(rates) - 1)
+        return draws.permutation(shuffled[drawn])
+
+    def subset(self, chosen: np.ndarray) -> Sampling:
+        """The sampling of some of the images."""
+        return Sampling(self.first[chosen], self.last[chosen])
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each item has come before.
+
+    Example:
+        >>> occurrences(np.array([7, 3, 7, 7])).tolist()
+        [0, 0, 1, 2]
+    """
+    by_item = np.argsort(order, kind="stable")
+    ordered = order[by_item]
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1 if len(ordered) else 0))
+    ranks = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    result = np.empty(len(order), np.int64)
+    result[by_item] = ranks
+    return result
+
+
+def make_sampling(
+    labels: np.ndarray,
+    weights: np.ndarray,
+    how: Literal["none", "oversample", "balanced", "dynamic"],
+) -> Sampling | None:
+    """The sampling that ``data.sampling`` and the weights of ``data.extra`` ask for.
+
+    ``balanced`` and ``oversample`` give every class the same number of images in an epoch: the first by its mean over
+    the classes, the second by that of the largest class, so that no image is left out. Unlabeled images come as their
+    weights say.
+
+    Args:
+        labels: int [N].
+        weights: float [N]: how often each image comes by itself.
+        how: ``data.sampling``.
+
+    Returns:
+        None where every image comes once in every epoch.
+
+    Example:
+        >>> make_sampling(np.array([0, 0, 0, 1]), np.ones(4), "oversample").last
+        array([1., 1., 1., 3.])
+    """
+    if how == "none":
+        return None if (weights == 1).all() else Sampling(weights, weights)
+    labelled = labels >= 0
+    counts = np.bincount(labels[labelled], weights[labelled])
+    level = (
+        counts.max(initial=0) if how == "oversample" else counts[counts > 0].mean() if labelled.any() else 0
+    )
+    even = weights.astype(np.float64).copy()
+    even[labelled] *= level / counts[labels[labelled]]
+    return Sampling(weights if how == "dynamic" else even, even)

@@ -1,24 +1,27 @@
 """A data set: classes, and the training, validation and test split. No TensorFlow.
 
-Every file is decoded once, or when it is met first if there are very many. Files that cannot be decoded are named, counted and left out. The test split depends only
+Every file is decoded once. Files that cannot be decoded are named, counted and left out. The test split depends only
 on the data and ``test_fraction``, so every recipe and every seed is measured on the same images. Copies of one file
 are never in two splits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from edgecls import recipe
 from edgecls.data import readers
-from edgecls.data.sampling import UNLABELLED, stratified
-from edgecls.data.split import Split, check, confirmed
+from edgecls.data.copies import Copies, held_out
+from edgecls.data.rows import Part
+from edgecls.data.sampling import UNLABELLED, make_sampling, stratified
+from edgecls.data.split import Split, check, confirmed, join
 from edgecls.errors import EdgeclsError, MissingError, UsageError
+from edgecls.text import escape, plural
 
 MEMORY_LIMIT = 3 * 2**29
 """The most bytes of decoded images, all splits together, that are kept in memory: 1.5 GiB."""
@@ -35,6 +38,7 @@ class Dataset:
         test: Images to report scores on, used for nothing else; may be empty.
         bad: (name, reason) of the files that were left out.
         duplicates: How many images are copies of another one.
+        near_duplicates: Counts of near-copies: ``pairs`` and ``in_two_splits``; None: nobody looked.
         notes: What was assumed of the source and what the user should know, one line each.
     """
 
@@ -44,6 +48,7 @@ class Dataset:
     test: Split
     bad: list[tuple[str, str]]
     duplicates: int
+    near_duplicates: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
@@ -55,6 +60,7 @@ class Dataset:
             "splits": {name: split.describe(len(self.classes)) for name, split in splits.items()},
             "bad": [list(pair) for pair in self.bad],
             "duplicates": self.duplicates,
+            "near_duplicates": self.near_duplicates,
             "notes": self.notes,
         }
 
@@ -76,39 +82,127 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
         >>> data.classes, len(data.train), len(data.test)  # doctest: +SKIP
         (['cat', 'dog'], 62, 23)
     """
-    classes, parts = readers.read(cfg)
+    contents = readers.read(cfg)
+    classes, parts = contents.classes, contents.parts
     where = cfg.path or f"data.source: {cfg.source}"
-    count = sum(len(part.names) for part in parts.values())
+    count = sum(len(part.names) + len(part.bad) for part in parts.values())
     if not count:
-        raise MissingError(
-            "no images found", where=where, fix="put the photos of each class into a folder of its own"
-        )
+        raise MissingError("no images found", where=where, fix=_to_do(contents))
     source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
     splits = {purpose: check(part, source, progress) for purpose, part in parts.items()}
-    bad = [pair for split in splits.values() for pair in split.bad]
-    undecodable = len(bad) - sum(len(part.left_out) for part in parts.values())
-    if undecodable > cfg.max_bad_fraction * count:
-        limit = f"data.max_bad_fraction {cfg.max_bad_fraction:g}"
-        what = f"{undecodable} of {count} images cannot be used, more than {limit}: {_shown(bad)}"
-        raise EdgeclsError(what, where=where, fix="remove or repair them, or raise the limit")
+    bad = _check_bad(cfg, parts, splits, where)
+    splits, left_out = _split(cfg, splits, classes, source, where)
+    splits, extra_left_out, notes = _with_extra(cfg, splits, classes, source, progress)
+    splits, bad_there, assumed = confirmed(splits, source, cfg.max_bad_fraction, progress)
 
+    in_memory = cfg.cache and sum(int(s.sizes.sum()) for s in splits.values()) <= MEMORY_LIMIT
+    splits = {purpose: replace(s, in_memory=in_memory) for purpose, s in splits.items()}
+    copies = Copies(splits, source, cfg.near_duplicates, progress)
+    digests = copies.digests
+    return Dataset(
+        classes,
+        splits["train"],
+        splits["val"],
+        splits["test"],
+        bad + left_out + extra_left_out + bad_there,
+        duplicates=len(digests) - len(set(digests)),
+        near_duplicates=copies.describe(),
+        notes=[*contents.notes, *notes, *assumed, *copies.notes(), *_said_of_sampling(cfg, splits["train"])],
+    )
+
+
+def _to_do(contents: readers.Contents) -> str:
+    """What to do about a source without images; the notes tell of files that are not read."""
+    fix = "put the photos of each class into a folder of its own"
+    return "; ".join([*contents.notes, fix])
+
+
+def _check_bad(
+    cfg: recipe.Data, parts: Mapping[str, Part], splits: Mapping[str, Split], where: str
+) -> list[tuple[str, str]]:
+    """(name, reason) of all that is left out.
+
+    Raises:
+        EdgeclsError: More than ``max_bad_fraction`` of the entries cannot be used.
+    """
+    bad = [pair for purpose in parts for pair in (*parts[purpose].bad, *splits[purpose].bad)]
+    count = sum(len(part.names) + len(part.bad) for part in parts.values())
+    unusable = len(bad) - sum(len(part.left_out) for part in parts.values())
+    if unusable > cfg.max_bad_fraction * count:
+        limit = f"data.max_bad_fraction {cfg.max_bad_fraction:g}"
+        what = f"{unusable} of {count} images cannot be used, more than {limit}: {_shown(bad)}"
+        raise EdgeclsError(what, where=where, fix="remove or repair them, or raise the limit")
+    return bad
+
+
+def _split(
+    cfg: recipe.Data, splits: dict[str, Split], classes: list[str], source: str, where: str
+) -> tuple[dict[str, Split], list[tuple[str, str]]]:
+    """Split off what the source does not have, near-copies together or left out."""
     fractions = {"test": cfg.test_fraction, "val": cfg.val_fraction}
     to_make = {purpose: f for purpose, f in fractions.items() if purpose not in splits}
+    left_out: list[tuple[str, str]] = []
+    if cfg.near_duplicates == "drop":
+        splits, left_out = Copies(splits, source, "drop").dropped()
     _check_classes(splits["train"], classes, 2 if any(to_make.values()) else 1, where)
-    groups = np.array(_groups(splits["train"].names, splits["train"].digests), object)
+    how: Literal["group", "off"] = "group" if cfg.near_duplicates == "group" else "off"
+    groups = np.array(Copies({"train": splits["train"]}, source, how).groups()["train"], dtype=object)
     for purpose, fraction in to_make.items():
         rest = splits["train"]
         chosen = stratified(rest.labels, groups, fraction, f"edgecls {purpose} split")
         splits[purpose], splits["train"], groups = rest.subset(chosen), rest.subset(~chosen), groups[~chosen]
+    return splits, left_out
 
-    splits, bad_there, notes = confirmed(splits, source, cfg.max_bad_fraction, progress)
-    in_memory = cfg.cache and sum(int(s.sizes.sum()) for s in splits.values()) <= MEMORY_LIMIT
-    splits = {purpose: replace(s, in_memory=in_memory) for purpose, s in splits.items()}
-    digests = [digest for split in splits.values() for digest in split.digests]
-    duplicates = len(digests) - len(set(digests))
-    return Dataset(
-        classes, splits["train"], splits["val"], splits["test"], bad + bad_there, duplicates, notes
-    )
+
+def _with_extra(
+    cfg: recipe.Data,
+    splits: dict[str, Split],
+    classes: list[str],
+    source: str,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, Split], list[tuple[str, str]], list[str]]:
+    """The splits with the extra sources among the training images, what was left out of those, and notes."""
+    trains, weights = [splits["train"]], [1.0]
+    left_out: list[tuple[str, str]] = []
+    notes: list[str] = []
+    if cfg.extra and splits["train"].images is not None:
+        fix = "make TFRecord files or a folder of the images"
+        raise UsageError("IDX images cannot be joined with other sources", where="data.extra", fix=fix)
+    for number, extra in enumerate(cfg.extra):
+        part, said = readers.read_extra(extra, classes)
+        prefix = f"extra {number + 1}"
+        part = replace(part, names=[f"{prefix}/{name}" for name in part.names])
+        if not part.names:
+            raise MissingError("no images found", where=extra.path, fix="check data.extra")
+        name = str(Path(extra.path).absolute())
+        found = check(part, name, progress)
+        bad = [*part.bad, *found.bad]
+        if len(bad) - len(part.left_out) > cfg.max_bad_fraction * (len(part.names) + len(part.bad)):
+            what = f"{len(bad)} of {len(part.names)} images cannot be used: {_shown(bad)}"
+            raise EdgeclsError(what, where=extra.path, fix="remove or repair them, or raise the limit")
+        found, copied = held_out(found, splits, name, near=cfg.near_duplicates in ("group", "drop"))
+        left_out += bad + copied
+        notes += [f"{prefix}: {line}" for line in said]
+        notes.append(
+            f"{prefix}: {plural(len(found), 'image')} from {escape(extra.path)}, weight {extra.weight:g}"
+            + (f"; {len(copied):,} copies of validation and test images left out" if copied else "")
+        )
+        trains.append(found)
+        weights.append(extra.weight)
+    train = join(trains)
+    each = np.repeat(weights, [len(split) for split in trains])
+    splits["train"] = replace(train, sampling=make_sampling(train.labels, each, cfg.sampling))
+    return splits, left_out, notes
+
+
+def _said_of_sampling(cfg: recipe.Data, train: Split) -> list[str]:
+    sampling = train.sampling
+    if sampling is None:
+        return []
+    times = sampling.last[train.labels >= 0] if (train.labels >= 0).any() else sampling.last
+    how = "" if cfg.sampling == "none" else f"data.sampling {cfg.sampling}: "
+    span = f"each labeled image comes {times.min():.2g} to {times.max():.2g} times"
+    return [f"{how}{span}, {plural(sampling.size, 'image')} in an epoch"]
 
 
 def load_for_scoring(
@@ -128,13 +222,14 @@ def load_for_scoring(
 
     Returns:
         The photos that can be read; those of a list file may be unlabeled. ``bad`` names the others.
+        ``notes`` say what was assumed.
 
     Raises:
         MissingError: There is no such file or folder, or it has no photos.
         UsageError: A label is no class of the model, no photo has a label, or the folder has no such split.
         EdgeclsError: No photo can be read.
     """
-    part = readers.read_to_score(path, classes, split)
+    part, notes = readers.read_to_score(path, classes, split)
     if not part.names:
         raise MissingError(
             "no images found", where=str(path), fix="put the photos of each class into a folder of its own"
@@ -143,15 +238,7 @@ def load_for_scoring(
     if not (photos.labels != UNLABELLED).any():
         what = f"no labeled photo can be used, {len(photos.bad)} files are bad: {_shown(photos.bad)}"
         raise EdgeclsError(what, where=str(path), fix="repair them")
-    return replace(photos, in_memory=False)  # every photo is read once
-
-
-def _groups(names: list[str], digests: list[str]) -> list[str]:
-    """For each image the alphabetically first name of those with its content."""
-    first: dict[str, str] = {}
-    for name, digest in zip(names, digests, strict=True):
-        first[digest] = min(name, first.get(digest, name))
-    return [first[digest] for digest in digests]
+    return replace(photos, in_memory=False, notes=notes)  # every photo is read once
 
 
 def _shown(bad: list[tuple[str, str]], most: int = 3) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from edgecls.data import images
-from edgecls.data.readers import Part
+from edgecls.data.rows import Part
+from edgecls.data.sampling import Sampling
 from edgecls.errors import EdgeclsError
 from edgecls.text import plural
 
@@ -30,6 +31,7 @@ class Split:
         files: Paths; None where the images are in memory.
         jpeg: bool [N]: ``images.Info.jpeg`` of each file.
         images: uint8 [N, H, W, 1 or 3]; None where there are files.
+        sampling: How often each image comes in an epoch; None: once.
         in_memory: The decoded images may be kept in memory.
         bad: (name, reason) of the files that were left out: when this split was read, or when they were met, if it is
             not ``checked``. A ``subset`` begins with none.
@@ -37,6 +39,7 @@ class Split:
         checked: All files were decoded once. Else ``shapes`` and ``jpeg`` are zeros, and files are checked when they
             are met first.
         bad_allowed: How many files may be left out when they are met.
+        notes: What was assumed when this split was read, one line each; a ``subset`` has none.
         store: Where the pipeline keeps its decoded images between epochs.
     """
 
@@ -47,11 +50,13 @@ class Split:
     files: list[str] | None = None
     jpeg: np.ndarray | None = None
     images: np.ndarray | None = None
+    sampling: Sampling | None = None
     in_memory: bool = True
     bad: list[tuple[str, str]] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
     checked: bool = True
     bad_allowed: int = 0
+    notes: list[str] = field(default_factory=list)
     store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -61,6 +66,11 @@ class Split:
     def sizes(self) -> np.ndarray:
         """Bytes of each decoded image, int64 [N]."""
         return self.shapes.astype(np.int64).prod(axis=1)
+
+    @property
+    def epoch_size(self) -> int:
+        """Images in an epoch of training."""
+        return len(self) if self.sampling is None else self.sampling.size
 
     def subset(self, index: np.ndarray | slice) -> Split:
         """The images at ``index`` (numbers, a mask or a slice), in that order."""
@@ -75,15 +85,19 @@ class Split:
             jpeg=None if self.jpeg is None else self.jpeg[chosen],
             images=None if self.images is None else self.images[chosen],
             assumed=[self.assumed[i] for i in chosen] if self.assumed else [],
+            sampling=None if self.sampling is None else self.sampling.subset(chosen),
             bad=[],
+            notes=[],
             store={},
         )
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of names, labels and contents in order; several stages ask for it."""
+        """SHA-256 of names, labels, contents in order, and of the sampling; several stages ask for it."""
         rows = zip(self.names, self.labels.tolist(), self.digests, strict=True)
         text = "".join(f"{name}\0{label}\0{digest}\n" for name, label, digest in rows)
+        if self.sampling is not None:
+            text += f"{self.sampling.first.tolist()}{self.sampling.last.tolist()}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def describe(self, classes: int) -> dict[str, Any]:
@@ -217,3 +231,22 @@ def _glanced(names: list[str], labels: np.ndarray, files: list[str]) -> Split:
             if isinstance(reason := seen[file], str)
         ],
     )
+
+
+def join(splits: Sequence[Split]) -> Split:
+    """One split of several, in their order, each with its own ``bad``.
+
+    Example:
+        >>> join([data.train, unlabeled])  # doctest: +SKIP
+    """
+    if len(splits) == 1:
+        return splits[0]
+    joined: dict[str, Any] = {}
+    for each in fields(Split):
+        values = [getattr(split, each.name) for split in splits]
+        if isinstance(values[0], np.ndarray):
+            joined[each.name] = np.concatenate(values)
+        elif isinstance(values[0], list):
+            joined[each.name] = [item for value in values for item in value]
+    checked = all(split.checked for split in splits)
+    return replace(splits[0], sampling=None, checked=checked, store={}, **joined)

@@ -88,7 +88,7 @@ def train_network(
     Returns:
         As ``fit``; ``best_value`` is the balanced accuracy on the validation split.
     """
-    steps = len(data.train) // config.batch_size
+    steps = data.train.epoch_size // config.batch_size
     trainer = Trainer(model, objective, config, steps, section=section)
 
     feed = Batches(

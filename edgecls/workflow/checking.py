@@ -17,6 +17,7 @@ from edgecls.workflow.common import load_data, recipe_preprocess
 SEEN_IN_SPLITS = {
     *("source", "path", "val_path", "test_path", "labels", "classes"),
     *("test_fraction", "val_fraction", "max_bad_fraction", "cache"),
+    *("image_column", "label_column", "extra", "near_duplicates", "sampling"),
 }
 
 
@@ -79,9 +80,9 @@ def check_batches(trainings: Mapping[str, Train | None], data: Dataset) -> None:
         data: Has the images.
     """
     for section, config in trainings.items():
-        if config and config.batch_size > len(data.train):
+        if config and config.batch_size > data.train.epoch_size:
             raise UsageError(
-                f"{len(data.train)} training images do not fill a batch of {config.batch_size}",
+                f"{data.train.epoch_size} training images do not fill a batch of {config.batch_size}",
                 where=f"{section}.batch_size",
                 fix="lower it",
             )

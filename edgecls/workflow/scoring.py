@@ -20,7 +20,7 @@ from edgecls.files import atomic, read_json, sha256, write_json
 from edgecls.quiet import import_tensorflow
 from edgecls.run import Run
 from edgecls.workflow.checking import check_trained_on
-from edgecls.workflow.common import evenly, load_data, name_bad, run_stage
+from edgecls.workflow.common import evenly, load_data, name_bad, run_stage, say
 from edgecls.workflow.sanity import warnings_of_scores
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def evaluate(
     images: Split
     if data is not None:
         images, shown = load_for_scoring(data, classifier.classes, split), str(data)
+        say(images.notes, console)
         name_bad(images.bad, console)
     elif run is not None:
         dataset, shown = load_data(run.recipe.data, console), split

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Survey:
 
     Attributes:
         path: The folder or file.
-        source: ``data.source`` that reads it: ``"folder"`` or ``"list"``.
+        source: ``data.source`` that reads it: ``"folder"``, ``"list"`` or ``"tfrecord"``.
         classes: Images of each class, all splits together.
         splits: Images of ``train``, ``val`` and ``test``, as the default fractions split them.
         unlabeled: Images without a label.
@@ -35,6 +35,7 @@ class Survey:
         gray: Images without color.
         bad: (name, reason) of the files that cannot be used.
         duplicates: Images that are copies of another one.
+        notes: What was assumed of the folder or list, one line each.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Survey:
     gray: int
     bad: list[tuple[str, str]]
     duplicates: int
+    notes: list[str]
 
     @property
     def images(self) -> int:
@@ -74,6 +76,7 @@ def survey(path: str | Path, progress: Callable[[int, int], None] | None = None)
         UsageError: There are fewer than two classes, or a class has one image only.
     """
     from edgecls.data.listing import list_folders
+    from edgecls.data.readers import guess_source
     from edgecls.data.sources import load_dataset
 
     path = expand_user(path)
@@ -81,7 +84,7 @@ def survey(path: str | Path, progress: Callable[[int, int], None] | None = None)
         raise MissingError(
             "no such folder or list file", where=str(path), fix="name the folder of your photos"
         )
-    source: Literal["list", "folder"] = "list" if path.is_file() else "folder"
+    source = guess_source(path)
     if source == "folder" and not list_folders(path):
         fix = "make a folder for each class and move its photos there"
         raise UsageError("there are no class folders inside", where=str(path), fix=fix)
@@ -100,6 +103,7 @@ def survey(path: str | Path, progress: Callable[[int, int], None] | None = None)
         gray=int((shapes[:, 2] == 1).sum()),
         bad=data.bad,
         duplicates=data.duplicates,
+        notes=data.notes,
     )
 
 
@@ -161,7 +165,7 @@ def _value(recipe: Recipe, dotted: str) -> Any:
 
 def notes(found: Survey, recipe: Recipe) -> list[str]:
     """What the user should know or do before training with the recipe that was written."""
-    lines = []
+    lines = list(found.notes)
     few = [name for name, count in found.classes.items() if count < FEW_IMAGES]
     if few:
         shown = ", ".join(map(escape, few[:3])) + (", ..." if len(few) > 3 else "")

@@ -76,7 +76,7 @@ def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = Fals
             "test": len(data.test),
             "bad": len(data.bad),
         },
-        "steps_per_epoch": len(data.train) // recipe.train.batch_size,
+        "steps_per_epoch": data.train.epoch_size // recipe.train.batch_size,
         "epochs": recipe.train.epochs,
     }
 
@@ -330,7 +330,7 @@ def _train(
     from edgecls.train.stage import train_network
 
     name, config = section
-    steps = len(data.train) // config.batch_size
+    steps = data.train.epoch_size // config.batch_size
     with watching(run, console, stage, model.name, config.epochs, steps) as watcher:
         figures = train_network(
             model,
