@@ -60,6 +60,7 @@ LABEL_NAMES = [
 ]
 
 _SUFFIXES = tuple(EXTENSIONS | UNREAD)
+_USUAL = frozenset((".jpg", ".JPG", "JPEG", "jpeg", ".png", ".PNG"))  # ends of names in most lists
 _NAMED = re.compile(rf"(.*(?:{'|'.join(map(re.escape, _SUFFIXES))}))(?:[ \t]+(.*))?", re.IGNORECASE)
 _QUOTED = re.compile(r"""(["'])(.+?)\1(?:[ \t]+(.*))?""")
 
@@ -228,7 +229,13 @@ def _fields(lines: Iterable[str], delimiter: str) -> list[Sequence[str]]:
 
 def _words(lines: list[str], folder: Path, notes: list[str], with_columns: bool) -> list[Sequence[str]]:
     """Lines of a path and a label with a space or tab between; the path may have spaces, the label too."""
-    rows = [_path_and_label(line) for line in lines]
+    rows = [
+        (name, label)
+        if name[-4:] in _USUAL and label.isalnum() and "\t" not in name and name[0] not in "\"'"
+        else _path_and_label(line)
+        for line in lines
+        for name, _, label in (line.partition(" "),)
+    ]
     if _labels_come_first(_sample(lines), folder):
         notes.append("the label is written before the path")
         rows = [tuple(reversed(line.replace("\t", " ").split(" ", 1))) for line in lines]
