@@ -50,6 +50,7 @@ DEV = [
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "scipy>=1.15",
+    "protobuf>=5",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",

@@ -16,7 +16,8 @@ from android_bench import bench
 from android_bench.measure.protocol import Protocol
 from android_bench.output import fields
 from android_bench.output.documents import to_json
-from android_bench.output.parse import Operator, Stat
+from android_bench.output.figures import Stat
+from android_bench.output.operators import Operator
 from edgecls.workflow.benching import add_published
 
 ROOT = Path(__file__).parents[1]
