@@ -67,7 +67,7 @@ def rows() -> dict[str, dict[str, Any]]:
     result = {"no augmentation": {"crop_scale": None, "flip": "none"}, BASELINE: CROP}
     result |= {name: CROP | {name: {}} for name in OPERATIONS if name not in turns}
     result["mixup and cutmix"] = CROP | {"mixup": {}, "cutmix": {}}
-    result["cutmix, off in the last 10 epochs"] = CROP | {"cutmix": {}, "off_epochs": 10}
+    result["cutmix, off in the last 8 epochs"] = CROP | {"cutmix": {}, "off_epochs": 8}
     result["repeats: 3"] = CROP | {"repeats": 3}
     return result
 
@@ -143,7 +143,7 @@ def run(recipe: Recipe, data: Dataset) -> dict[str, float]:
         recipe.model.name, len(data.classes), preprocess.size, include_preprocessing=True
     )
     with tempfile.TemporaryDirectory() as folder:
-        objective = make_objective(data, "none")
+        objective = make_objective(data, "none", recipe.train.loss)
         train_network(model, objective, recipe.train, "train", recipe, data, preprocess, Path(folder), {})
     logits = np.concatenate(
         [model.predict_on_batch(x) for x, _ in batches(data.test, preprocess, EVAL_BATCH)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecls.augment.registry import OFF, OPERATIONS, Operation, Where
+from edgecls.augment.registry import OFF, OPERATIONS, Operation
 from edgecls.augment.settings import Augment, only
 from edgecls.console import Console
 from edgecls.errors import UsageError
@@ -97,7 +97,9 @@ def _columns(augment: Augment, every: bool) -> dict[str, Augment]:
     settings = {"original": only()}
     if augment.crop_scale is not None:
         settings["crop"] = only(crop_scale=augment.crop_scale, crop_ratio=augment.crop_ratio)
-    for op in (op for place in get_args(Where) for op in OPERATIONS.values() if op.where == place):
+    for op in (
+        OPERATIONS[name] for name in Augment.model_fields if name in OPERATIONS
+    ):  # as they are applied
         value = getattr(augment, op.name)
         if value in OFF and every:
             value = _switched_on(op)
