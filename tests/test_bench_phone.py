@@ -37,7 +37,6 @@ from android_bench.devices import attached as seen
 from android_bench.devices.probe import State, big_mask
 from android_bench.devices.survey import survey
 from android_bench.measure.accuracy import outputs
-from android_bench.measure.load import foreign_cores
 
 REPO = Path(__file__).parents[1]
 QUICK: dict[str, Any] = {"warmup": 2, "runs": 5, "rounds": 2, "spacing_s": 0.0, "repeats": 0, "cool_s": 0.0}
@@ -212,60 +211,6 @@ def test_named_chip_must_be_the_phones(
     rows = {row["serial"]: row for row in survey()["devices"]}
     assert rows["R58M"]["fit"] and rows["R58M"]["soc"] == "Snapdragon 855"
     server.stop()
-
-
-BEGIN = "cpu  100 0 0 900 0 0 0 0\n10.00 70.1\n"
-
-
-@pytest.mark.parametrize(
-    ("begin", "end", "cores", "doubt"),
-    [
-        (BEGIN, "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", 1.0, ""),
-        (BEGIN, "0m0s 0m0s\n0m5.5s 0m1.0s\ncpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", 0.0, ""),
-        ("10.00 7\n", "0m0s 0m0s\n0m1s 0m0s\n12.00 9\n", None, ""),
-        (BEGIN, "cpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", None, ""),
-        (
-            BEGIN,
-            "0m0s 0m0s\n0m0.1s 0m0s\ncpu  110 0 0 900 0 0 0 0\n10.20 71\n",
-            None,
-            "",
-        ),  # too short to tell
-        (BEGIN, "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  100 0 0 900 0 0 0 0\n12.00 80.2\n", None, "stands still"),
-        (
-            BEGIN,
-            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  110 0 0 2500 0 0 0 0\n12.00 80.2\n",
-            None,
-            "load is impossible",
-        ),
-        (
-            BEGIN,
-            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500100 0 0 900 0 0 0 0\n12.00 80.2\n",
-            None,
-            "load is impossible",
-        ),
-        (
-            BEGIN,
-            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  50 0 0 1900 0 0 0 0\n12.00 80.2\n",
-            None,
-            "load is impossible",
-        ),
-        (
-            BEGIN,
-            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n10.00 70.1\n",
-            None,
-            "clock is impossible",
-        ),
-        (
-            BEGIN,
-            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n3.00 70.1\n",
-            None,
-            "clock is impossible",
-        ),
-    ],
-)
-def test_load_of_other_programs(begin: str, end: str, cores: float | None, doubt: str) -> None:
-    found, why = foreign_cores(begin, end, 8)
-    assert found == cores and (doubt in why if doubt else not why)
 
 
 def test_busy_phone_is_unsure(phone: Adbd, models: list[Path]) -> None:

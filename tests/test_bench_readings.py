@@ -15,6 +15,7 @@ from phone import tool
 from android_bench.adb.link import FOLDER
 from android_bench.devices.probe import State
 from android_bench.measure.heat import Heat
+from android_bench.measure.load import foreign_cores
 from android_bench.measure.protocol import Protocol
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -135,6 +136,60 @@ def test_load(stat: str, says: str, pixel: Adbd, measured: Any) -> None:
         row["status"] == "ok" and says in row["why"] and "load of other programs is not known" in row["why"]
     )
     assert [r["foreign_cores"] for r in row["rounds"]] == [None, None]
+
+
+BEGIN = "cpu  100 0 0 900 0 0 0 0\n10.00 70.1\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "cores", "doubt"),
+    [
+        (BEGIN, "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", 1.0, ""),
+        (BEGIN, "0m0s 0m0s\n0m5.5s 0m1.0s\ncpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", 0.0, ""),
+        ("10.00 7\n", "0m0s 0m0s\n0m1s 0m0s\n12.00 9\n", None, ""),
+        (BEGIN, "cpu  500 20 180 1900 0 0 0 0\n12.00 80.2\n", None, ""),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m0.1s 0m0s\ncpu  110 0 0 900 0 0 0 0\n10.20 71\n",
+            None,
+            "",
+        ),  # too short to tell
+        (BEGIN, "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  100 0 0 900 0 0 0 0\n12.00 80.2\n", None, "stands still"),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  110 0 0 2500 0 0 0 0\n12.00 80.2\n",
+            None,
+            "load is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500100 0 0 900 0 0 0 0\n12.00 80.2\n",
+            None,
+            "load is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  50 0 0 1900 0 0 0 0\n12.00 80.2\n",
+            None,
+            "load is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n10.00 70.1\n",
+            None,
+            "clock is impossible",
+        ),
+        (
+            BEGIN,
+            "0m0s 0m0s\n0m3.5s 0m0.5s\ncpu  500 20 180 1900 0 0 0 0\n3.00 70.1\n",
+            None,
+            "clock is impossible",
+        ),
+    ],
+)
+def test_load_of_other_programs(begin: str, end: str, cores: float | None, doubt: str) -> None:
+    found, why = foreign_cores(begin, end, 8)
+    assert found == cores and (doubt in why if doubt else not why)
 
 
 @pytest.mark.parametrize(
