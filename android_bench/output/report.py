@@ -21,6 +21,7 @@ _NAMES = ("model", "layer", "state")  # may go on in the next line
 _PIECE = re.compile(r"[^\s_./;-]*[\s_./;-]*")  # of a name: a line may end behind it
 _GAP = 2  # spaces between columns, and at the table's sides
 _NAME_WIDTH = 24  # a longer name goes on in the next line where the terminal is narrow
+_NAME_LEAST = 8  # where the other columns leave it no more
 
 
 def print_table(document: dict[str, Any], file: TextIO | None = None) -> None:
@@ -129,8 +130,8 @@ def table(
         box=box.SIMPLE, padding=(0, 1, 0, 0), title=title and Text(title), caption=caption and Text(caption)
     )
     names = [name for name in columns if name in _NAMES]
-    taken = sum(_needed(*column) for column in columns.items()) + _GAP
-    room = _NAME_WIDTH + max(0, width - taken) // max(1, len(names))
+    taken = sum(_needed(name, cells) for name, cells in columns.items() if name not in names) + _GAP
+    room = max(_NAME_LEAST, (width - taken) // max(1, len(names)) - _GAP)
     cells = {
         name: [_broken(cell, room) for cell in column] if name in names else column
         for name, column in columns.items()
