@@ -56,13 +56,15 @@ def find(thumbnails: Thumbnails) -> np.ndarray:
     pixels -= pixels.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(pixels, axis=1)
     usable = np.flatnonzero(norms >= LEAST_CONTRAST * _SIDE)
+    if len(usable) < 2:
+        return np.zeros((0, 2), np.int64)
     pixels = pixels[usable] / norms[usable, None]
     found = [
         some[np.einsum("ij,ij->i", pixels[some[:, 0]], pixels[some[:, 1]]) >= LEAST_CORRELATION]
         for pairs in _alike(_hashes(thumbnails[usable]))
         for some in np.split(pairs, range(_CHECKED, len(pairs), _CHECKED))
     ]
-    return usable[np.concatenate(found)] if found else np.zeros((0, 2), np.int64)
+    return usable[np.concatenate(found)]
 
 
 def _hashes(thumbnails: Thumbnails) -> np.ndarray:
@@ -128,7 +130,11 @@ def read_thumbnails(
     wanted = {digest: known[digest] for digest in dict.fromkeys(digests)}
     if todo and any(split.files for split in splits):
         _write_cache(cache, wanted)
-    return np.stack([wanted[digest] for digest in digests]) if digests else np.zeros((0, 0), np.uint8)
+    return (
+        np.stack([wanted[digest] for digest in digests])
+        if digests
+        else np.zeros((0, _SIDE**2 + _HASH**2), np.uint8)
+    )
 
 
 def _thumbnail(item: tuple[Split, int]) -> np.ndarray:
