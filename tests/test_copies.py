@@ -134,7 +134,9 @@ def test_photos_without_contrast_have_no_near_copies(tmp_path):
     for name in "ab":
         (tmp_path / "d" / name).mkdir(parents=True)
         for i in range(4):
-            Image.new("L", (40, 40), 20 * i + 90 * (name == "b")).save(tmp_path / "d" / name / f"{name}{i}.png")
+            Image.new("L", (40, 40), 20 * i + 90 * (name == "b")).save(
+                tmp_path / "d" / name / f"{name}{i}.png"
+            )
     for how in ("warn", "group", "drop"):
         assert load(tmp_path / "d", near_duplicates=how).near_duplicates == {"pairs": 0, "in_two_splits": 0}
     assert near_duplicates.find(np.zeros((0, 1105), np.uint8)).shape == (0, 2)
