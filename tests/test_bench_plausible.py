@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adbd import Adbd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from played import Played, play, quiet
 
 from android_bench import BenchUsageError
+from android_bench.adb.link import FOLDER
 from android_bench.measure.checks import round_problem
 from android_bench.measure.protocol import Loaded, Protocol, Round
 from android_bench.measure.session import Session
@@ -258,3 +260,37 @@ def test_figures_that_can_be() -> None:
     assert "can differ" in problem(
         {"n": 1000, "min_ms": 1.0, "max_ms": 2.0, "mean_ms": 1.001, "std_ms": 0.06}
     )
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_command_neither_passes_nor_compares_figures_that_cannot_be(call: Any, pixel: Adbd) -> None:
+    where = (
+        "--device",
+        pixel.where,
+        "--warmup",
+        "1",
+        "--runs",
+        "5",
+        "--rounds",
+        "2",
+        "--spacing",
+        "0",
+        "--repeats",
+        "0",
+    )
+    assert call("bench", "a.tflite", *where, "--save", "good.json")[0] == 0
+    good = json.loads(Path("good.json").read_text())
+    for median in (-1.001, 0, 1e9):
+        good["results"][0]["median_ms"] = median
+        Path("bad.json").write_text(json.dumps(good))
+        for command in (
+            ("a.tflite", *where, "--baseline", "bad.json"),
+            ("--compare", "good.json", "bad.json"),
+        ):
+            code, _, err = call("bench", *command)
+            assert code == 2 and "figures that cannot be: a.tflite, 1 thread: median_ms=" in err
+            assert "Traceback" not in err
+    pixel.phone.path(FOLDER).mkdir(parents=True, exist_ok=True)
+    (pixel.phone.path(FOLDER) / "behaviour").write_text("base=-8000\n")
+    code, _, err = call("bench", "a.tflite", *where, "--fresh", "--max-ms", "0.5")
+    assert code == 1 and "min_ms=-8" in err.replace("first_ms", "min_ms") and "count=" in err
