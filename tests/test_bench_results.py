@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from adbd import Adbd
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from phone import tool
 
 from android_bench import bench
@@ -22,6 +21,12 @@ from android_bench.devices.binary import find_binary
 from android_bench.measure.worker import runtime
 from android_bench.output.parse import ParseError, parse
 from android_bench.output.result_files import read_result, read_result_file
+
+# They come with TensorFlow.
+descriptor_pb2, descriptor_pool, message_factory = (
+    pytest.importorskip(f"google.protobuf.{name}")
+    for name in ("descriptor_pb2", "descriptor_pool", "message_factory")
+)
 
 PROGRAM = Path(__file__).parents[1] / "android_bench/runner/edgecls_runner.py"
 LATENCY = ["avg_ms", "min_ms", "max_ms", "stddev_ms", "median_ms", "p5_ms", "p95_ms", "init_ms", "first_inference_ms",
