@@ -7,7 +7,7 @@ Importing the package does not import TensorFlow; building or loading a network 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +227,108 @@ def fuse(model: keras.Model) -> keras.Model:
     from edgecls import reparam
 
     return reparam.fuse(model)
+
+
+def quantize_model(
+    model: keras.Model,
+    keep_float: Sequence[str] = (),
+    input_size: int | tuple[int, int] | None = None,
+) -> keras.Model:
+    """The quantization-aware twin of any functional or Sequential Keras 3 classifier, of the zoo or not.
+
+    It has the same weights and layer names. Call ``calibrate`` on it, train it with ``compile`` and ``fit`` if you like,
+    then ``export_tflite``. See docs/quantize.md.
+
+    Args:
+        model: From images [batch, height, width, channels] to logits or probabilities. If it begins by normalizing
+            (``Rescaling``, ``Normalization``), its images are pixels from 0 to 255.
+        keep_float: Names of layers that stay in float, or shell patterns such as ``"block_1_*"``.
+        input_size: Height and width for a model that leaves them open, or one number for both.
+
+    Raises:
+        edgecls.errors.UsageError: A layer has no rule; the text names it and says what to do.
+
+    Example:
+        >>> import keras
+        >>> image = keras.Input((32, 32, 3))
+        >>> x = keras.layers.Rescaling(1 / 255)(image)
+        >>> x = keras.layers.SeparableConv2D(8, 3, activation="relu", name="block")(x)
+        >>> x = keras.layers.GlobalAveragePooling2D()(x)
+        >>> model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+        >>> type(edgecls.quantize_model(model).get_layer("block.depthwise")).__name__
+        'QuantizedDepthwiseConv2D'
+    """
+    from edgecls import quantize
+
+    return quantize.quantize_model(model, keep_float, input_size)
+
+
+def calibrate(
+    model: keras.Model, batches: Iterable[Any], method: str = "mse"
+) -> dict[str, tuple[float, float]]:
+    """Set the ranges of a network from ``quantize_model`` by what it computes on real images.
+
+    Args:
+        model: From ``quantize_model``; changed in place.
+        batches: Images as the network takes them, [batch, height, width, channels], or tuples that begin with them. A
+            few hundred images are enough. They are read twice.
+        method: ``"mse"``, ``"percentile"`` or ``"minmax"``.
+
+    Returns:
+        ``{quantizer name: (low, high)}``.
+
+    Raises:
+        edgecls.errors.UsageError: There is no image, or images do not fit the network.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> network = edgecls.quantize_model(model)
+        >>> low, high = edgecls.calibrate(network, [np.zeros((4, 32, 32, 3), np.float32)])["fc.quant"]
+    """
+    from edgecls import quantize
+
+    return quantize.calibrate(model, batches, method)
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    preprocess: Any = None,
+    precision: str | None = None,
+) -> Path:
+    """Write a network as a TFLite file that takes the uint8 pixels of a resized photo, with labels inside.
+
+    Args:
+        model: From ``quantize_model`` for an int8 file, which ends its training; else a float network.
+        path: The file to write; replaced atomically.
+        labels: One for each output; None: 0, 1, 2 and so on.
+        preprocess: ``Preprocess`` of the network, or its ``to_dict()``: how photos are resized. None: the short side to
+            8/7 of the input, then its center.
+        precision: ``int8``, ``fp32`` or ``fp16``; None: int8 of a quantized network, else fp32.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        edgecls.errors.UsageError: The network does not fit the labels or the precision.
+        edgecls.errors.EdgeclsError: Conversion fails.
+
+    Example:
+        >>> model = edgecls.build_model(
+        ...     "MobileNetV3_small_x0_35", classes=2, input_size=32, include_preprocessing=True
+        ... )
+        >>> network = edgecls.quantize_model(model)
+        >>> ranges = edgecls.calibrate(network, [np.full((1, 32, 32, 3), 200.0, np.float32)])
+        >>> edgecls.export_tflite(network, "model.tflite", labels=["cat", "dog"]).name
+        'model.tflite'
+    """
+    from edgecls.export import tflite
+    from edgecls.quantize import is_quantized
+
+    kind: Any = precision or ("int8" if is_quantized(model) else "fp32")
+    labels = [str(i) for i in range(model.output_shape[-1])] if labels is None else labels
+    return tflite.to_tflite(model, path, kind, labels, preprocess)
 
 
 def __getattr__(name: str) -> Any:

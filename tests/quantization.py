@@ -163,7 +163,8 @@ def network(block: Callable, mean, std, classes: int = 5) -> keras.Model:
 
 def settled(model: keras.Model, images: np.ndarray) -> keras.Model:
     """``model`` with running statistics that are exactly those of ``images``: values of a healthy size everywhere."""
-    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    parts = [model, *(layer for layer in model.layers if isinstance(layer, keras.Model))]
+    norms = [n for part in parts for n in part.layers if isinstance(n, layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -89,6 +89,7 @@ def test_a_run_that_is_not_quantized(folder: Path) -> None:
     with pytest.raises(MissingError, match=r"no qat\.keras.*edgecls quantize"):
         workflow.export(run, Console(), ["int8"])
     assert list(workflow.export(run, Console())["files"]) == ["fp32"]
+    assert workflow.explain(run)["plan"][-1].startswith("fc: Dense")
     assert rungs(run) == {"float.keras = model_fp32.tflite": True}
     run = make_run(folder, "[int8]", qat=False, seed=1)
     with pytest.raises(MissingError, match=r"asks for int8, and the run has no qat\.keras.*edgecls quantize"):

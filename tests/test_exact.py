@@ -105,6 +105,12 @@ def test_means_of_many_sizes(tmp_path) -> None:
     assert_equal_integers(model, exported(model, tmp_path), pictures)
 
 
+def test_pixels_from_minus_one_to_one(tmp_path) -> None:
+    """Each lies halfway between two steps."""
+    model = final(network(BLOCKS["conv"], [0.5] * 3, [0.5] * 3))
+    assert_equal_integers(model, exported(model, tmp_path), IMAGES)
+
+
 def test_sums_round_halves_up() -> None:
     a, b = tf.constant([1.0, -1.0, 3.0, -3.0, 255.0]), tf.constant([0.0, 0.0, 0.0, 0.0, 255.0])
     np.testing.assert_array_equal(added(a, b, (0.5, 0.25, 1.0)), [1.0, 0.0, 2.0, -1.0, 191.0])

@@ -19,7 +19,14 @@ from edgecls.errors import GateError
     metavar="POINTS",
     help="Fail (exit code 4) if int8 loses more points of balanced accuracy against float.",
 )
-def command(console: Console, run: str | None, overrides: tuple[str, ...], max_drop: float | None) -> None:
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Only print the plan: the file's operations, what is fused into each, which share a grid, what stays in float.",
+)
+def command(
+    console: Console, run: str | None, overrides: tuple[str, ...], max_drop: float | None, explain: bool
+) -> None:
     """Quantization-aware training from the float network of RUN, then export, verification and report.
 
     RUN is a run folder or a run's name; without it the newest run is taken.
@@ -29,6 +36,11 @@ def command(console: Console, run: str | None, overrides: tuple[str, ...], max_d
     found = Run.find(run)
     found.recipe.override(overrides)  # a wrong key is said before TensorFlow is loaded
     console.log(f"run: {found.path}")
+    if explain:
+        from edgecls import workflow
+
+        console.emit(workflow.explain(found), lambda result: "\n".join(result["plan"]))
+        return
     with found.lock():
         from edgecls import workflow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 BOUNDARY_OPS = ("QUANTIZE", "DEQUANTIZE", "CAST")  # conversions at the input and output
+LEAST = 1e-30  # of a probability
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, LEAST))
+
+
+# Operations that end a file with probabilities, and how to get logits back (of a softmax, up to one summand an image).
+HEADS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "SOFTMAX": _log,
+    "LOGISTIC": lambda scores: _log(scores) - _log(1 - scores),
+}
 
 
 class Runner:
@@ -23,6 +36,7 @@ class Runner:
     Attributes:
         input: The interpreter's details of the input tensor: shape, dtype, quantization.
         output: The same of the output tensor.
+        head: ``SOFTMAX`` or ``LOGISTIC`` if the file gives probabilities, which ``HEADS`` turns into logits.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -30,6 +44,7 @@ class Runner:
         self.interpreter.allocate_tensors()
         self.input: dict[str, Any] = self.interpreter.get_input_details()[0]
         self.output: dict[str, Any] = self.interpreter.get_output_details()[0]
+        self.head = _head(self.interpreter)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Real-valued logits [N, classes] of uint8 images [N, size, size, 3]."""
@@ -46,7 +61,9 @@ class Runner:
         return self.real(values.reshape(-1, *self.output["shape"][1:]))
 
     def real(self, result: np.ndarray) -> np.ndarray:
-        """The real values behind outputs of the file's type, as float32."""
+        """The real-valued logits behind outputs of the file, as float32."""
+        if self.head:
+            return HEADS[self.head](result)
         if result.dtype == np.float32:
             return result
         scale, zero = self.output["quantization"]
@@ -58,7 +75,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Returns:
         ``bytes``: size of the file. ``ops``: {name: count}. ``float_ops``: names of operators that compute in float,
-        without the conversions at input and output. ``partitions``: parts that XNNPACK runs. ``undelegated``: operators
+        without the conversions at input and output and without the softmax or sigmoid at the end. ``partitions``: parts that XNNPACK runs. ``undelegated``: operators
         that XNNPACK does not run.
 
     Example:
@@ -71,8 +88,12 @@ def describe(path: str | Path) -> dict[str, Any]:
     nodes = interpreter._get_ops_details()
     operators = [node for node in nodes if node["op_name"] != "DELEGATE"]
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    outputs = {int(output["index"]) for output in interpreter.get_output_details()}
     floats = [
-        node["op_name"] for node in operators if any(types.get(int(i)) == np.float32 for i in node["outputs"])
+        node["op_name"]
+        for node in operators
+        if any(types.get(int(i)) == np.float32 for i in node["outputs"])
+        and not (node["op_name"] in HEADS and outputs & {int(i) for i in node["outputs"]})
     ]
     return {
         "bytes": Path(path).stat().st_size,
@@ -100,11 +121,18 @@ def _undelegated(operators: list[Any], delegates: list[Any], outputs: list[Any])
 
 
 def output_step(path: str | Path) -> float:
-    """The quantization step of an int8 file's logits, whether the file gives them raw or dequantized; 0 of a float file."""
+    """The quantization step of an int8 file's logits, as they come or under a conversion and a softmax; 0 of a float file."""
     interpreter = Interpreter(model_path=os.fspath(path), num_threads=1)
     output = interpreter.get_output_details()[0]
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
-    for node in interpreter._get_ops_details():
-        if output["index"] in node["outputs"] and node["op_name"] == "DEQUANTIZE":
+    for node in reversed(interpreter._get_ops_details()):
+        if output["index"] in node["outputs"] and node["op_name"] in ("DEQUANTIZE", *HEADS):
             output = tensors[int(node["inputs"][0])]
     return float(output["quantization"][0])
+
+
+def _head(interpreter: Interpreter) -> str | None:
+    """The operation of ``HEADS`` that makes the float output, if one does."""
+    output = interpreter.get_output_details()[0]
+    names = [node["op_name"] for node in interpreter._get_ops_details() if output["index"] in node["outputs"]]
+    return next((n for n in names if n in HEADS and output["dtype"] == np.float32), None)

@@ -24,6 +24,7 @@ from flatbuffers.table import Table
 
 from edgecls.data.resizing import describe_preprocess
 from edgecls.errors import UsageError
+from edgecls.export import heads
 from edgecls.labels import format_labels, parse_labels
 from edgecls.text import first_line
 
@@ -38,7 +39,14 @@ _RGB, _IMAGE, _FEATURE, _NORMALIZATION, _AXIS_LABELS = 1, 2, 1, 1, 2
 Field = Callable[[int], None]
 
 
-def add(content: bytes, name: str, classes: Sequence[str], preprocess: Any, precision: str) -> bytes:
+def add(
+    content: bytes,
+    name: str,
+    classes: Sequence[str],
+    preprocess: Any,
+    precision: str,
+    head: str | None = None,
+) -> bytes:
     """A TFLite file with signature, metadata and labels.
 
     Args:
@@ -47,6 +55,7 @@ def add(content: bytes, name: str, classes: Sequence[str], preprocess: Any, prec
         classes: One label a logit.
         preprocess: ``Preprocess`` or its ``to_dict()``; kept whole in the JSON part.
         precision: Kept in the JSON part.
+        head: A function of ``heads.OPERATORS`` to add behind the logits.
 
     Raises:
         UsageError: A label cannot be kept; see ``edgecls.labels.check_labels``.
@@ -57,6 +66,8 @@ def add(content: bytes, name: str, classes: Sequence[str], preprocess: Any, prec
     graph = model.subgraphs[0]
     image, logits = (graph.tensors[tensors[0]] for tensors in (graph.inputs, graph.outputs))
     image.name, logits.name = "image", "logits"
+    if head:
+        heads.append(model, head)
     model.signatureDefs = [_signature(graph)]
     table = _table(name, image, settings)
     buffer, entry = _Buffer(), schema.MetadataT()

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.export import inspect, metadata
+from edgecls.export import heads, inspect, metadata
 from edgecls.files import atomic
 from edgecls.quantize import exact_arithmetic, finalize, is_quantized
 from edgecls.zoo.layers import Normalize
@@ -28,7 +29,7 @@ def to_tflite(
     path: str | Path,
     precision: Precision,
     classes: Sequence[str],
-    preprocess: Any,
+    preprocess: Any = None,
     output: Literal["float", "uint8"] = "float",
 ) -> Path:
     """Convert a network and write its metadata into the file.
@@ -41,7 +42,8 @@ def to_tflite(
         path: The file to write; replaced atomically.
         precision: ``int8`` computes everything in int8; ``fp16`` stores float weights in half the bytes.
         classes: One label for each logit.
-        preprocess: The ``Preprocess`` of the network, or its ``to_dict()``.
+        preprocess: The ``Preprocess`` of the network, or its ``to_dict()``; None: resize to 8/7 of the input's side and
+            cut the center.
         output: Type of an int8 file's output: dequantized logits, or raw uint8 ones, whose scale is in the file.
 
     Returns:
@@ -66,15 +68,39 @@ def to_tflite(
     if (precision == "int8") != is_quantized(model):
         kind = "quantization-aware" if precision == "int8" else "float"
         raise UsageError(f"{precision} needs the {kind} network", where=model.name)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs, and a classifier has one of each",
+            where=model.name,
+            fix="export keras.Model(one input, one output)",
+        )
     if len(classes) != model.output_shape[-1]:
         raise UsageError(f"{len(classes)} labels for {model.output_shape[-1]} logits", where=model.name)
+    preprocess = _usual(model) if preprocess is None else preprocess
     if precision == "int8":
         finalize(model)
-    content = convert(model, precision, output)
+    body, head = heads.split(model) if precision == "int8" else (model, None)
+    if head and output != "float":
+        raise UsageError(
+            f"{output} output of a network with a {head}, which is computed in float", where=model.name
+        )
+    content = convert(body, precision, output)
     with atomic(path) as temporary:
-        temporary.write_bytes(metadata.add(content, model.name, classes, preprocess, precision))
+        temporary.write_bytes(metadata.add(content, model.name, classes, preprocess, precision, head))
         _smoke_test(temporary)
     return path
+
+
+def _usual(model: keras.Model) -> dict[str, Any]:
+    """How photos are resized for a network of which nothing else is known."""
+    height, width = model.input_shape[1:3]
+    if height != width:
+        raise UsageError(
+            f"images of {height} x {width} pixels, and nothing says how photos are cut to that",
+            where=model.name,
+            fix='say it: preprocess={"size": [height, width], ...}',
+        )
+    return Preprocess(height).to_dict()
 
 
 def convert(model: keras.Model, precision: Precision, output: str = "float") -> bytes:

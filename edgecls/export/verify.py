@@ -54,17 +54,22 @@ def ladder(
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise UsageError(f"images must be uint8 [N, size, size, 3], got {images.dtype} {images.shape}")
     files = {Path(path).name: inspect.describe(path) for path in (fp32, fp16, int8) if path}
-    float_logits = _keras(float_model, images) if float_model else None
+    runners = {path: inspect.Runner(path) for path in (fp32, fp16, int8) if path}
+    head = next((runner.head for runner in runners.values()), None)
+    float_logits = _keras(float_model, images, head) if float_model else None
     rungs = []
     if float_logits is not None and fp32:
-        fp32_logits = inspect.Runner(fp32)(images)
+        fp32_logits = runners[fp32](images)
         rungs.append(_float_rung(float_logits, fp32_logits, f"float.keras = {Path(fp32).name}"))
     if float_logits is not None and fp16:
-        rungs.append(_cost_rung(float_logits, inspect.Runner(fp16)(images), Path(fp16).name))
+        rungs.append(_cost_rung(float_logits, runners[fp16](images), Path(fp16).name))
     if int8:
-        int8_logits, step, name = inspect.Runner(int8)(images), output_step(int8), Path(int8).name
+        int8_logits, step, name = runners[int8](images), output_step(int8), Path(int8).name
         if qat_model:
-            rungs.append(_step_rung(_keras(qat_model, images), int8_logits, step, f"qat.keras = {name}"))
+            qat_logits = _keras(qat_model, images, head)
+            if head == "SOFTMAX":  # which takes no notice of a summand
+                qat_logits -= np.median(qat_logits - int8_logits, axis=1, keepdims=True)
+            rungs.append(_step_rung(qat_logits, int8_logits, step, f"qat.keras = {name}"))
         if float_logits is not None:
             rungs.append(_cost_rung(float_logits, int8_logits, name))
     result: dict[str, Any] = {
@@ -100,9 +105,11 @@ def device_rung(
     return rung | {"device": device}
 
 
-def _keras(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _keras(model: keras.Model, images: np.ndarray, head: str | None) -> np.ndarray:
+    """The logits of a network whose files end in ``head``."""
     batches = (images[i : i + BATCH].astype(np.float32) for i in range(0, len(images), BATCH))
-    return np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
+    outputs = np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
+    return inspect.HEADS[head](outputs) if head else outputs
 
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:

@@ -34,7 +34,8 @@ def calibrate(
         ``{quantizer name: (low, high)}``.
 
     Raises:
-        UsageError: There is no batch, or the method is unknown, or a value is not finite.
+        UsageError: There is no batch, or the method is unknown, or a value is not finite; or images have another size
+            than the network's, or lie between 0 and 1 where it normalizes pixels from 0 to 255.
 
     Example:
         >>> from edgecls.quantize import quantize_model
@@ -50,11 +51,19 @@ def calibrate(
     layers = control.quantizers(model)
     extremes = np.array([np.inf, -np.inf]) * np.ones((len(layers), 1))
     measure = _probe(model, lambda _, x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]))
+    brightest = 0.0
     for pixels in _pixels(batches):
+        brightest = max(brightest, _checked(model, pixels))
         for seen, members in zip(extremes, measure(pixels), strict=True):
             seen[:] = min(seen[0], members[:, 0].min()), max(seen[1], members[:, 1].max())
     if not np.isfinite(extremes).all():
         raise UsageError("calibration saw no image, or values that are not finite", where=model.name)
+    if brightest <= 1.0 and control.takes_pixels(model):
+        raise UsageError(
+            "images from 0 to 1, and the network normalizes pixels from 0 to 255 itself",
+            where=model.name,
+            fix="calibrate with pixels as they are in a photo",
+        )
     wide = extremes * np.array([[layer.quantizer.headroom] for layer in layers])
     ends = [layer.quantizer.clipped(*extreme) for layer, extreme in zip(layers, wide, strict=True)]
     limits = {layer.name: (float(low), float(high)) for layer, (low, high) in zip(layers, ends, strict=True)}
@@ -74,6 +83,18 @@ def calibrate(
 
 def _pixels(batches: Iterable[Any]) -> Iterable[Any]:
     return (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
+
+
+def _checked(model: keras.Model, pixels: Any) -> float:
+    """The largest value of a batch that the network can take."""
+    shape, wanted = tuple(np.shape(pixels)), tuple(model.input_shape[1:])
+    if shape[1:] != wanted:
+        raise UsageError(
+            f"calibration images of shape {shape}, and the network takes [batch, {', '.join(map(str, wanted))}]",
+            where=model.name,
+            fix="resize them",
+        )
+    return float(np.max(pixels)) if np.size(pixels) else 0.0
 
 
 def _probe(model: keras.Model, statistic: Any) -> Any:

@@ -12,6 +12,7 @@ import keras
 
 from edgecls.quantize import layers
 from edgecls.quantize.rules.norm import FreezableBatchNormalization
+from edgecls.zoo.layers import Normalize
 
 
 def quantizers(model: keras.Model) -> list[layers.Quantize]:
@@ -30,6 +31,13 @@ def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
     for layer in model.layers:
         if isinstance(layer, FreezableBatchNormalization):
             layer.frozen = on
+
+
+def takes_pixels(model: keras.Model) -> bool:
+    """Whether the network begins by normalizing pixels from 0 to 255."""
+    first = model.layers[1] if len(model.layers) > 1 else None
+    known = isinstance(first, layers.Quantize) and first.fixed == (0.0, 255.0)
+    return known or isinstance(first, Normalize)
 
 
 @contextmanager
@@ -78,4 +86,5 @@ __all__ = [
     "measure_kernels",
     "observe",
     "quantizers",
+    "takes_pixels",
 ]

@@ -55,6 +55,8 @@ class _Finisher:
         for op in self.graph.ops:
             if isinstance(op.layer, ql.QuantizedKernel) and op.call == 0:
                 _put_on_grids(op.layer, self._step(op.inputs[0]))
+            elif isinstance(op.layer, ql.ConstantConv2D):
+                op.layer.round_offset(self._step(op.inputs[0]))
             elif isinstance(op.layer, ql.Quantize):
                 self._settle(op.layer, op.inputs[0])
 

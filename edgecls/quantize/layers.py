@@ -253,6 +253,14 @@ class ConstantConv2D(exact.Exact, layers.Layer):
     def unit(self, steps: Sequence[float]) -> np.ndarray:
         return steps[0] * np.abs(np.array(self.scale)) / quantizers.KERNEL_STEPS
 
+    def round_offset(self, step: float) -> None:
+        """Put the offset on the grid of the accumulator, for inputs of ``step``: else the converter rounds a half its way.
+
+        Pixels from -1 to 1 have one: 127.5 steps.
+        """
+        unit = self.unit([step]) / float(np.prod(self.window))
+        self.offset = (np.rint(np.array(self.offset) / unit) * unit).tolist()
+
     def _windows(self, inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         *shape, channels = inputs.shape[1:]
         x = inputs if len(shape) == 2 else tf.reshape(inputs, [-1, 1, 1, channels])

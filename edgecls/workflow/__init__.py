@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgecls.workflow.augmenting import preview
     from edgecls.workflow.benching import bench
-    from edgecls.workflow.deploying import export, verify
+    from edgecls.workflow.deploying import explain, export, verify
     from edgecls.workflow.scoring import evaluate, predict, report
     from edgecls.workflow.training import plan, quantize, train
 
 __all__ = [
     "bench",
     "evaluate",
+    "explain",
     "export",
     "plan",
     "predict",
@@ -31,7 +32,7 @@ __all__ = [
 _MODULES = {
     "augmenting": ("preview",),
     "benching": ("bench",),
-    "deploying": ("export", "verify"),
+    "deploying": ("explain", "export", "verify"),
     "scoring": ("evaluate", "predict", "report"),
     "training": ("plan", "quantize", "train"),
 }

@@ -38,6 +38,20 @@ SAMPLES = 8
 SAMPLES_FOLDER = "export/samples"
 
 
+def explain(run: Run) -> dict[str, Any]:
+    """What quantization makes of the run's float network: ``{"schema", "run", "plan": [a line an operation]}``.
+
+    Raises:
+        MissingError: The run has no float network.
+        UsageError: A layer has no rule.
+    """
+    network = load_deployed(run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}"))
+    from edgecls.quantize import make_plan
+
+    plan = make_plan(network).text().splitlines()
+    return {"schema": "edgecls.plan/1", "run": str(run.path), "plan": plan}
+
+
 def export(
     run: Run,
     console: Console,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from keras import layers
 
 from edgecls.graph import Op
 from edgecls.quantize import layers as ql
+from edgecls.quantize.quantizers import STEPS
 from edgecls.quantize.registry import lowers, plans
 from edgecls.zoo import layers as zoo_layers
 
@@ -86,8 +88,10 @@ def _pixels(plan: Plan, op: Op, value: Value, scale: np.ndarray, offset: np.ndar
     config = {"scale": scale.tolist(), "offset": offset.tolist()}
     node = plan.node(op.layer.name, ql.ConstantConv2D, [source], config)
     ends = np.concatenate([low, high, [0.0]])
+    step = float(np.ptp(ends)) / STEPS
+    zero = math.floor(0.5 - float(ends.min()) / step)  # where it is halfway, runtimes would not agree on it
     result = plan.result(op, node)
-    plan.on_grid(result, fixed=(float(ends.min()), float(ends.max())))
+    plan.on_grid(result, fixed=(-zero * step, (STEPS - zero) * step))
     return result
 
 

@@ -1,0 +1,56 @@
+"""Probabilities at the end of a file. The converter would compute a softmax behind int8 logits in int8, outside of the
+delegate and in steps of 1/256. So it converts the network without it, and the float operation is added to the file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from ai_edge_litert import schema_py_generated as schema
+
+OPERATORS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
+
+
+def split(model: keras.Model) -> tuple[keras.Model, str | None]:
+    """The part of a network up to its logits, and the function of ``OPERATORS`` that follows them, if one does."""
+    end = model.output._keras_history.operation
+    kind = None
+    if isinstance(end, keras.layers.Softmax):
+        kind = "softmax"
+    elif isinstance(end, keras.layers.Activation):
+        kind = keras.activations.serialize(end.activation)
+    if kind not in OPERATORS:
+        return model, None
+    return keras.Model(model.input, end.input, name=model.name), kind
+
+
+def append(model: Any, kind: str) -> None:
+    """Add the function ``kind`` behind the output of a TFLite model, which is float.
+
+    Args:
+        model: A ``schema.ModelT`` with one output; changed in place.
+        kind: A key of ``OPERATORS``.
+    """
+    graph, (logits,) = model.subgraphs[0], model.subgraphs[0].outputs
+    code, operator, scores = schema.OperatorCodeT(), schema.OperatorT(), schema.TensorT()
+    code.builtinCode = getattr(schema.BuiltinOperator, OPERATORS[kind])
+    code.deprecatedBuiltinCode, code.version = code.builtinCode, 1
+    source = graph.tensors[logits]
+    scores.shape, scores.shapeSignature, scores.type = source.shape, source.shapeSignature, source.type
+    scores.name, scores.buffer = "probabilities", 0
+    if kind == "softmax":
+        operator.builtinOptions, operator.builtinOptionsType = (
+            schema.SoftmaxOptionsT(),
+            schema.BuiltinOptions.SoftmaxOptions,
+        )
+        operator.builtinOptions.beta = 1.0
+    operator.opcodeIndex, operator.inputs, operator.outputs = (
+        len(model.operatorCodes),
+        [logits],
+        [len(graph.tensors)],
+    )
+    model.operatorCodes.append(code)
+    graph.tensors.append(scores)
+    graph.operators.append(operator)
+    graph.outputs = operator.outputs

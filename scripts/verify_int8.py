@@ -1,0 +1,242 @@
+"""int8 of every network of the zoo and of keras.applications' convolutional ones, at reduced input: docs/int8.md.
+
+    python scripts/verify_int8.py                    # what is missing or was made by other code, two at a time
+    python scripts/verify_int8.py 'MobileNetV3*'     # names that fit
+    python scripts/verify_int8.py --table            # only write the page again
+
+For each network with random weights: float operations in the file, delegate partitions, the largest distance to the QAT
+twin in steps, sizes. A killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TABLE, PAGE = ROOT / "docs" / "int8.json", ROOT / "docs" / "int8.md"
+APPLICATIONS = [
+    "DenseNet121",
+    "DenseNet169",
+    "DenseNet201",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
+    "EfficientNetV2B0",
+    "EfficientNetV2B1",
+    "EfficientNetV2B2",
+    "EfficientNetV2B3",
+    "EfficientNetV2L",
+    "EfficientNetV2M",
+    "EfficientNetV2S",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Large",
+    "MobileNetV3Small",
+    "NASNetLarge",
+    "NASNetMobile",
+    "ResNet101",
+    "ResNet101V2",
+    "ResNet152",
+    "ResNet152V2",
+    "ResNet50",
+    "ResNet50V2",
+    "VGG16",
+    "VGG19",
+    "Xception",
+]
+PREFIX = "keras.applications."
+SIZES = (64, 96, 128, 224)  # the first that a network takes
+IMAGES, CLASSES = 8, 10
+LARGE = 2_000_000  # parameters above which a file must be small against float
+TIME_LIMIT = 3600  # seconds a network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("patterns", nargs="*", default=["*"])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(check(options.one)))
+        return
+    rows = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+    code = fingerprint()
+    wanted = [name for name in names() if any(fnmatchcase(name, pattern) for pattern in options.patterns)]
+    todo = [] if options.table else [name for name in wanted if rows.get(name, {}).get("code") != code]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for name, row in zip(todo, pool.map(in_a_process, todo), strict=True):
+            rows[name] = row | {"code": code}
+            print(name, json.dumps(row), flush=True)
+            write(rows)
+    write(rows)
+
+
+def names() -> list[str]:
+    """All networks, those of the zoo first."""
+    import edgecls
+
+    return [*edgecls.list_models(), *(PREFIX + name for name in APPLICATIONS)]
+
+
+def fingerprint() -> str:
+    """A hash of the code that the figures depend on."""
+    parts = (
+        p for part in ("quantize", "export", "zoo") for p in sorted((ROOT / "edgecls" / part).rglob("*.py"))
+    )
+    return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:12]
+
+
+def in_a_process(name: str) -> dict[str, Any]:
+    """The row of a network; the converter leaks memory, so each has a process of its own."""
+    command = [sys.executable, __file__, "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"more than {TIME_LIMIT} s"}
+    lines = done.stdout.strip().splitlines()
+    return json.loads(lines[-1]) if done.returncode == 0 and lines else {"error": _last(done.stderr)}
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1][:300]
+
+
+def check(name: str) -> dict[str, Any]:
+    """Quantize, export and compare one network."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import numpy as np
+
+    import edgecls
+    from edgecls.errors import EdgeclsError
+    from edgecls.export import inspect, verify
+    from edgecls.reparam import fuse
+
+    start = time.monotonic()
+    keras.utils.set_random_seed(0)
+    model, size = build(name)
+    model = fuse(model)
+    noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
+    pixels = noise.astype(np.float32)
+    settle(model, pixels)
+    row: dict[str, Any] = {"params": model.count_params(), "size": size}
+    try:
+        twin = edgecls.quantize_model(model)
+    except EdgeclsError as error:
+        return row | {"error": str(error)}
+    edgecls.calibrate(twin, [pixels])
+    with tempfile.TemporaryDirectory() as folder:
+        int8 = edgecls.export_tflite(twin, Path(folder) / "int8.tflite")
+        fp32 = edgecls.export_tflite(model, Path(folder) / "fp32.tflite")
+        rung = verify.ladder(noise, qat_model=twin, int8=int8)["rungs"][0]
+        file, ratio = inspect.describe(int8), int8.stat().st_size / fp32.stat().st_size
+    return row | {
+        "float_ops": file["float_ops"],
+        "partitions": file["partitions"],
+        "undelegated": file["undelegated"],
+        "steps": rung["max_steps"],
+        "size_ratio": round(ratio, 3),
+        "seconds": round(time.monotonic() - start),
+    }
+
+
+def build(name: str) -> tuple[Any, int]:
+    """The network at the smallest input that it takes."""
+    import keras
+
+    import edgecls
+
+    errors = []
+    for size in SIZES:
+        try:
+            if name.startswith(PREFIX):
+                make = getattr(keras.applications, name.removeprefix(PREFIX))
+                return make(input_shape=(size, size, 3), weights=None, classes=CLASSES), size
+            return edgecls.build_model(name, CLASSES, size, include_preprocessing=True), size
+        except ValueError as error:  # too small
+            errors.append(error)
+    raise errors[-1]
+
+
+def settle(model: Any, pixels: Any) -> None:
+    """Make running statistics those of the images, so that values have a healthy size everywhere."""
+    import keras
+
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(pixels, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def write(rows: dict[str, Any]) -> None:
+    """The table as JSON and as a page, in the catalog's order."""
+    ordered = {name: rows[name] for name in names() if name in rows}
+    for path, text in (
+        (TABLE, json.dumps(ordered, indent=1) + "\n"),
+        (PAGE, "\n".join(page(ordered)) + "\n"),
+    ):
+        part = path.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
+def page(rows: dict[str, Any]) -> Iterator[str]:
+    """The lines of docs/int8.md."""
+    good = [name for name, row in rows.items() if holds(row)]
+    yield "# Every network in int8"
+    yield ""
+    yield "Written by `scripts/verify_int8.py`: random weights, small images, ai-edge-litert with XNNPACK on this kind of"
+    yield "computer. Each file is compared with its QAT twin; a step is one of the int8 logits. The one operation outside"
+    yield "of the delegate is the QUANTIZE of uint8 pixels."
+    yield ""
+    yield f"{len(good)} of {len(rows)} networks that were tried hold: no float operation but a softmax at the end, one"
+    yield f"partition, at most 1 step, and from {LARGE // 1_000_000} million parameters on at most 0.27 of the float file."
+    yield ""
+    yield "| network | parameters | pixels | float operations | partitions | steps | int8 / fp32 | holds |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        if "error" in row:
+            yield f"| {name} | {row.get('params', '')} | {row.get('size', '')} | {row['error']} | | | | no |"
+            continue
+        floats = ", ".join(row["float_ops"]) or "none"
+        cells = [name, row["params"], row["size"], floats, row["partitions"], row["steps"], row["size_ratio"]]
+        yield f"| {' | '.join(map(str, cells))} | {'yes' if holds(row) else 'no'} |"
+
+
+def holds(row: dict[str, Any]) -> bool:
+    """Whether a network is what the contract says."""
+    if "error" in row:
+        return False
+    small = row["params"] < LARGE or row["size_ratio"] <= 0.27
+    delegated = row["partitions"] == 1 and set(row["undelegated"]) <= {"QUANTIZE"}
+    return delegated and not row["float_ops"] and row["steps"] < 1.5 and small
+
+
+if __name__ == "__main__":
+    main()
