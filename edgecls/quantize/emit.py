@@ -23,7 +23,7 @@ def make_plan(model: keras.Model, keep_float: Sequence[str] = (), input_size: Si
     Example:
         >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
         >>> make_plan(model).text().splitlines()[1]
-        'conv.bn: Conv2D + FreezableBatchNormalization'
+        'conv.conv.pad: ZeroPadding2D, on the grid of image'
     """
     network, kept = lower(model, keep_float, input_size)
     return Plan(trace(network), kept)
