@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import keras
@@ -74,21 +73,6 @@ def check(model: keras.Model, folder: Path, steps: int = 2) -> None:
 def test_ordinary_models(make, tmp_path) -> None:
     keras.utils.set_random_seed(0)
     check(make(), tmp_path)
-
-
-def test_the_guide(tmp_path, monkeypatch) -> None:
-    """The code of docs/quantize.md, with a smaller network and few photos."""
-    page = (Path(__file__).parent.parent / "docs" / "quantize.md").read_text(encoding="utf-8")
-    code = re.search(r"<!-- guide -->\n```python\n(.*?)```", page, re.DOTALL)[1]
-    assert len([line for line in code.splitlines() if line]) <= 15
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        keras.applications, "MobileNetV2", lambda *a, **k: keras.applications.MobileNet(*a, alpha=0.25, **k)
-    )
-    pixels = photos(SIZE, 8).astype(np.float32)
-    names = {"SIZE": SIZE, "WEIGHTS": None, "LABELS": list("abcd"), "PIXELS": pixels, "EPOCHS": 1}
-    exec(code, names | {"CLASSES": np.arange(8) % 4})
-    assert inspect.describe(tmp_path / "model.tflite")["partitions"] == 1
 
 
 @pytest.mark.slow
