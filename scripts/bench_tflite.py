@@ -46,35 +46,6 @@ def write_stock(name: str, size: int, folder: Path) -> None:
         (folder / f"stock_{name}_{precision}.tflite").write_bytes(converter.convert())
 
 
-def write_ours(name: str, size: int, folder: Path) -> dict[str, str]:
-    """``ours_<name>_<precision>.tflite``; returns the reason for each precision that cannot be made."""
-    import keras
-    import numpy as np
-
-    from edgecls.data.preprocess import Preprocess
-    from edgecls.export.tflite import to_tflite
-    from edgecls.quantize import calibrate, quantize_model
-    from edgecls.reparam import fuse
-    from edgecls.zoo import build_model
-
-    keras.utils.set_random_seed(0)
-    model = fuse(build_model(PAIRS[name], input_size=size, include_preprocessing=True))
-    labels = [str(index) for index in range(model.output_shape[-1])]
-    noise = np.random.default_rng(0).integers(0, 256, (_CALIBRATION, 1, size, size, 3)).astype(np.float32)
-    failed = {}
-    for precision in PRECISIONS:
-        try:
-            network = model
-            if precision == "int8":
-                network = quantize_model(model)
-                calibrate(network, list(noise), "minmax")
-            path = folder / f"ours_{name}_{precision}.tflite"
-            to_tflite(network, path, precision, labels, Preprocess(size))
-        except Exception as error:  # a layer without a quantization rule
-            failed[precision] = " ".join(str(error).split())
-    return failed
-
-
 def table(results: list[dict[str, Any]]) -> str:
     """Milliseconds and the ratio ours / stock, by network, precision and threads."""
     ms = {(r["model"], r["threads"]): r for r in results}
@@ -111,6 +82,7 @@ def main() -> None:
 
     from android_bench import bench
     from edgecls.environment import cpu_flags, cpu_model, int8_instructions
+    from edgecls.export.fresh import write_fresh
     from edgecls.quiet import import_tensorflow
 
     import_tensorflow()
@@ -119,9 +91,14 @@ def main() -> None:
         for network in args.networks.split(","):
             print(f"making the files of {network}", flush=True)
             write_stock(network, args.size, folder)
-            for precision, reason in write_ours(network, args.size, folder).items():
-                print(f"{network} {precision}: {reason}", flush=True)
-                (folder / f"stock_{network}_{precision}.tflite").unlink()
+            failed = write_fresh(PAIRS[network], folder, PRECISIONS, args.size)
+            for precision in PRECISIONS:
+                if precision in failed:
+                    print(f"{network} {precision}: {failed[precision]}", flush=True)
+                    (folder / f"stock_{network}_{precision}.tflite").unlink()
+                else:
+                    ours = folder / f"{PAIRS[network]}_{precision}.tflite"
+                    ours.rename(folder / f"ours_{network}_{precision}.tflite")
         document = bench([folder], "host", args.threads)
     fast = int8_instructions(cpu_flags()) or "no int8 instructions"
     print(f"\n{cpu_model()}, {fast}, {args.size} pixels\n\n{table(document['results'])}")

@@ -77,6 +77,8 @@ fi
 [ -n "$profile" ] && cat "$here/profile" 2>/dev/null
 exit 0
 """
+QUICK = ("--warmup", "1", "--runs", "5", "--rounds", "2", "--spacing", "0", "--repeats", "0")
+"""Options of a bench that takes a second."""
 
 
 def furnish(root: Path, **changed: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from adbd import Adbd
-from phone import BENCHMARK, furnish, tool
+from phone import BENCHMARK, QUICK, furnish, tool
 from sessions import Session
 
 from android_bench import BenchError, DeviceBusy, DeviceLost, DeviceMissing, bench
@@ -28,20 +28,6 @@ from android_bench.adb.link import FOLDER, Link
 from android_bench.devices.survey import survey
 
 pytestmark = pytest.mark.usefixtures("alone")
-QUICK = (
-    "--warmup",
-    "1",
-    "--runs",
-    "5",
-    "--rounds",
-    "2",
-    "--spacing",
-    "0",
-    "--repeats",
-    "0",
-    "--threads",
-    "1",
-)
 QUICK_OPTIONS: dict[str, Any] = {"warmup": 1, "runs": 5, "spacing_s": 0.0, "repeats": 0, "cool_s": 0.0}
 HANG = "while :; do sleep 0.05; done"
 Start = Callable[..., Session]
@@ -68,7 +54,7 @@ def start(phone: Adbd, tmp_path: Path) -> Start:
         model = tmp_path / f"out/{us}.tflite"
         model.write_bytes(b"\0\0\0\0TFL3" + str(us).encode() * 1000)
         words = ["bench", str(model), "--device", phone.where, "--binary", str(program), "--fresh", "--json"]
-        return run(*words, *QUICK, *options)
+        return run(*words, *QUICK, "--threads", "1", *options)
 
     def run(*words: str) -> Session:
         names = ("ANDROID_ADB_SERVER_PORT", "EDGECLS_CONFIG", "EDGECLS_CACHE", "XDG_CACHE_HOME")

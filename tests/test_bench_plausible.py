@@ -13,6 +13,7 @@ import pytest
 from adbd import Adbd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from phone import QUICK
 from played import Played, play, quiet
 
 from android_bench import BenchUsageError
@@ -264,20 +265,7 @@ def test_figures_that_can_be() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_the_command_neither_passes_nor_compares_figures_that_cannot_be(call: Any, pixel: Adbd) -> None:
-    where = (
-        "--device",
-        pixel.where,
-        "--warmup",
-        "1",
-        "--runs",
-        "5",
-        "--rounds",
-        "2",
-        "--spacing",
-        "0",
-        "--repeats",
-        "0",
-    )
+    where = ("--device", pixel.where, *QUICK)
     assert call("bench", "a.tflite", *where, "--save", "good.json")[0] == 0
     good = json.loads(Path("good.json").read_text())
     for median in (-1.001, 0, 1e9):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from adbd import Adbd
-from phone import tool
+from phone import QUICK, tool
 
 from android_bench.adb.link import FOLDER
 from android_bench.devices.probe import State
@@ -19,20 +19,6 @@ from android_bench.measure.load import foreign_cores
 from android_bench.measure.protocol import Protocol
 
 pytestmark = pytest.mark.usefixtures("alone")
-QUICK = (
-    "--runs",
-    "5",
-    "--warmup",
-    "1",
-    "--rounds",
-    "2",
-    "--spacing",
-    "0",
-    "--repeats",
-    "0",
-    "--threads",
-    "1",
-)
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -41,7 +27,18 @@ def measured(call: Call, pixel: Adbd) -> Callable[..., dict[str, Any]]:
     """Measures a model; gives its row (the last), with the ``device`` in it."""
 
     def measure(*options: str) -> dict[str, Any]:
-        words = ("bench", "a.tflite", "--device", pixel.where, "--fresh", "--json", *QUICK, *options)
+        words = (
+            "bench",
+            "a.tflite",
+            "--device",
+            pixel.where,
+            "--fresh",
+            "--json",
+            *QUICK,
+            "--threads",
+            "1",
+            *options,
+        )
         code, out, err = call(*words)
         assert code == 0, err
         document = json.loads(out)

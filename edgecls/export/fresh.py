@@ -14,12 +14,15 @@ _SEED = 0
 _IMAGES = 4
 
 
-def write_fresh(name: str, folder: Path, precisions: Sequence[str]) -> dict[str, str]:
+def write_fresh(
+    name: str, folder: Path, precisions: Sequence[str], input_size: int | None = None
+) -> dict[str, str]:
     """Write ``<folder>/<name>_<precision>.tflite``: from pixels to 1000 logits.
 
     Args:
         name: Catalog name.
         precisions: ``fp32``, ``fp16``, ``int8``; int8 ranges are calibrated on noise.
+        input_size: Side of the input, pixels; None: as published.
 
     Returns:
         The reason for each precision that cannot be made.
@@ -38,10 +41,12 @@ def write_fresh(name: str, folder: Path, precisions: Sequence[str]) -> dict[str,
 
     entry = catalog.get(name)
     keras.utils.set_random_seed(_SEED)
-    model = fuse(build_model(name, include_preprocessing=True))
-    preprocess = Preprocess(entry.input_size, entry.resize_short, entry.interpolation, entry.mean, entry.std)
+    size = input_size or entry.input_size
+    model = fuse(build_model(name, input_size=size, include_preprocessing=True))
+    short = round(entry.resize_short * size / entry.input_size)
+    preprocess = Preprocess(size, short, entry.interpolation, entry.mean, entry.std)
     labels = [str(index) for index in range(model.output_shape[-1])]
-    shape = (_IMAGES, 1, entry.input_size, entry.input_size, 3)
+    shape = (_IMAGES, 1, size, size, 3)
     noise = np.random.default_rng(_SEED).integers(0, 256, shape).astype(np.float32)
     failed = {}
     for precision in precisions:
