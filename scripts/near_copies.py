@@ -2,11 +2,12 @@
 
     python scripts/near_copies.py                           # the built-in photographs
     python scripts/near_copies.py --recipe my.yaml          # the data of a recipe
-    python scripts/near_copies.py --run runs/latest         # and the scores of the run's models
+    python scripts/near_copies.py --run runs/latest         # the scores of a run's models
     python scripts/near_copies.py --check PHOTOS            # how the check does on altered copies of photos
 
-With ``--run``, each model's answers on the test images (``answers.npz``) are scored twice: on all of them, and without
-those that have a copy or near-copy among the images that were trained on or that chose the epoch.
+With ``--run``, each model's answers on the test images (``answers.npz``) are scored three times: on all of them, without
+those that have a copy or near-copy among the images that were trained on or that chose the epoch, and on those alone.
+``--write`` writes what was measured into docs/data.md, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,58 @@ from edgecls.data.copies import Copies
 from edgecls.data.listing import list_photos
 from edgecls.data.rows import Part
 from edgecls.data.sources import Dataset, load_dataset
-from edgecls.data.split import check
+from edgecls.data.split import Split, check
+from edgecls.errors import UsageError
+from edgecls.files import read_json, write_text
 from edgecls.metrics import evaluate
 from edgecls.recipe import Data, load_recipe
 from edgecls.run import Run
+
+PAGE = Path(__file__).parent.parent / "docs" / "data.md"
+BEGIN, END = "<!-- {}: scripts/near_copies.py {}--write -->", "<!-- end of {} -->"
+LIMITS = (0.99, 0.992, 0.993, 0.994, 0.995, 0.996, 0.997, 0.998)
+"""Correlations that are tried as the limit."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--recipe", help="recipe whose data is looked at; without one the built-in photographs"
-    )
-    parser.add_argument("--run", type=Path, help="run whose test answers are scored without near-copies")
-    parser.add_argument("--check", type=Path, help="folder of photos to alter and find again")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--recipe", help="recipe whose data is looked at; without one the built-in photographs")
+    what.add_argument("--run", help="run whose test answers are scored without near-copies")
+    what.add_argument("--check", type=Path, help="folder of photos to alter and find again")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/data.md")
     arguments = parser.parse_args()
+    result: dict[str, Any]
     if arguments.check:
-        result: dict[str, Any] = altered_copies(arguments.check)
+        result = altered_copies(arguments.check)
+        section, option, text = "altered copies", "--check PHOTOS ", table_of_altered(result)
+    elif arguments.run:
+        result = scores_of(Run.find(arguments.run))
+        section, option, text = "scores of a run", "--run RUN ", table_of_scores(result["scores"])
     else:
-        run = Run.find(str(arguments.run)) if arguments.run else None
-        settings = (
-            run.recipe.data if run else load_recipe(arguments.recipe).data if arguments.recipe else None
-        )
-        data = load_dataset(settings or Data(source="elpv"))
-        copies = Copies({"train": data.train, "val": data.val, "test": data.test}, "near_copies", "group")
-        result = counts(data, copies)
-        if run is not None:
-            result["scores"] = scores(run, data, leaking(copies))
+        settings = load_recipe(arguments.recipe).data if arguments.recipe else Data(source="elpv")
+        data = load_dataset(settings)
+        result = counts(data, copies_in(data))
+        section, option, text = "built-in photographs", "", text_of_counts(result)
     print(json.dumps(result, indent=2))
+    if arguments.write:
+        if arguments.recipe:
+            parser.error("--write is for the built-in photographs, --run and --check")
+        write_text(PAGE, with_section(PAGE.read_text(encoding="utf-8"), section, option, text))
+
+
+def with_section(page: str, section: str, option: str, text: str) -> str:
+    """The page with another text between a section's two markers."""
+    begin, end = BEGIN.format(section, option), END.format(section)
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise UsageError(f"no markers '{begin}' and '{end}'", where=str(PAGE))
+    return f"{page.partition(begin)[0]}{begin}\n\n{text}\n\n{end}{page.partition(end)[2]}"
+
+
+def copies_in(data: Dataset) -> Copies:
+    return Copies({"train": data.train, "val": data.val, "test": data.test}, "near_copies", "group")
 
 
 def counts(data: Dataset, copies: Copies) -> dict[str, Any]:
@@ -75,7 +99,14 @@ def counts(data: Dataset, copies: Copies) -> dict[str, Any]:
         "pairs_in_two_splits": {f"{a} and {b}": n for (a, b), n in copies.crossing().items()},
         "test_images_with_a_near_copy_elsewhere": int(leaks.sum()),
         "test_images": len(leaks),
+        "photographs_by_limit": by_limit(list(copies.splits.values())),
     }
+
+
+def by_limit(splits: list[Split]) -> dict[str, int]:
+    """Photographs that have a near-copy, by the least correlation of two near-copies."""
+    thumbnails = near_duplicates.read_thumbnails(splits, "near_copies")
+    return {f"{limit:g}": len(np.unique(near_duplicates.find(thumbnails, limit))) for limit in LIMITS}
 
 
 def leaking(copies: Copies) -> np.ndarray:
@@ -85,21 +116,45 @@ def leaking(copies: Copies) -> np.ndarray:
     return np.array([group in elsewhere for group in groups["test"]], bool)
 
 
-def scores(run: Run, data: Dataset, leaks: np.ndarray) -> dict[str, Any]:
-    """Top-1 and balanced accuracy of each model in ``answers.npz``, of all test images and of those without copies."""
-    result = {}
+def scores_of(run: Run) -> dict[str, Any]:
+    """A run's scores on its test images with and without near-copies.
+
+    Raises:
+        UsageError: The test images are others than those that were scored.
+    """
+    data = load_dataset(run.recipe.data)
+    if read_json(run.file("eval.json"))["split_sha256"] != data.test.sha256:
+        fix = "run edgecls train again"
+        raise UsageError("the test images have changed since they were scored", where=str(run.path), fix=fix)
+    copies = copies_in(data)
+    known = data.test.labels >= 0  # only these were scored
     with np.load(run.file("answers.npz")) as answers:
-        for model in answers.files:
-            logits = answers[model]
-            if len(logits) != len(data.test):
-                continue
-            known = data.test.labels >= 0
-            for name, chosen in (("all", known), ("without near-copies", known & ~leaks)):
-                found = evaluate(logits[chosen], data.test.labels[chosen], data.classes)
-                result[f"{model}, {name}"] = {
-                    "images": int(chosen.sum()),
-                    **{key: round(float(found[key]), 4) for key in ("top1", "balanced_accuracy")},
-                }
+        found = scores(answers, data.test.labels[known], leaking(copies)[known], data.classes)
+    return {**counts(data, copies), "scores": found}
+
+
+def scores(
+    answers: Mapping[str, np.ndarray], labels: np.ndarray, leaks: np.ndarray, classes: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Top-1 and balanced accuracy of each model on all images, without those that leak, and on those alone.
+
+    Args:
+        answers: ``<model>_class``: the class that each image was taken for, int [N].
+        labels: int [N], none is -1.
+        leaks: bool [N].
+        classes: Names.
+
+    Returns:
+        ``{model: {which images: {"images", "top1", "balanced_accuracy", "balanced_accuracy_ci95"}}}``.
+    """
+    groups = {"all": np.ones_like(leaks), "without near-copies": ~leaks, "near-copies alone": leaks}
+    result: dict[str, dict[str, Any]] = {}
+    for key in [key for key in answers if key.endswith("_class")]:
+        one_hot = np.eye(len(classes), dtype=np.float32)[answers[key]]
+        for name, chosen in groups.items():
+            found = evaluate(one_hot[chosen], labels[chosen], classes) if chosen.any() else {}
+            row = {k: found.get(k) for k in ("top1", "balanced_accuracy", "balanced_accuracy_ci95")}
+            result.setdefault(key.removesuffix("_class"), {})[name] = {"images": int(chosen.sum()), **row}
     return result
 
 
@@ -132,19 +187,69 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def altered_copies(folder: Path) -> dict[str, Any]:
-    """The share of altered copies that are found, and the pairs that are found among the photos themselves."""
+    """The share of altered copies that are found, and the pairs among the photos themselves, by the limit."""
     files = [str(path) for path in list_photos(folder)]
-    part = Part(files, np.zeros(len(files), np.int64), files)
-    split = check(part, str(folder), None)
+    split = check(Part(files, np.zeros(len(files), np.int64), files), str(folder), None)
+    files = split.files or []
     originals = near_duplicates.read_thumbnails([split], str(folder))
-    result: dict[str, Any] = {"photos": len(files), "pairs_among_them": len(near_duplicates.find(originals))}
+    found = {name: dict.fromkeys(map(str, LIMITS), 0.0) for name in CHANGES}
     for name, change in CHANGES.items():
-        copies = np.stack(
-            [near_duplicates.thumbnail(change(Image.open(f).convert("RGB"))) for f in split.files or []]
-        )
-        pairs = near_duplicates.find(np.concatenate([originals, copies])).tolist()
-        result[name] = sum([i, i + len(files)] in pairs for i in range(len(files))) / len(files)
-    return result
+        altered = [near_duplicates.thumbnail(change(Image.open(file).convert("RGB"))) for file in files]
+        both = np.concatenate([originals, np.stack(altered)])
+        for limit in LIMITS:
+            pairs = near_duplicates.find(both, limit)
+            found[name][str(limit)] = int((pairs[:, 1] - pairs[:, 0] == len(files)).sum()) / len(files)
+    among = {str(limit): len(near_duplicates.find(originals, limit)) for limit in LIMITS}
+    return {"photos": len(files), "found": found, "pairs_among_them": among}
+
+
+# The page --------------------------------------------------------------------------------------------------------
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _table(header: list[str], rows: list[str]) -> str:
+    return "\n".join([_row(*header), "|" + "---|" * len(header), *rows])
+
+
+def table_of_altered(result: dict[str, Any]) -> str:
+    """What is found of altered photos, by the limit."""
+    header = [f"{result['photos']} photographs, least correlation", *map(str, LIMITS)]
+    rows = [
+        _row(name, *(f"{100 * share:.4g} %" for share in by.values())) for name, by in result["found"].items()
+    ]
+    return _table(header, [*rows, _row("pairs among the photographs", *result["pairs_among_them"].values())])
+
+
+def text_of_counts(result: dict[str, Any]) -> str:
+    """The near-copies of the built-in photographs."""
+    crossing = ", ".join(f"{n} in {where} images" for where, n in result["pairs_in_two_splits"].items())
+    text = [
+        f"Among the {result['images']:,} built-in photographs there are {result['pairs']} pairs:",
+        f"{result['photographs_with_a_near_copy']} photographs have a near-copy.",
+        f"In the split of `data.source: elpv` these pairs are in two splits: {crossing}.",
+        f"{result['test_images_with_a_near_copy_elsewhere']} of the {result['test_images']} test images",
+        f"are connected with others. {result['pairs_with_different_labels']} pairs have different labels.",
+    ]
+    by = result["photographs_by_limit"]
+    table = _table(["least correlation", *by], [_row("photographs with a near-copy", *by.values())])
+    return " ".join(text) + "\n\n" + table
+
+
+def table_of_scores(found: dict[str, dict[str, Any]]) -> str:
+    """A line for each model and choice of test images."""
+    rows = [
+        _row(model, name, row["images"], *map(_share, (row["balanced_accuracy"], row["top1"])))
+        for model, groups in found.items()
+        for name, row in groups.items()
+    ]
+    return _table(["model", "test images", "count", "balanced accuracy", "top-1"], rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

@@ -216,6 +216,17 @@ def test_extra_sources_train_and_are_in_no_other_split(photos, tmp_path):
     assert any("extra 1: 5 images from" in note and "weight 2" in note for note in found.notes)
 
 
+def test_extra_sources_may_be_checked_when_their_images_are_met(photos, tmp_path, monkeypatch):
+    folder(tmp_path / "more", {"dog": 30, "cat": 35}, start=300)
+    plain = load(photos)
+    monkeypatch.setattr("edgecls.data.split.CHECKED_FILES", 62)  # more than the main source has
+    found = load(photos, extra=[{"path": str(tmp_path / "more")}], near_duplicates="off")
+    assert found.test.sha256 == plain.test.sha256 and found.val.checked and found.test.checked
+    assert not found.train.checked and len(found.train) == len(plain.train) + 65
+    assert found.train.bad_allowed == int(0.01 * len(found.train))
+    assert any("more than 62: each is checked when it is met first" in note for note in found.notes)
+
+
 def test_extra_images_that_are_test_images_are_left_out(photos, tmp_path):
     test = load(photos).test
     for number, file in enumerate(test.files[:3]):

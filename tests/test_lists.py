@@ -4,6 +4,7 @@ import pytest
 from photos import folder
 
 from edgecls.data.lists import read_list
+from edgecls.data.regular import plain_lines
 from edgecls.data.sources import load_dataset
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.recipe import Data
@@ -196,3 +197,31 @@ def test_a_folder_of_lists_has_its_splits(photos):
     found = load_dataset(Data(source="list", path=str(photos)))
     assert [len(split) for split in (found.train, found.val, found.test)] == [6, 3, 3]
     assert "lists: Val.txt to val, test.csv to test, train_list.txt to train" in found.notes
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_regular_lists_are_read_as_columns_to_the_same_rows(photos, form, monkeypatch):
+    path = written(photos, FORMS[form])
+    fast = read_list(path)
+    monkeypatch.setattr("edgecls.data.lists.plain_lines", lambda data: None)
+    slow = read_list(path)
+    assert (fast.names, fast.files, fast.labels, fast.notes) == (
+        slow.names,
+        slow.files,
+        slow.labels,
+        slow.notes,
+    )
+    assert [fast.where(i) for i in range(12)] == [slow.where(i) for i in range(12)]
+
+
+def test_which_lists_are_regular():
+    for data, separator, expected in (
+        (b"a.png 0\nb.png 1", " ", [["a.png", "b.png"], ["0", "1"]]),
+        (b"0,a b.png,x\n1,c.png,y\n", ",", [["0", "1"], ["a b.png", "c.png"], ["x", "y"]]),
+        (b"a.png,0\nb.png,1,2\nc.png\n", ",", None),
+        (b"a.png, 0\nb.png, 1\n", ",", None),
+    ):
+        found = plain_lines(data).columns(separator)
+        assert (found and found.columns) == expected
+    for odd in (b"", b"a 0\n\nb 1\n", b"# a 0\n", b'"a",0\n', b" a 0\n", b"a 0 \n", b"'a' 0\n"):
+        assert plain_lines(odd) is None

@@ -112,7 +112,7 @@ def _number(rows: Rows, by: Numbering, fix: str) -> Part:
     index: dict[str | None, int] = dict.fromkeys([None, *by.refused], UNLABELLED)
     index.update(by.index)
     try:
-        labels = np.array([index[word] for word in rows.labels], np.int64)
+        labels = np.fromiter(map(index.__getitem__, rows.labels), np.int64, len(rows.labels))
     except KeyError as error:
         word, count = error.args[0], len(by.classes)
         where = rows.where(rows.labels.index(word))

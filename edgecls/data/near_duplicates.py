@@ -36,13 +36,14 @@ Thumbnails = np.ndarray
 """uint8 [N, 32 * 32 + 9 * 9]: each photo in gray at both sizes; zeros where it cannot be read."""
 
 
-def find(thumbnails: Thumbnails) -> np.ndarray:
+def find(thumbnails: Thumbnails, least_correlation: float = LEAST_CORRELATION) -> np.ndarray:
     """All pairs of near-copies.
 
     The time grows with the square of the number of photos.
 
     Args:
         thumbnails: See ``read_thumbnails``.
+        least_correlation: Correlation of their pixels from which two photos are near-copies.
 
     Returns:
         int64 [P, 2], the lower index first, in order.
@@ -60,7 +61,7 @@ def find(thumbnails: Thumbnails) -> np.ndarray:
         return np.zeros((0, 2), np.int64)
     pixels = pixels[usable] / norms[usable, None]
     found = [
-        some[np.einsum("ij,ij->i", pixels[some[:, 0]], pixels[some[:, 1]]) >= LEAST_CORRELATION]
+        some[np.einsum("ij,ij->i", pixels[some[:, 0]], pixels[some[:, 1]]) >= least_correlation]
         for pairs in _alike(_hashes(thumbnails[usable]))
         for some in np.split(pairs, range(_CHECKED, len(pairs), _CHECKED))
     ]

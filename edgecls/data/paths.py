@@ -55,13 +55,9 @@ def locate(names: list[str], list_file: Path) -> tuple[list[str], list[str], lis
             )
         root, change, note = found
     changed = names if change is _same else [change(name) for name in names]
-    text, start = " ".join(changed), str(root)
-    shown = changed if escape(text) == text else [escape(name) for name in changed]
-    if " /" in text or text.startswith("/"):
-        files = [os.path.join(start, name) for name in changed]  # noqa: PTH118
-    else:
-        start = start.rstrip("/") + "/"
-        files = [start + name for name in changed]
+    shown = changed if all(map(str.isprintable, changed)) else [escape(name) for name in changed]
+    start = str(root).rstrip("/") + "/"
+    files = [name if name.startswith("/") else start + name for name in changed]
     return shown, files, [note] if note else []
 
 
