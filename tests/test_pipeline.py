@@ -267,6 +267,13 @@ def test_static_shapes(mixed):
     assert pixels == tf.TensorSpec([4, 16, 16, 3], tf.float32) and labels == tf.TensorSpec([4], tf.int32)
 
 
+@pytest.mark.parametrize("settings", [{}, {"mixup": Mixup()}])
+def test_batches_may_stay_bytes(mixed, settings):
+    keys = {"training": True, "augment": ALL.model_copy(update=settings), "classes": 2, "epochs": 2}
+    floats, stay = (everything(mixed, **keys, cast=cast) for cast in (True, False))
+    assert same(floats, stay) and stay[0][0].dtype == (np.float32 if settings else np.uint8)
+
+
 def test_subset(photos):
     train = load_dataset(data(photos)).train
     for index in (np.array([3, 1]), slice(2, 5), train.labels == 1):
@@ -318,6 +325,55 @@ def test_a_checked_split_gives_the_same_pixels(torn, monkeypatch):
     checked = load_dataset(data(torn, max_bad_fraction=0.2)).train
     assert checked.checked and checked.names == unchecked.names
     assert all(same(everything(checked, **keys), each) for each in batches_of_unchecked)
+
+
+WAYS_TO_GO_BAD = {
+    "no such file": lambda path: path.unlink(),
+    "empty file": lambda path: path.write_bytes(b""),
+    "damaged": lambda path: path.write_bytes(path.read_bytes()[:400]),
+    "not a file": lambda path: (path.unlink(), path.mkdir()),
+    "was changed": lambda path: picture(path, 1, (90, 20), "RGB"),
+    "not an image": lambda path: path.write_bytes(b"gone"),
+    "cannot be read": lambda path: (path.unlink(), path.symlink_to(path)),  # its open fails, also for root
+}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("checked", [True, False])
+def test_photos_that_go_bad_in_a_training_are_named_and_replaced(tmp_path, monkeypatch, checked, cache):
+    monkeypatch.setattr(split_module, "CHECKED_FILES", 1000 if checked else 10)
+    root = folder(tmp_path / "large", {"cat": 30, "dog": 30}, ".jpg")
+    train = load_dataset(data(root, max_bad_fraction=0.25)).train
+    assert train.checked == checked and train.bad_allowed >= len(WAYS_TO_GO_BAD)
+    keys = {"training": True, "augment": ALL, "cache": cache, "drop_remainder": False}
+    feed = Batches(train, SMALL, 4, **keys)
+    whole = [x.numpy() for x, _ in feed.epoch(0)]
+    feed.close()
+    for file, spoil in zip(train.files[2::4], WAYS_TO_GO_BAD.values(), strict=False):
+        spoil(Path(file))
+    again = [(x.numpy(), y.numpy()) for x, y in feed.epoch(0)]
+    assert sum(len(y) for _, y in again) == len(train), "others take their places"
+    if checked and cache:  # all are in memory
+        assert all(np.array_equal(x, y) for x, (y, _) in zip(whole, again, strict=True)) and not train.bad
+        return
+    named = dict(train.bad)
+    assert set(named) == {train.names[2 + 4 * i] for i in range(len(WAYS_TO_GO_BAD))}
+    assert all(why in named[train.names[2 + 4 * i]] for i, why in enumerate(WAYS_TO_GO_BAD)), named
+    assert same(again, [(x.numpy(), y.numpy()) for x, y in feed.epoch(0)])
+
+
+def test_photos_that_went_bad_before_they_are_kept_in_memory_are_replaced(tmp_path):
+    root = folder(tmp_path / "p", {"cat": 30, "dog": 30}, ".jpg")
+    train = load_dataset(data(root, max_bad_fraction=0.25)).train
+    fresh = train.subset(slice(None))
+    WAYS_TO_GO_BAD["damaged"](Path(train.files[5]))
+    keys = {"training": True, "augment": ALL, "drop_remainder": False}
+    assert same(everything(train, **keys), everything(train, **keys))
+    assert [name for name, _ in train.bad] == [train.names[5]] and "damaged" in train.bad[0][1]
+    assert same(
+        everything(train, **keys),
+        [(x.numpy(), y.numpy()) for x, y in Batches(fresh, SMALL, 4, cache=False, **keys)],
+    )
 
 
 def test_too_many_bad_images_end_the_run_when_they_are_met(torn):

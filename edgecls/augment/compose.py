@@ -133,7 +133,10 @@ class Chain(_Stage):
         Returns:
             uint8 [S, S, 3].
         """
-        image = image.copy()
+        return self.change(image.copy(), index, draw)
+
+    def change(self, image: np.ndarray, index: int, draw: int = 0) -> np.ndarray:
+        """As a call, but ``image`` may be changed in place, which saves a copy."""
         for op, options in self.operations:
             image = op.function(image, options, self.generator(index, op.name, draw), self.moment)
         return image
@@ -228,8 +231,8 @@ def _crop(chain: Chain, image: np.ndarray, index: int) -> np.ndarray:
         return image
     height, width = image.shape[:2]
     top, left, rows, columns = chain.window(height, width, index)
-    window = image[top : top + rows, left : left + columns].astype(np.float32)
-    return cv2.convertScaleAbs(cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR))
+    window = image[top : top + rows, left : left + columns]
+    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _parse(augment: Mapping[str, Any]) -> Augment:

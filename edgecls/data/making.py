@@ -87,12 +87,9 @@ class Maker:
             if index < 0:
                 continue
             photo = _cut(decoded[k], windows[k, 1].tolist())
-            if chain.crops:
-                images[k] = self._preprocess.resize(photo, (size, size))  # gray becomes three channels
-            else:
-                images[k] = self._preprocess.resize_crop(photo)
-            if chain:
-                images[k] = chain(images[k], index, view)
+            made = self._preprocess.resize_window if chain.crops else self._preprocess.array
+            images[k] = made(photo)
+            images[k] = chain.change(images[k], index, view)
         return images
 
     def make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,14 +34,15 @@ Order = Callable[[int], np.ndarray]
 _PREFETCH = 2  # batches that are made ahead: one is used while the next is made
 _GROUP = 8  # most images that are made by one call of Python
 _FOREVER = 2**40  # epochs
-# Pillow uses the accurate DCT, too. Every file was decoded once, so a file that is damaged later must not end a long
-# training.
-_JPEG = {
-    "channels": 3,
-    "dct_method": "INTEGER_ACCURATE",
-    "try_recover_truncated": True,
-    "acceptable_fraction": 0.01,
-}
+_FAILURES = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,  # a folder
+    tf.errors.UnknownError,
+)
+"""What a file that went bad raises, or a Python function."""
+_JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}  # as Pillow does
 
 
 def batches(
@@ -88,6 +89,7 @@ class Batches:
         classes: Number of classes. Labels are then targets, and images are mixed as ``augment`` says.
         cache: Keep the decoded images in memory after the first pass, if they fit (``Split.in_memory``).
         drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
+        cast: False: pixels stay uint8, a quarter of the bytes, unless images are mixed.
         order: The images of an epoch; None: all of them once, in training shuffled and as ``Split.sampling`` says.
         distribute: Called with the dataset before it is iterated, for example
             ``strategy.experimental_distribute_dataset``.
@@ -118,11 +120,12 @@ class Batches:
         classes: int | None = None,
         cache: bool = True,
         drop_remainder: bool | None = None,
+        cast: bool = True,
         order: Order | None = None,
         distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
     ) -> None:
         self._split, self._preprocess, self._batch_size = split, preprocess, batch_size
-        self._training, self._seed, self._classes = training, seed, classes
+        self._training, self._seed, self._classes, self._cast = training, seed, classes, cast
         self._drop = training if drop_remainder is None else drop_remainder
         if self._drop and split.epoch_size < batch_size:
             raise UsageError(
@@ -138,9 +141,9 @@ class Batches:
         self._length = self._steps(self._count if order is None else len(order(0)))
         self._stages: dict[int, tuple[Chain, Mixer]] = {}
         self._group = next(n for n in range(_GROUP, 0, -1) if batch_size % n == 0)
-        found = photos(split, cache)
-        self._in_memory = isinstance(found, Memory)
-        self._maker = Maker(found, split.files or [], preprocess, self._stage)
+        self._photos = photos(split, cache)
+        self._in_memory = isinstance(self._photos, Memory)
+        self._maker = Maker(self._photos, split.files or [], preprocess, self._stage)
         self._distribute = distribute
         self._failure: Exception | None = None
         self._iterator: Iterator[Any] | None = None
@@ -159,21 +162,31 @@ class Batches:
         """The batches of an epoch, from step ``start`` on.
 
         Raises:
-            EdgeclsError: An image that was good at the start cannot be read, or too many cannot.
+            EdgeclsError: More images cannot be read than ``Split.bad_allowed``.
         """
         if self._iterator is None or self._next != (number, start):
-            self._iterator = iter(self._distribute(self.dataset(number, start, _FOREVER)))
+            self._begin(number, start)
         self._next = (-1, 0)  # until the epoch has been used up
-        try:
-            for _ in range(start, len(self)):
-                yield next(self._iterator)
-        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnknownError) as error:
-            if self._failure is not None:
-                raise self._failure from None
-            raise EdgeclsError(
-                f"an image that was good at the start cannot be read: {first_line(error)}"
-            ) from error
+        for step in range(start, len(self)):
+            yield self._take(number, step)
         self._next = (number + 1, 0)
+
+    def _begin(self, epoch: int, start: int) -> None:
+        self._iterator = iter(self._distribute(self.dataset(epoch, start, _FOREVER)))
+
+    def _take(self, epoch: int, step: int) -> Any:
+        """The next batch. If a photo of it went bad, that is left out, and the batch is made again."""
+        while True:
+            try:
+                assert self._iterator is not None
+                return next(self._iterator)
+            except _FAILURES as error:
+                if self._failure is not None:
+                    raise self._failure from None
+                images_of_step = self._rows(epoch, step)[..., 0].ravel()[: self._batch_size]
+                if not self._photos.look_again(images_of_step[images_of_step >= 0].tolist()):
+                    raise EdgeclsError(f"a batch cannot be made: {first_line(error)}") from error
+            self._begin(epoch, step)
 
     def close(self) -> None:
         """Stop making batches; an epoch that is begun later starts anew."""
@@ -200,7 +213,7 @@ class Batches:
         sampling, repeats = self._split.sampling, self._settings.repeats
         return epoch_order(len(self._split), self._seed, epoch, repeats, sampling, self._epochs)
 
-    def _rows(self, epoch: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def _rows(self, epoch: np.ndarray | int, start: np.ndarray | int) -> np.ndarray:
         """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""
         order = np.asarray(self._order(int(epoch)), np.int32)
         order = np.stack([order, _views(order)], 1) if order.ndim == 1 else order
@@ -246,11 +259,12 @@ class Batches:
             count = tf.math.count_nonzero(used >= 0)
             used, pixels = used[:count], pixels[:count]
         labels = tf.gather(tf.constant(self._split.labels, tf.int32), used)
+        plain = tf.cast(pixels, tf.float32) if self._cast else pixels
         if self._classes is None:
-            return tf.cast(pixels, tf.float32), labels
+            return plain, labels
         targets = tf.one_hot(labels, self._classes)
         if not self._stage(0)[1]:
-            return tf.cast(pixels, tf.float32), targets
+            return plain, targets
         mixed = self._python(self._maker.mix, [epoch, step, pixels, targets], (tf.float32, tf.float32))
         return tf.ensure_shape(mixed[0], pixels.shape), tf.ensure_shape(mixed[1], targets.shape)
 

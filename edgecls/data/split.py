@@ -33,12 +33,12 @@ class Split:
         images: uint8 [N, H, W, 1 or 3]; None where there are files.
         sampling: How often each image comes in an epoch; None: once.
         in_memory: The decoded images may be kept in memory.
-        bad: (name, reason) of the files that were left out: when this split was read, or when they were met, if it is
-            not ``checked``. A ``subset`` begins with none.
+        bad: (name, reason) of the files that were left out: when this split was read, or when they were met. A
+            ``subset`` begins with none.
         assumed: ``images.Info.note`` of each file.
         checked: All files were decoded once. Else ``shapes`` and ``jpeg`` are zeros, and files are checked when they
             are met first.
-        bad_allowed: How many files may be left out when they are met.
+        bad_allowed: How many files may be left out when they are met: that were not checked, or that went bad since.
         notes: What was assumed when this split was read, one line each; a ``subset`` has none.
         store: Where the pipeline keeps its decoded images between epochs.
     """
@@ -161,10 +161,11 @@ def confirmed(
     """
     checked, bad, notes = dict(splits), [], []
     for purpose, split in splits.items():
+        if purpose == "train":
+            checked[purpose] = replace(split, bad_allowed=int(max_bad_fraction * len(split)))
         if split.checked:
             continue
         if purpose == "train":
-            checked[purpose] = replace(split, bad_allowed=int(max_bad_fraction * len(split)))
             notes.append(
                 f"{len(split):,} training images are more than {CHECKED_FILES:,}: each is checked when it is met first"
             )

@@ -331,6 +331,7 @@ def _train(
 
     name, config = section
     steps = data.train.epoch_size // config.batch_size
+    named = len(data.train.bad)  # when the data were read
     with watching(run, console, stage, model.name, config.epochs, steps) as watcher:
         figures = train_network(
             model,
@@ -345,8 +346,7 @@ def _train(
             [watcher],
             before_epoch,
         )
-    if not data.train.checked:
-        name_bad(data.train.bad, console)
+    name_bad(data.train.bad[named:], console)
     warnings = warnings_of_training(
         [row for row in run.metrics() if row["stage"] == stage], steps, _momentum(model), name
     )
