@@ -229,11 +229,7 @@ def fuse(model: keras.Model) -> keras.Model:
     return reparam.fuse(model)
 
 
-def quantize_model(
-    model: keras.Model,
-    keep_float: Sequence[str] = (),
-    input_size: int | tuple[int, int] | None = None,
-) -> keras.Model:
+def quantize_model(model: keras.Model, input_size: int | tuple[int, int] | None = None) -> keras.Model:
     """The quantization-aware twin of any functional or Sequential Keras 3 classifier, of the zoo or not.
 
     It has the same weights and layer names. Call ``calibrate`` on it, train it with ``compile`` and ``fit`` if you like,
@@ -242,7 +238,6 @@ def quantize_model(
     Args:
         model: From images [batch, height, width, channels] to logits or probabilities. If it begins by normalizing
             (``Rescaling``, ``Normalization``), its images are pixels from 0 to 255.
-        keep_float: Names of layers that stay in float, or shell patterns such as ``"block_1_*"``.
         input_size: Height and width for a model that leaves them open, or one number for both.
 
     Raises:
@@ -260,7 +255,7 @@ def quantize_model(
     """
     from edgecls import quantize
 
-    return quantize.quantize_model(model, keep_float, input_size)
+    return quantize.quantize_model(model, input_size)
 
 
 def calibrate(

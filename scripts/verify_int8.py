@@ -199,15 +199,15 @@ def write(rows: dict[str, Any]) -> None:
     ordered = {name: rows[name] for name in names() if name in rows}
     for path, text in (
         (TABLE, json.dumps(ordered, indent=1) + "\n"),
-        (PAGE, "\n".join(page(ordered)) + "\n"),
+        (PAGE, "\n".join(page(ordered, len(names()))) + "\n"),
     ):
         part = path.with_suffix(".part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
 
 
-def page(rows: dict[str, Any]) -> Iterator[str]:
-    """The lines of docs/int8.md."""
+def page(rows: dict[str, Any], all_names: int) -> Iterator[str]:
+    """The lines of docs/int8.md; ``all_names`` networks could be in it."""
     good = [name for name, row in rows.items() if holds(row)]
     yield "# Every network in int8"
     yield ""
@@ -215,6 +215,9 @@ def page(rows: dict[str, Any]) -> Iterator[str]:
     yield "computer. Each file is compared with its QAT twin; a step is one of the int8 logits. The one operation outside"
     yield "of the delegate is the QUANTIZE of uint8 pixels."
     yield ""
+    if len(rows) < all_names:
+        yield f"**This table is partial: {len(rows)} of {all_names} networks have been tried so far.**"
+        yield ""
     yield f"{len(good)} of {len(rows)} networks that were tried hold: no float operation but a softmax at the end, one"
     yield f"partition, at most 1 step, and from {LARGE // 1_000_000} million parameters on at most 0.27 of the float file."
     yield ""

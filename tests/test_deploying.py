@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_a_run_that_is_not_quantized(folder: Path) -> None:
     run = make_run(folder, "[int8]", qat=False, seed=1)
     with pytest.raises(MissingError, match=r"asks for int8, and the run has no qat\.keras.*edgecls quantize"):
         workflow.export(run, Console())
+
+
+def test_the_plan_by_command(folder: Path, call) -> None:
+    run = make_run(folder, qat=False)
+    before = sorted(run.path.rglob("*"))
+    code, out, err = call("quantize", str(run.path), "--explain")
+    assert code == 0, err
+    assert out.splitlines() == workflow.explain(run)["plan"]
+    code, out, err = call("quantize", str(run.path), "--explain", "--json")
+    assert (code, json.loads(out)) == (0, workflow.explain(run)), err
+    assert sorted(run.path.rglob("*")) == before
 
 
 def test_the_keras_file_has_keras_layers_alone(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ from edgecls.quantize.lower import Size, lower
 from edgecls.quantize.plan import Grid, Node, Plan
 
 
-def make_plan(model: keras.Model, keep_float: Sequence[str] = (), input_size: Size | None = None) -> Plan:
+def make_plan(model: keras.Model, input_size: Size | None = None) -> Plan:
     """What ``quantize_model`` makes of ``model``, to be read: ``print(make_plan(model).text())``.
 
     Args and errors are those of ``quantize_model``.
@@ -25,13 +24,10 @@ def make_plan(model: keras.Model, keep_float: Sequence[str] = (), input_size: Si
         >>> make_plan(model).text().splitlines()[1]
         'conv.conv.pad: ZeroPadding2D, on the grid of image'
     """
-    network, kept = lower(model, keep_float, input_size)
-    return Plan(trace(network), kept)
+    return Plan(trace(lower(model, input_size)))
 
 
-def quantize_model(
-    model: keras.Model, keep_float: Sequence[str] = (), input_size: Size | None = None
-) -> keras.Model:
+def quantize_model(model: keras.Model, input_size: Size | None = None) -> keras.Model:
     """The quantization-aware twin of a float network, with its weights.
 
     Layers keep their names, kernels their scale, so optimizers and learning rates carry over. Call ``calibrate`` on
@@ -42,7 +38,6 @@ def quantize_model(
         model: A functional or Sequential Keras 3 network from images [batch, height, width, channels] to logits or
             probabilities. If it begins by normalizing (``Normalize``, ``Rescaling``, ``Normalization``), its images
             are pixels from 0 to 255.
-        keep_float: Names of layers that stay in float, or shell patterns such as ``"block_1_*"``.
         input_size: Height and width for a network that leaves them open, or one number for both.
 
     Returns:
@@ -58,7 +53,7 @@ def quantize_model(
         >>> network.get_layer("conv.conv").__class__.__name__
         'QuantizedConv2D'
     """
-    network = emit(make_plan(model, keep_float, input_size), model.name)
+    network = emit(make_plan(model, input_size), model.name)
     measure_kernels(network)
     return network
 

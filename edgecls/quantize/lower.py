@@ -7,8 +7,7 @@ activations become layers of their own, layers that only act in training are lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -22,59 +21,44 @@ Tensor = Any
 Size = int | tuple[int, int]
 
 
-def lower(
-    model: keras.Model, keep_float: Sequence[str] = (), input_size: Size | None = None
-) -> tuple[keras.Model, frozenset[str]]:
+def lower(model: keras.Model, input_size: Size | None = None) -> keras.Model:
     """Write ``model`` in the layers that have a plan.
 
     Args:
         model: A functional or Sequential model. It is not changed.
-        keep_float: Shell patterns of names of layers, or of nested models, that stay as they are.
         input_size: Height and width for a model that leaves them open.
 
     Returns:
-        The float network and the names of its layers that stay in float.
+        The float network.
 
     Raises:
-        UsageError: A layer has no rule, or the model is not functional, or its input size is open; or a pattern fits
-            no layer.
+        UsageError: A layer has no rule, or the model is not functional, or its input size is open.
 
     Example:
         >>> image = keras.Input((8, 8, 3))
         >>> model = keras.Model(image, kl.SeparableConv2D(4, 3, activation="relu", name="sep")(image))
-        >>> [layer.name for layer in lower(model)[0].layers[1:]]
+        >>> [layer.name for layer in lower(model).layers[1:]]
         ['sep.depthwise', 'sep', 'sep.act']
     """
-    lowering = Lowering(model, keep_float)
+    lowering = Lowering(model)
     inputs = [_input(tensor, model.name, input_size) for tensor in model.inputs]
     outputs = keras.tree.flatten(lowering.inline(model, inputs if len(inputs) > 1 else inputs[0]))
-    unused = [pattern for pattern in keep_float if pattern not in lowering.used]
-    if unused:
-        raise UsageError(f"keep_float: no layer is called {unused[0]!r}", where=model.name)
     one = len(inputs) == len(outputs) == 1
     flat = keras.Model(*((inputs[0], outputs[0]) if one else (inputs, outputs)), name=model.name)
-    return fuse(flat), frozenset(lowering.kept)
+    return fuse(flat)
 
 
 class Lowering:
     """One pass over a model; what rules call to make layers.
 
     Args:
-        model: The model, for messages.
-        keep_float: See ``lower``.
-
-    Attributes:
-        kept: Names of the new network's layers that stay in float.
-        used: Patterns of ``keep_float`` that fit a layer.
+        model: The model, whose inputs keep their names.
     """
 
-    def __init__(self, model: keras.Model, keep_float: Sequence[str] = ()) -> None:
-        self.keep_float, self.used = keep_float, set[str]()
-        self.kept: set[str] = set()
+    def __init__(self, model: keras.Model) -> None:
         self._names = dict.fromkeys((tensor.name for tensor in model.inputs), 1)
         self._clones: dict[tuple[int, str], Any] = {}
         self._parents: list[str] = []
-        self._keeping = 0
 
     def inline(self, model: keras.Model, inputs: Any) -> Any:
         """The outputs of ``model`` on ``inputs``, computed by layers of the new network."""
@@ -88,20 +72,14 @@ class Lowering:
     def apply(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """The outputs of ``layer``, of any kind, on tensors of the new network."""
         inputs = args[0] if args else next(iter(kwargs.values()))
-        keep = [pattern for pattern in self.keep_float if fnmatchcase(layer.name, pattern)]
-        self.used.update(keep)
         if isinstance(layer, keras.Model):
             self._parents.append(layer.name)
-            self._keeping += bool(keep)
             outputs = self.inline(layer, inputs)
-            self._keeping -= bool(keep)
             self._parents.pop()
             return outputs
-        rule = None if keep or self._keeping else registry.find(registry.LOWERINGS, layer)
+        rule = registry.find(registry.LOWERINGS, layer)
         if rule:
             return rule(self, layer, inputs)
-        if keep or self._keeping:
-            return self._kept(layer, args, kwargs)
         if not registry.find(registry.PLANS, layer):
             raise registry.missing(layer)
         return self.plain(layer, inputs)
@@ -152,14 +130,6 @@ class Lowering:
             wish = f"{self._parents[-1]}.{wish}"
         count = self._names[wish] = self._names.get(wish, 0) + 1
         return wish if count == 1 else self.name(f"{wish}_{count - 1}")
-
-    def _kept(self, layer: Any, args: Any, kwargs: Any) -> Any:
-        if not isinstance(layer, keras.Layer):
-            self.kept.add(layer.name)
-            return layer(*args, **kwargs)
-        twin = self.clone(layer)
-        self.kept.add(twin.name)
-        return twin(*args, **kwargs)
 
 
 class _Weighted:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,7 +78,7 @@ class Node:
         passes: It passes its input's grid on, and has no part in deciding its range.
         again: Its output is put on the grid once more. The converter wants that where it has several readers or where
             the operation has several inputs.
-        in_float: It computes in float, in the file too.
+        in_float: It computes in float behind the logits, in the file too.
     """
 
     name: str
@@ -137,8 +137,8 @@ class Plan:
         notes: What a reader of the plan should know, by the layer it is about.
     """
 
-    def __init__(self, graph: Graph, kept: Collection[str] = ()) -> None:
-        self.graph, self.kept = graph, kept
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.nodes: list[Node] = []
         self.outputs: list[Node] = []
         self.notes: dict[str, str] = {}
@@ -150,8 +150,6 @@ class Plan:
             self.outputs.append(self._end(self.values[ref]))
 
     def _plan(self, op: Op, values: list[Value]) -> Value:
-        if op.layer.name in self.kept:
-            return self.in_float(op, values, "as asked")
         if op.layer.name in self.done:
             return replace(values[0], users=self.users(op))
         rule = registry.find(registry.PLANS, op.layer)
@@ -285,14 +283,6 @@ class Plan:
         node = self.node(self.free_name(name), ql.ConstantConv2D, [self.on_grid(value)], config)
         return Value(node, 1, scale, shift, linear=True)
 
-    def in_float(self, op: Op, values: list[Value], reason: str) -> Value:
-        """``op`` as it is, computed in float."""
-        inputs = [v.node if v.node.in_float else self.on_grid(self.plain(v)) for v in values]
-        node = self.add(op, type(op.layer), inputs)
-        node.in_float = True
-        self.notes[op.layer.name] = f"stays in float: {reason}"
-        return self.result(op, node)
-
     def head(self, op: Op, value: Value) -> Value:
         """``op`` as the float end of the network, behind the logits."""
         node = self.add(op, type(op.layer), [self._logits(value)])
@@ -343,7 +333,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     fused: dict[Node, list[Node]] = {}  # what the operation that ends in a node is made of
     for node in plan.nodes:
         before = node.inputs[0] if node.inputs else None
-        alone = before is not None and before.grid is None and not before.in_float and readers[before] == 1
+        alone = before is not None and before.grid is None and readers[before] == 1
         fused[node] = [*fused[before], node] if alone and before and before.inputs else [node]
         if node.grid is None and not node.in_float and node.inputs:
             continue  # part of the operation that the next node ends

@@ -78,20 +78,18 @@ def find(rules: dict[type, Callable[..., Any]], layer: Any) -> Callable[..., Any
                     f"{type(layer).__name__} is a {cls.__name__} with {' and '.join(changed)} of its own, "
                     "which quantization cannot know",
                     where=layer.name,
-                    fix=f"register a rule for it (edgecls.quantize.lowers) or keep it in float: "
-                    f"keep_float=[{layer.name!r}]",
+                    fix="register a rule for it (edgecls.quantize.lowers)",
                 )
             return rules[cls]
         changed += [name for name in OVERRIDES if name in vars(cls) and name not in changed]
     return None
 
 
-def missing(layer: Any, name: str = "") -> UsageError:
+def missing(layer: Any) -> UsageError:
     """The error for a layer that has no rule."""
     kind = "layers" if hasattr(layer, "get_config") and hasattr(layer, "variables") else "bare operations"
-    name = name or layer.name
     return UsageError(
         f"no quantization rule for {kind} of class {type(layer).__name__}",
-        where=name,
-        fix=f"keep it in float (keep_float=[{name!r}]) or register a rule (edgecls.quantize.lowers)",
+        where=layer.name,
+        fix="use a layer that has one, or register a rule (edgecls.quantize.lowers)",
     )

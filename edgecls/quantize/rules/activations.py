@@ -49,7 +49,7 @@ def _activation(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
         raise UsageError(
             f"no quantization rule for activation {kind if isinstance(kind, str) else layer.activation!r}",
             where=layer.name,
-            fix=f"use another one ({', '.join(FORMS)}) or keep it in float: keep_float=[{layer.name!r}]",
+            fix=f"use another one: {', '.join(FORMS)}",
         )
     return FORMS[kind](lowering.name(layer.name))(inputs)
 

@@ -1,7 +1,7 @@
 """Activations that are products with a gate, and the gates: hard-swish, hard-sigmoid, sigmoid, SiLU, GELU, tanh.
 
 Hard-swish is ``x * relu6(x + 3)``, six times too large; SiLU is ``x * sigmoid(x)``, two operations. GELU is computed as
-``x * sigmoid(1.702 x)`` (Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415), which is at most 0.0203 off: the
+``x * sigmoid(1.702 x)`` (Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415), which is at most 0.0204 off: the
 twin's tensor is 1.702 times x, so that GELU is SiLU.
 """
 

@@ -20,6 +20,6 @@ def softmax(plan: Plan, op: Op, values: list[Value]) -> Value:
         raise UsageError(
             "softmax inside the network, and int8 kernels have none",
             where=op.layer.name,
-            fix=f"keep it in float: keep_float=[{op.layer.name!r}]",
+            fix="end the network with it, or use a sigmoid",
         )
     return plan.head(op, values[0])
