@@ -85,7 +85,7 @@ def counts(data: Dataset, copies: Copies) -> dict[str, Any]:
     """Pairs, photographs and groups of near-copies."""
     assert copies.pairs is not None
     labels = np.concatenate([split.labels for split in copies.splits.values()])
-    groups = [name for part in copies.groups().values() for name in part]
+    groups = np.concatenate(list(copies.numbers().values()))
     _, sizes = np.unique(groups, return_counts=True)
     leaks = leaking(copies)
     return {
@@ -111,9 +111,8 @@ def by_limit(splits: list[Split]) -> dict[str, int]:
 
 def leaking(copies: Copies) -> np.ndarray:
     """Which test images have a copy or near-copy in another split: bool [N]."""
-    groups = copies.groups()
-    elsewhere = set(groups["train"]) | set(groups["val"])
-    return np.array([group in elsewhere for group in groups["test"]], bool)
+    numbers = copies.numbers()
+    return np.isin(numbers["test"], np.concatenate([numbers["train"], numbers["val"]]))
 
 
 def scores_of(run: Run) -> dict[str, Any]:

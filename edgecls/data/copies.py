@@ -87,6 +87,11 @@ class Copies:
             for (purpose, split), mask in zip(self.splits.items(), masks, strict=True)
         }, out
 
+    def numbers(self) -> dict[str, np.ndarray]:
+        """The number of each image's group, int64 [N]; names would not do: two splits may use one name twice."""
+        stops = np.cumsum([len(split) for split in self.splits.values()])[:-1]
+        return dict(zip(self.splits, np.split(np.array(self._firsts(), np.int64), stops), strict=True))
+
     def _firsts(self) -> list[int]:
         seen: dict[str, int] = {}
         same = [(seen.setdefault(digest, i), i) for i, digest in enumerate(self.digests)]
