@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,3 +214,41 @@ def test_strips_cost_their_middle(shape, antialias, monkeypatch):
         monkeypatch.setattr("edgecls.data.preprocess._STRIP", 10**9)
         whole = preprocess.resize_crop(np.ascontiguousarray(photo))
         assert np.abs(pixels.astype(int) - whole).max() <= 4
+
+
+def no_pixels():
+    """A PNG that says that it is 0 pixels wide."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 4, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 4)) + chunk(b"IEND", b"")
+
+
+def test_files_without_pixels_or_that_cannot_be_opened_are_named(tmp_path, monkeypatch):
+    (tmp_path / "empty.png").write_bytes(no_pixels())
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "good.png").write_bytes(encode(Image.fromarray(COLOR)))
+    (tmp_path / "locked.png").write_bytes(encode(Image.fromarray(COLOR)))
+    read = Path.read_bytes
+
+    def locked(path):  # root may read everything
+        if path.name == "locked.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", locked)
+    names = ("empty", "loop", "locked", "good")
+    empty, loop, refused, good = images.scan([str(tmp_path / f"{name}.png") for name in names])
+    assert "no pixels" in empty or "not an image" in empty, empty
+    assert (
+        loop.startswith("cannot be read: Too many levels") and refused == "cannot be read: Permission denied"
+    )
+    assert (good.height, good.width) == (1, 4)
+
+
+@pytest.mark.parametrize("shape", [(300, 200, 3), (37, 91, 3), (64, 64, 1), (1, 5, 3)])
+@pytest.mark.parametrize("kind", [("bilinear", False), ("bilinear", True), ("area", False)])
+def test_random_crops_are_resized_within_one_level(shape, kind):
+    photo = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    preprocess = Preprocess(48, interpolation=kind[0], antialias=kind[1])
+    window, exact = preprocess.resize_window(photo), preprocess.resize(photo, (48, 48))
+    assert window.shape == (48, 48, 3) and window.dtype == np.uint8
+    assert np.abs(window.astype(int) - exact).max() <= (kind == ("bilinear", False))

@@ -262,6 +262,17 @@ def test_a_batch_in_parts_trains_as_the_whole(parts: int) -> None:
         np.testing.assert_allclose(in_parts, whole, rtol=1e-5, atol=1e-7)
 
 
+def test_bytes_train_as_the_same_floats() -> None:
+    def trained(kind: tf.DType) -> list[np.ndarray]:
+        subject = trainer()  # with a teacher
+        batches = epoch_batches(0).map(lambda pixels, targets: (tf.cast(pixels, kind), targets))
+        subject.run_epoch(batches, lambda step: None)
+        return subject.model.get_weights()
+
+    for floats, from_bytes in zip(trained(tf.float32), trained(tf.uint8), strict=True):
+        np.testing.assert_array_equal(floats, from_bytes)
+
+
 def test_parts_that_do_not_divide_the_batch_are_refused() -> None:
     with pytest.raises(UsageError, match=r"train.batch_size 8 cannot be divided into 3"):
         Trainer(network(), Objective(), Train(batch_size=8, accumulate=3), 3)

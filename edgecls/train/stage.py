@@ -100,6 +100,7 @@ def train_network(
         seed=recipe.seed,
         epochs=config.epochs,
         classes=len(data.classes),
+        cast=False,
         distribute=trainer.strategy.experimental_distribute_dataset,
     )
     try:
