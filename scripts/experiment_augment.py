@@ -43,7 +43,7 @@ BEGIN, END = (
     "<!-- experiment: end -->",
 )
 SEEDS = 3
-IMAGES = 2000  # of the 60,000: few enough for a small network to learn them by heart
+IMAGES = 500  # of the 60,000: few enough for a small network to learn them by heart
 CRITICAL = 2.92  # Student's t for 90 % with the two degrees of freedom of three pairs
 BASELINE = "crop and mirror"
 WIDTHS = (24, 48, 96)  # channels of the network's convolutions
@@ -52,8 +52,8 @@ SETTINGS: dict[str, Any] = {
     "model": {"name": "MobileNetV1_x0_25", "input_size": 32, "resize_short": 32},
     "train": {
         "epochs": 20,
-        "batch_size": 50,
-        "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+        "batch_size": 25,
+        "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 5e-4},
         "schedule": {"warmup_epochs": 1.0},
         "bn_momentum": 0.9,
         "select": "last",

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from near_copies import scores_of
+
 from edgecls.files import write_text
 from edgecls.run import Run
 
@@ -20,13 +22,19 @@ MODELS = {"teacher": "teacher", "float": "float student", "qat": "QAT student", 
 
 def main() -> None:
     run = Run.find(sys.argv[1] if len(sys.argv) > 1 else None)
+    alone = scores_of(run)["scores"]
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_text(README, f"{before}{BEGIN}\n{figures(run)}\n{END}{after}")
+    write_text(README, f"{before}{BEGIN}\n{figures(run, alone)}\n{END}{after}")
 
 
-def figures(run: Run) -> str:
-    """Markdown of what one run measured."""
+def figures(run: Run, alone: dict[str, dict[str, Any]]) -> str:
+    """Markdown of what one run measured.
+
+    Args:
+        run: The run.
+        alone: What ``near_copies.scores`` gives: the scores without test photographs that resemble a training one.
+    """
 
     def read(name: str) -> Any:
         return json.loads(run.file(name).read_text(encoding="utf-8"))
@@ -34,7 +42,7 @@ def figures(run: Run) -> str:
     ladder = read("verify.json")
     seconds = ", ".join(f"{stage} {stamp['seconds']:.0f} s" for stage, stamp in run.stamps().items())
     parts = [
-        accuracy_table(read("eval.json")["models"]),
+        accuracy_table(read("eval.json")["models"], alone),
         latency_table(read("bench.json")["results"]),
         [file_check(ladder)],
         [f"Stages: {seconds}. Measured on {computer(read('env.json'))}."],
@@ -42,17 +50,20 @@ def figures(run: Run) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-def accuracy_table(scores: dict[str, dict[str, Any]]) -> list[str]:
+def accuracy_table(scores: dict[str, dict[str, Any]], alone: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each network: shares of the labeled test photographs, from 0 to 1."""
+    found = {model: alone[model] for model in MODELS if model in scores and model in alone}
+    few, all_of_them = (next(iter(found.values()))[name]["images"] for name in ("without near-copies", "all"))
     lines = [
-        "| network | balanced accuracy | 95 % interval | top-1 | 95 % interval |",
-        "|---|---|---|---|---|",
+        f"| network | balanced accuracy, {few} photographs | 95 % interval | top-1 | all {all_of_them} | 95 % interval |",
+        "|---|---|---|---|---|---|",
     ]
-    for model in (model for model in MODELS if model in scores):
+    for model, groups in found.items():
         cells = [MODELS[model]]
-        for share in ("balanced_accuracy", "top1"):
-            low, high = scores[model][f"{share}_ci95"]
-            cells += [f"{scores[model][share]:.3f}", f"{low:.3f} - {high:.3f}"]
+        for row in (groups["without near-copies"], scores[model]):
+            low, high = row["balanced_accuracy_ci95"]
+            cells += [f"{row['balanced_accuracy']:.3f}", f"{low:.3f} - {high:.3f}"]
+        cells.insert(3, f"{groups['without near-copies']['top1']:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
