@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,13 @@ class Phone:
         """Process groups started by the shell that still have a living member."""
         alive = _living_groups()
         return [p.pid for p in self.processes if p.pid in alive]
+
+    def left(self, others: int = 0) -> list[int]:
+        """``running`` when what was ended is gone, which takes a moment; ``others`` groups are to stay."""
+        end = time.monotonic() + 5
+        while len(left := self.running()) > others and time.monotonic() < end:
+            time.sleep(0.02)
+        return left
 
 
 def _fail(why: str) -> bytes:

@@ -221,7 +221,7 @@ def test_own_program_is_ended_with_its_children(way: Way) -> None:
     way.link.run("sleep 60 > /dev/null 2>&1 &")  # somebody else's
     with pytest.raises(TimedOut):
         claim.run(f"{FOLDER}/sleeper", 1.0)
-    assert len(way.daemon.phone.running()) == 1
+    assert len(way.daemon.phone.left(1)) == 1
     assert claim.run("echo on", 5.0) == Ran("on\n", 0, 0)
 
 

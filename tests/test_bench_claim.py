@@ -141,7 +141,7 @@ def test_a_killed_session_is_taken_over_at_once(start: Start, phone: Adbd) -> No
     killed.end()
     assert len(phone.phone.running()) == 1  # as on a phone, its program still runs
     new = start(9009)
-    assert new.end() == 0 and figures(new) == ("ok", 9.009) and phone.phone.running() == []
+    assert new.end() == 0 and figures(new) == ("ok", 9.009) and phone.phone.left() == []
 
 
 def test_a_session_of_another_computer(start: Start, phone: Adbd) -> None:
@@ -157,7 +157,7 @@ def test_a_session_of_another_computer(start: Start, phone: Adbd) -> None:
     waits = start(9009, "--wait")
     until(lambda: "waiting: the phone is busy" in waits.err, "no remark")
     rewrite(lock(phone) / "beat", "beat", "1", "2", None)
-    assert waits.end() == 0 and figures(waits) == ("ok", 9.009) and phone.phone.running() == []
+    assert waits.end() == 0 and figures(waits) == ("ok", 9.009) and phone.phone.left() == []
 
 
 def held(phone: Adbd, **changes: str) -> Path:
@@ -288,7 +288,7 @@ def test_children_that_stay_are_ended_and_said(phone: Adbd) -> None:
     (result,) = bench(["a.tflite"], phone.where, [1], rounds=2, **QUICK_OPTIONS)["results"]
     assert result["status"] == "ok" and result["median_ms"] == 8.0
     assert "the program left 2 of its processes running, which we ended" in result["why"]
-    assert phone.phone.running() == []
+    assert phone.phone.left() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -297,7 +297,7 @@ def test_interrupted_in_the_middle_of_a_round(number: int, start: Start, phone: 
     until(lambda: "num_runs=5" in "".join(phone.phone.commands), "no round")
     time.sleep(0.2)
     session.signal(number)
-    assert session.end() == 130 and phone.phone.running() == []
+    assert session.end() == 130 and phone.phone.left() == []
     assert (lock(phone) / "beat").read_text() == "beat 0 0 0\n"  # nobody has to wait
     assert not session.json["complete"]
 

@@ -131,7 +131,7 @@ def test_bench(run: Path, board: Adbd) -> None:
         if (os.cpu_count() or 1) < 5:
             assert r["mask"] is None and "not pinned: taskset f0 failed" in r["why"]
     assert "Snapdragon 855" in (run / "report.html").read_text()
-    assert board.phone.running() == []
+    assert board.phone.left() == []
 
 
 def test_outputs_on_the_device_are_those_of_the_host(run: Path, board: Adbd) -> None:
@@ -174,7 +174,7 @@ def test_a_program_that_does_not_end_is_ended(run: Path, board: Adbd) -> None:
     program = f"{runner} --graph={FOLDER}/m.tflite --num_runs=100000000"
     with pytest.raises(TimedOut):
         Claim(link).run(program, 2.0)
-    assert link.run("true").code == 0 and board.phone.running() == []
+    assert link.run("true").code == 0 and board.phone.left() == []
     link.close()
 
 

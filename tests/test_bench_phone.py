@@ -291,7 +291,7 @@ def test_short_breaks_change_nothing(phone: Adbd, models: list[Path]) -> None:
     assert phone.cuts == 30
     for r in document["results"]:
         assert (r["status"], r["median_ms"], r["n"]) == ("ok", 8.0 / r["threads"], 15)
-    assert phone.phone.running() == []
+    assert phone.phone.left() == []
 
 
 def test_hanging_program_is_ended(phone: Adbd, models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_hanging_program_is_ended(phone: Adbd, models: list[Path], monkeypatch: 
     behave(phone, 'case "$*" in *num_threads=4*) while :; do :; done;; esac')
     results = measure(phone, models[:1], [4, 1])["results"]
     assert [r["status"] for r in results] == ["failed", "ok"] and "did not end within" in results[0]["why"]
-    assert phone.phone.running() == []
+    assert phone.phone.left() == []
 
 
 def test_ctrl_c_ends_the_program_on_the_phone(phone: Adbd, models: list[Path]) -> None:
@@ -324,7 +324,7 @@ def test_ctrl_c_ends_the_program_on_the_phone(phone: Adbd, models: list[Path]) -
     assert (done["status"], done["median_ms"], cut["status"]) == ("ok", 8.0, "failed")
     assert "interrupted" in cut["why"] and not stop.value.document["complete"]
     time.sleep(0.3)  # its last `sleep`
-    assert phone.phone.running() == []
+    assert phone.phone.left() == []
 
 
 def test_outputs_need_our_own_program(phone: Adbd, models: list[Path]) -> None:
