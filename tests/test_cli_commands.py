@@ -172,6 +172,9 @@ def test_bench_options_come_from_the_recipe_of_the_run(call, workflow, run):
         "zoo": (),
         "precisions": [],
         "fresh": False,
+        "compare": False,
+        "wait": False,
+        "watch": False,
     }
     call("bench", "r.yaml", "--device", "sd855", "--threads", "1,2", "--threads", "2,4", "--warmup", "0")
     assert seen["targets"] == [Path("r.yaml")] and seen["device"] == "sd855"
