@@ -155,12 +155,12 @@ def test_figures_that_the_run_cannot_keep_are_shown(folder: Path, monkeypatch: p
 # Before the work
 
 
-def test_a_recipe_that_fails_at_once_leaves_no_run(folder: Path) -> None:
+def test_a_recipe_that_fails_at_once_leaves_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, latest = sorted((folder / "runs").rglob("*")), newest(folder)
     bad = {
         "data.path=nowhere": (3, "nowhere"),
         "model.weights=gone.keras": (2, "gone.keras"),
-        "model.weights=imagenet": (2, "imagenet"),
+        "model.weights=10w": (2, "10w"),
         "train.batch_size=500": (2, "(train.batch_size)"),
         "quantize.train.batch_size=500": (2, "(quantize.train.batch_size)"),
         "model.name=InceptionV3": (2, "InceptionV3"),
@@ -169,6 +169,9 @@ def test_a_recipe_that_fails_at_once_leaves_no_run(folder: Path) -> None:
         for extra in ((), ("--dry-run",)):
             done = edgecls(folder, "train", "recipe.yaml", "-o", option, "-o", "seed=5", *extra)
             assert done.returncode == code and text in done.stderr, (option, done)
+    monkeypatch.setenv("EDGECLS_MIRROR", "http://127.0.0.1:9")
+    done = edgecls(folder, "train", "recipe.yaml", "-o", "model.weights=imagenet")
+    assert done.returncode == 3 and "cannot be downloaded" in done.stderr, done
     assert sorted((folder / "runs").rglob("*")) == runs and newest(folder) == latest
 
 

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import http.client
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -79,13 +80,13 @@ def _fetch(url: str, path: Path, digest: str, progress: Progress) -> None:
             if error.code < 500 and error.code != 429:  # asking again will not help
                 raise _unreachable(url, path, f"HTTP {error.code} {error.reason}") from None
             reason = error
-        except (
-            _Cut,
-            urllib.error.URLError,
-            http.client.HTTPException,
-            TimeoutError,
-            ConnectionError,
-        ) as error:
+        except urllib.error.URLError as error:
+            if isinstance(
+                error.reason, ConnectionRefusedError | socket.gaierror
+            ):  # no such server, or no network
+                raise _unreachable(url, path, str(error.reason)) from None
+            reason = error
+        except (_Cut, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = error
     else:
         raise _unreachable(url, path, str(getattr(reason, "reason", reason)) or type(reason).__name__)

@@ -35,7 +35,7 @@ def check(recipe: Recipe, console: Console) -> Dataset:
             f"teacher.input_size is {recipe.teacher.input_size}, the student's input {size}",
             fix="leave it out: teacher and student see the same pixels",
         )
-    for network in _networks(recipe):
+    for network in networks(recipe):
         weights_input(network)
     data = load_data(recipe.data, console)
     trainings = {
@@ -45,7 +45,7 @@ def check(recipe: Recipe, console: Console) -> Dataset:
     }
     check_batches(trainings, data)
     _check_labels(recipe, data)
-    for network in _networks(recipe):
+    for network in networks(recipe):
         _check_size(network.name, size)
     return data
 
@@ -104,7 +104,8 @@ def check_trained_on(run: Run, data: Dataset) -> None:
         )
 
 
-def _networks(recipe: Recipe) -> list[Model | Teacher]:
+def networks(recipe: Recipe) -> list[Model | Teacher]:
+    """The networks that a recipe names."""
     return [recipe.model, recipe.teacher] if recipe.teacher else [recipe.model]
 
 

@@ -21,6 +21,7 @@ from edgecls.workflow.checking import (
     check,
     check_batches,
     check_trained_on,
+    networks,
     trained_on,
     weights_input,
 )
@@ -98,6 +99,9 @@ def train(
         EdgeclsError: See its subclasses; every completed epoch is kept.
     """
     data = check(recipe, console)
+    for network in networks(recipe):
+        if network.weights:
+            download_weights(network.weights, network.name, console)
     run = Run.start(recipe, directory=directory, fresh=fresh)
     console.log(f"run: {run.path}")
     write_json(run.file("split.json"), data.describe())
@@ -386,7 +390,6 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
     )
     plain = True
     if section.weights:
-        download_weights(section.weights, section.name, console)
         try:
             loaded = edgecls.load_weights(model, section.weights)
         except UsageError:
