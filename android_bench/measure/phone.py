@@ -18,6 +18,7 @@ from android_bench.devices.probe import State, big_mask, facts, state
 from android_bench.devices.target import Target, require_chip
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
 from android_bench.measure.energy import milliwatts, sampler
+from android_bench.measure.flags import DELEGATE_FLAGS, DELEGATE_NAMES, PEAK_ON, PROFILE_OFF, PROFILE_ON
 from android_bench.measure.heat import Heat
 from android_bench.measure.load import COUNTERS, foreign_cores
 from android_bench.measure.protocol import Listener, Loaded, Protocol, Round
@@ -29,21 +30,6 @@ _LOAD_TIMEOUT_S = 180.0
 _SLACK_S = 60.0
 _DIGEST_S = 120.0
 _MIB = 2**20
-# Each program knows its own flags only. It warns of an unknown one, which counts as a failure.
-_DELEGATE_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "tflite": {"cpu": ("--use_xnnpack=true",), "gpu": ("--use_gpu=true",), "nnapi": ("--use_nnapi=true",)},
-    "litert": {
-        "cpu": ("--use_cpu=true", "--use_gpu=false", "--use_npu=false"),
-        "gpu": ("--use_cpu=true", "--use_gpu=true", "--use_npu=false"),
-        "npu": ("--use_cpu=true", "--use_gpu=false", "--use_npu=true"),
-    },
-    "edgecls": {"cpu": ()},
-}
-_DELEGATE_NAMES = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI", "npu": "NPU"}
-_PROFILE_OFF = {"tflite": ("--enable_op_profiling=false",), "litert": ("--use_profiler=false",)}
-_PROFILE_ON = {"tflite": ("--enable_op_profiling=true",), "litert": ("--use_profiler=true",)}
-_PEAK = "--report_peak_memory_footprint=true"
-_PEAK_ON = {"tflite": (_PEAK,), "litert": (_PEAK,)}
 _RUNTIMES = {"edgecls": "edgecls runner (litert)"}  # others are benchmark_model
 
 
@@ -270,13 +256,13 @@ class PhoneRunner:
             # Which of the two programs it is, only its output tells; these flags both know.
             self._phone.kind = self._kind(once)
         kind = self._phone.kind
-        if self._phone.delegate not in _DELEGATE_FLAGS[kind]:
+        if self._phone.delegate not in DELEGATE_FLAGS[kind]:
             raise BenchUsageError(
                 f"this program ({kind}) has no {self._phone.delegate}",
                 where="--delegate",
-                fix=f"it has {', '.join(_DELEGATE_FLAGS[kind])}",
+                fix=f"it has {', '.join(DELEGATE_FLAGS[kind])}",
             )
-        off, peak = _PROFILE_OFF.get(kind, ()), _PEAK_ON.get(kind, ())
+        off, peak = PROFILE_OFF.get(kind, ()), PEAK_ON.get(kind, ())
         memory = self._run((*once, *off, *peak), _LOAD_TIMEOUT_S, kind).out
         self._peak = None if memory.peak_mib is None else round(memory.peak_mib * _MIB)
         self._notes += memory.notes
@@ -289,7 +275,7 @@ class PhoneRunner:
         }
         if self._phone.profiling:
             ten = (*once[:2], "--num_runs=10", *once[3:])
-            profile = self._run((*ten, *_PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind).out
+            profile = self._run((*ten, *PROFILE_ON.get(kind, ())), _LOAD_TIMEOUT_S, kind).out
             details["profile"] = profile_json(profile.layers)
             self._notes += profile.notes or (
                 [] if profile.layers else ["the program gave no operator profile"]
@@ -324,7 +310,7 @@ class PhoneRunner:
         # On a charger the battery's current says nothing about the program.
         unplugged = before.battery == "discharging"
         self._phone.require_files(self._remote)
-        run = self._run((*counts, *_PROFILE_OFF.get(kind, ())), limit, kind, unplugged)
+        run = self._run((*counts, *PROFILE_OFF.get(kind, ())), limit, kind, unplugged)
         self._phone.require_files(self._remote)
         out, after = run.out, self._phone.heat.state()
         every = self._mask or (1 << self._phone.cores) - 1
@@ -360,7 +346,7 @@ class PhoneRunner:
 
     def _note_delegates(self, out: Output) -> None:
         """Notes when the program used another delegate than was asked for, or used it for a part of the network only."""
-        asked = _DELEGATE_NAMES[self._phone.delegate]
+        asked = DELEGATE_NAMES[self._phone.delegate]
         if asked in out.delegates:
             if asked in out.partly:
                 self._notes.append(f"{asked} computes a part of the network only")
@@ -376,7 +362,7 @@ class PhoneRunner:
             f"--graph={self._remote}",
             f"--num_threads={self._threads}",
             *flags,
-            *(_DELEGATE_FLAGS[kind][self._phone.delegate] if kind else ()),
+            *(DELEGATE_FLAGS[kind][self._phone.delegate] if kind else ()),
         )
         result = f"{self._link.folder}/result" if kind == "litert" else ""
         if result:
