@@ -27,9 +27,8 @@ from edgecls.train.objective import Objective
 from edgecls.train.schedules import make_schedule
 from edgecls.train.step import Averages, accumulated, clipped, counter, decayed
 
-_LOOK = (
-    20  # steps after which the loop looks whether the loss is still finite; each look waits for the device
-)
+_LOOK = 20
+"""Steps after which the loop looks whether the loss is still finite. Each look waits for the device."""
 
 
 @dataclass

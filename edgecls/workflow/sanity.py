@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 _GAP = 0.3  # of accuracy between training and validation that more than overfitting explains
 _FEW_STEPS = 3.0  # times 1 / (1 - momentum), after which running statistics have forgotten their first values
@@ -50,3 +53,12 @@ def warnings_of_training(
         f" statistics of batch normalization are not settled; lower {section}.bn_momentum ({bn_momentum:g} now)"
         " or train longer"
     ]
+
+
+def bn_momentum(model: keras.Model) -> float | None:
+    """Weight of the old running statistics in the model's batch normalizations; None without any that move."""
+    import keras
+
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    moving = [layer.momentum for layer in layers if layer.trainable and not getattr(layer, "frozen", False)]
+    return max(moving, default=None)

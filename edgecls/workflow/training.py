@@ -35,7 +35,7 @@ from edgecls.workflow.common import (
     save_network,
     spread,
 )
-from edgecls.workflow.sanity import warnings_of_training
+from edgecls.workflow.sanity import bn_momentum, warnings_of_training
 from edgecls.workflow.watching import watching
 from edgecls.zoo import catalog
 
@@ -352,7 +352,7 @@ def _train(
         )
     name_bad(data.train.bad[named:], console)
     warnings = warnings_of_training(
-        [row for row in run.metrics() if row["stage"] == stage], steps, _momentum(model), name
+        [row for row in run.metrics() if row["stage"] == stage], steps, bn_momentum(model), name
     )
     for warning in warnings:
         console.log(f"warning: {stage}: {warning}")
@@ -361,15 +361,6 @@ def _train(
             f"{stage}: no labeled validation images; the weights of the last epoch are kept, not of the best"
         )
     return figures | {"warnings": warnings}
-
-
-def _momentum(model: keras.Model) -> float | None:
-    """Weight of the old running statistics in the model's batch normalizations; None without any that move."""
-    import keras
-
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    moving = [layer.momentum for layer in layers if layer.trainable and not getattr(layer, "frozen", False)]
-    return max(moving, default=None)
 
 
 def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: Console) -> keras.Model:
