@@ -19,6 +19,7 @@ from edgecls.data.reading import Photos
 Stages = Callable[[int], tuple[Chain, Mixer]]
 """Number of an epoch to the changes of its images and of its batches."""
 
+_LEAST = np.float32(1e-30)  # probability: its logarithm is still a number
 _MARGIN = (
     2  # pixels that are decoded around a window: color is interpolated across the border of what is decoded
 )
@@ -98,11 +99,26 @@ class Maker:
         return used, self.finish(epoch, used, windows, *decoded)
 
     def mix(
-        self, epoch: int, step: int, pixels: np.ndarray, targets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mix a batch: pixels float32 [B, size, size, 3], targets float32 [B, classes]."""
+        self, epoch: int, step: int, pixels: np.ndarray, targets: np.ndarray, *answers: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Mix a batch.
+
+        Args:
+            epoch: Number of the epoch.
+            step: Number of the batch in it.
+            pixels: uint8 [B, size, size, 3].
+            targets: float32 [B, classes].
+            *answers: Log-probabilities, float32 [B, classes]. Their probabilities are mixed in the same shares.
+
+        Returns:
+            The same, float32.
+        """
         _, mixer = self._stages(int(epoch))
-        return mixer(pixels, targets, int(step))
+        classes = targets.shape[1]
+        beside = np.concatenate([targets, *map(np.exp, answers)], axis=1)
+        pixels, beside = mixer(pixels, beside, int(step))
+        probabilities = np.split(beside[:, classes:], len(answers), axis=1) if answers else []
+        return pixels, beside[:, :classes], *(np.log(np.maximum(p, _LEAST)) for p in probabilities)
 
 
 def _with_margin(window: Sequence[int], height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -30,6 +30,8 @@ from edgecls.text import first_line
 
 Order = Callable[[int], np.ndarray]
 """Number of an epoch to its images: int [N], or int [N, 2] of an image and the number of its view."""
+Answers = Callable[[np.ndarray], np.ndarray]
+"""Images and the numbers of their views, int32 [B, 2], to log-probabilities, float32 [B, classes]."""
 
 _PREFETCH = 2  # batches that are made ahead: one is used while the next is made
 _GROUP = 8  # most images that are made by one call of Python
@@ -91,11 +93,17 @@ class Batches:
         drop_remainder: Leave out a last batch that is not full. None: leave it out in training only.
         cast: False: pixels stay uint8, a quarter of the bytes, unless images are mixed.
         order: The images of an epoch; None: all of them once, in training shuffled and as ``Split.sampling`` says.
+        views: Each image has that many fixed views: epoch ``e`` uses view ``e % views`` of it (the next ones where it
+            comes again), and a view has the same pixels in every epoch. What grows from epoch to epoch has its last
+            strength. None: each epoch changes the images anew.
+        answers: What is known of the views of a batch, for example what a teacher says of them. It becomes the third
+            tensor of the batches. Where images are mixed, the probabilities are mixed as the targets.
         distribute: Called with the dataset before it is iterated, for example
             ``strategy.experimental_distribute_dataset``.
 
     Batches are (float32 [B, size, size, 3] of whole numbers 0..255, int32 [B] with -1 for unlabeled). With ``classes``:
-    (float32 [B, size, size, 3] in 0..255, float32 [B, classes] with zeros for unlabeled).
+    (float32 [B, size, size, 3] in 0..255, float32 [B, classes] with zeros for unlabeled); with ``answers`` also float32
+    [B, classes], log-probabilities.
 
     Raises:
         UsageError: A training split has too few images for one batch.
@@ -122,10 +130,13 @@ class Batches:
         drop_remainder: bool | None = None,
         cast: bool = True,
         order: Order | None = None,
+        views: int | None = None,
+        answers: Answers | None = None,
         distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
     ) -> None:
         self._split, self._preprocess, self._batch_size = split, preprocess, batch_size
         self._training, self._seed, self._classes, self._cast = training, seed, classes, cast
+        self._views, self._answers = views, answers
         self._drop = training if drop_remainder is None else drop_remainder
         if self._drop and split.epoch_size < batch_size:
             raise UsageError(
@@ -217,6 +228,8 @@ class Batches:
         """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""
         order = np.asarray(self._order(int(epoch)), np.int32)
         order = np.stack([order, _views(order)], 1) if order.ndim == 1 else order
+        if self._views is not None:
+            order = np.stack([order[:, 0], (order[:, 1] + int(epoch)) % self._views], 1)
         order = order[int(start) * self._batch_size : self._steps(len(order)) * self._batch_size]
         missing = -len(order) % self._group
         padded = np.concatenate([order, np.full((missing, 2), -1, np.int32)]) if missing else order
@@ -225,7 +238,8 @@ class Batches:
     def _stage(self, epoch: int) -> tuple[Chain, Mixer]:
         if epoch not in self._stages:
             moment = Moment(epoch, self._epochs, self._fill)
-            stage = Chain(self._settings, self._seed, moment), Mixer(self._settings, self._seed, moment)
+            of_images = moment if self._views is None else Moment(fill=self._fill)  # the same in every epoch
+            stage = Chain(self._settings, self._seed, of_images), Mixer(self._settings, self._seed, moment)
             self._stages = {epoch: stage} | dict(list(self._stages.items())[:1])
         return self._stages[epoch]
 
@@ -239,7 +253,7 @@ class Batches:
         return data.enumerate(start).map(lambda step, made: self._batch(epoch, step, *made))
 
     def _images(self, epoch: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A group of images: their numbers int32 [group], uint8 [group, size, size, 3]."""
+        """A group of images: numbers of them and of their views int32 [group, 2], uint8 [group, size, size, 3]."""
         size, count = self._preprocess.size, self._group
         if self._in_memory:
             used, pixels = self._python(self._maker.make, [epoch, rows], (tf.int32, tf.uint8))
@@ -249,24 +263,30 @@ class Batches:
             windows, paths = tf.ensure_shape(windows, [count, 2, 4]), tf.ensure_shape(paths, [count])
             decoded = [_decode(paths[k], windows[k, 0], found[k]) for k in range(count)]
             (pixels,) = self._python(self._maker.finish, [epoch, used, windows, *decoded], (tf.uint8,))
-        return tf.ensure_shape(used, [count, 2])[:, 0], tf.ensure_shape(pixels, [count, size, size, 3])
+        return tf.ensure_shape(used, [count, 2]), tf.ensure_shape(pixels, [count, size, size, 3])
 
     def _batch(self, epoch: tf.Tensor, step: tf.Tensor, used: tf.Tensor, pixels: tf.Tensor) -> Any:
         """Pixels and labels or targets of a batch that is made of groups."""
         size = self._preprocess.size
-        used, pixels = tf.reshape(used, [-1]), tf.reshape(pixels, [-1, size, size, 3])
+        used, pixels = tf.reshape(used, [-1, 2]), tf.reshape(pixels, [-1, size, size, 3])
         if not self._drop:
-            count = tf.math.count_nonzero(used >= 0)
+            count = tf.math.count_nonzero(used[:, 0] >= 0)
             used, pixels = used[:count], pixels[:count]
-        labels = tf.gather(tf.constant(self._split.labels, tf.int32), used)
+        labels = tf.gather(tf.constant(self._split.labels, tf.int32), used[:, 0])
         plain = tf.cast(pixels, tf.float32) if self._cast else pixels
         if self._classes is None:
             return plain, labels
-        targets = tf.one_hot(labels, self._classes)
+        beside = [tf.one_hot(labels, self._classes)]
+        if self._answers is not None:
+            (answers,) = self._python(self._answers, [used], (tf.float32,))
+            beside.append(tf.ensure_shape(answers, beside[0].shape))
         if not self._stage(0)[1]:
-            return plain, targets
-        mixed = self._python(self._maker.mix, [epoch, step, pixels, targets], (tf.float32, tf.float32))
-        return tf.ensure_shape(mixed[0], pixels.shape), tf.ensure_shape(mixed[1], targets.shape)
+            return plain, *beside
+        kinds = (tf.float32, *[tf.float32] * len(beside))
+        mixed = self._python(self._maker.mix, [epoch, step, pixels, *beside], kinds)
+        return tuple(
+            tf.ensure_shape(made, old.shape) for made, old in zip(mixed, (pixels, *beside), strict=True)
+        )
 
     def _python(self, function: Callable[..., Any], arguments: list[Any], kinds: tuple[Any, ...]) -> Any:
         """Call a function of arrays from the graph, and keep its error: TensorFlow hands on its text alone."""
