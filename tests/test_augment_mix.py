@@ -144,3 +144,15 @@ def test_one_image_and_unlabeled_images_are_mixed_too() -> None:
 def test_options_out_of_range_are_refused(section, options: dict) -> None:
     with pytest.raises(ValidationError):
         section(**options)
+
+
+def test_a_batch_is_mixed_in_groups_that_are_spread_over_it() -> None:
+    """Partners of a large batch are eight images each, far from each other; every image is mixed."""
+    mixer = Mixer(Augment.model_validate({"mixup": {"alpha": 8.0}}))
+    _, soft = mixer(*batch(32), index=5)
+    partners = soft - np.diag(np.diag(soft))
+    assert ((partners > 0).sum(1) == 1).all() and ((partners > 0).sum(0) == 1).all()
+    assert (np.arange(32) % 4 == partners.argmax(1) % 4).all()
+    other, _ = mixer(batch(32)[0], batch(32)[1], index=6)
+    assert len(np.unique(partners.argmax(1) - np.arange(32))) > 8, "every group is mixed alike"
+    assert not np.array_equal(other, mixer(*batch(32), index=5)[0])

@@ -7,6 +7,7 @@ others draw as it was, and an epoch is the same with any number of threads.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,6 +24,9 @@ from edgecls.augment.mix import mix
 from edgecls.augment.registry import OFF, OPERATIONS, START, Moment, Operation, Where
 from edgecls.augment.settings import Augment, only
 from edgecls.errors import UsageError
+
+MIXED_TOGETHER = 8
+"""Images of a batch that are mixed with each other, so that several workers can make one batch without asking each other."""
 
 
 def generator(seed: int, epoch: int, index: int, name: str, draw: int = 0) -> np.random.Generator:
@@ -145,6 +149,9 @@ class Chain(_Stage):
 class Mixer(_Stage):
     """The changes of a batch: images are mixed, and their targets alike.
 
+    A batch whose size is a multiple of ``MIXED_TOGETHER`` is mixed in blocks of that many images. The images of a block
+    are spread evenly over the batch, since repeated images stand side by side. Another batch is one block.
+
     Args:
         settings: The recipe's ``augment`` section.
         seed: Of the recipe.
@@ -164,18 +171,33 @@ class Mixer(_Stage):
         if moment.epoch >= moment.epochs - settings.off_epochs:
             self.operations = []
 
-    def __call__(self, pixels: np.ndarray, targets: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Change a batch.
+    def __call__(
+        self, pixels: np.ndarray, targets: np.ndarray, index: int, share: tuple[int, int] = (0, 1)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Change a batch, or the share of one that a worker has.
 
         Args:
             pixels: uint8 or float32 [B, S, S, 3] in 0..255.
             targets: float32 [B, classes]; a row of zeros for an unlabeled image.
             index: Of the batch in its epoch.
+            share: Number ``k`` of a worker and the number ``n`` of all: the images are those at ``k, k + n, k + 2 n, ...``
+                of the batch, a multiple of ``MIXED_TOGETHER``. They become what they become in the whole batch.
 
         Returns:
             Pixels and targets of the same shapes, float32.
         """
-        return mix(pixels, targets, self.operations, lambda name, i: self.generator(index, name, i))
+        worker, workers = share
+        blocks = 1 if len(pixels) % MIXED_TOGETHER else max(1, len(pixels) // MIXED_TOGETHER)
+        mixed, soft = np.empty(pixels.shape, np.float32), np.empty(targets.shape, np.float32)
+        for block in range(blocks):
+            rows = slice(block, None, blocks)
+            number = (index * blocks + block) * workers + worker  # of the block in the epoch
+            draws = functools.partial(self._draws, number)
+            soft[rows] = mix(pixels[rows], targets[rows], self.operations, draws, mixed[rows])[1]
+        return mixed, soft
+
+    def _draws(self, block: int, name: str, image: int) -> np.random.Generator:
+        return self.generator(block, name, image)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

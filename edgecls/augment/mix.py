@@ -88,26 +88,32 @@ def cutmix(
 
 
 def mix(
-    pixels: np.ndarray, targets: np.ndarray, operations: Sequence[tuple[Operation, Any]], draws: Draws
+    pixels: np.ndarray,
+    targets: np.ndarray,
+    operations: Sequence[tuple[Operation, Any]],
+    draws: Draws,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mix each image of a batch with one other image of it.
+    """Mix each of some images with another one of them.
 
     Args:
         pixels: uint8 or float32 [B, S, S, 3].
         targets: float32 [B, classes], one-hot or soft; a row of zeros for an unlabeled image.
         operations: Those that are on, with their options (``Mixing``). Each image gets at most one of them.
         draws: Gives the generators.
+        out: Where to write the pixels, float32 [B, S, S, 3]; None: a new array.
 
     Returns:
         Pixels float32 [B, S, S, 3], and targets float32 [B, classes] mixed in the same shares.
     """
     import numpy as np
 
-    # One cycle through the batch in random order: no image is its own partner.
+    # One cycle through the images in random order: no image is its own partner.
     order = draws("partners", 0).permutation(len(pixels))
     partners = np.empty_like(order)
     partners[order] = np.roll(order, 1)
-    mixed, shares = np.empty(pixels.shape, np.float32), np.ones((len(pixels), 1), np.float32)
+    mixed = np.empty(pixels.shape, np.float32) if out is None else out
+    shares = np.ones((len(pixels), 1), np.float32)
     for i, partner in enumerate(partners):
         chosen = _choice(operations, draws("choice", i).random())
         if chosen is None:

@@ -99,11 +99,18 @@ class Maker:
         return used, self.finish(epoch, used, windows, *decoded)
 
     def mix(
-        self, epoch: int, step: int, pixels: np.ndarray, targets: np.ndarray, *answers: np.ndarray
+        self,
+        share: tuple[int, int],
+        epoch: int,
+        step: int,
+        pixels: np.ndarray,
+        targets: np.ndarray,
+        *answers: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Mix a batch.
+        """Mix a batch, or a worker's share of it.
 
         Args:
+            share: See ``Mixer``.
             epoch: Number of the epoch.
             step: Number of the batch in it.
             pixels: uint8 [B, size, size, 3].
@@ -116,7 +123,7 @@ class Maker:
         _, mixer = self._stages(int(epoch))
         classes = targets.shape[1]
         beside = np.concatenate([targets, *map(np.exp, answers)], axis=1)
-        pixels, beside = mixer(pixels, beside, int(step))
+        pixels, beside = mixer(pixels, beside, int(step), share)
         probabilities = np.split(beside[:, classes:], len(answers), axis=1) if answers else []
         return pixels, beside[:, :classes], *(np.log(np.maximum(p, _LEAST)) for p in probabilities)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from edgecls import recipe
-from edgecls.augment.compose import Chain, Mixer
+from edgecls.augment.compose import MIXED_TOGETHER, Chain, Mixer
 from edgecls.augment.registry import Moment
 from edgecls.augment.settings import only
 from edgecls.data import images
@@ -82,7 +83,7 @@ class Batches:
     Args:
         split: The images.
         preprocess: How the network sees a photo.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch, over all workers together.
         training: True: shuffle, and apply ``augment``. False: the order of the split, and plain pixels.
         augment: Random changes. Where it or its ``crop_scale`` is None, images are resized and cropped as in
             evaluation.
@@ -98,6 +99,8 @@ class Batches:
             strength. None: each epoch changes the images anew.
         answers: What is known of the views of a batch, for example what a teacher says of them. It becomes the third
             tensor of the batches. Where images are mixed, the probabilities are mixed as the targets.
+        share: Number ``k`` of this worker and the number ``n`` of all: of each batch it makes the images at ``k, k + n,
+            k + 2 n, ...``. All workers together make the batches that one makes alone.
         distribute: Called with the dataset before it is iterated, for example
             ``strategy.experimental_distribute_dataset``.
 
@@ -132,11 +135,12 @@ class Batches:
         order: Order | None = None,
         views: int | None = None,
         answers: Answers | None = None,
+        share: tuple[int, int] = (0, 1),
         distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
     ) -> None:
         self._split, self._preprocess, self._batch_size = split, preprocess, batch_size
         self._training, self._seed, self._classes, self._cast = training, seed, classes, cast
-        self._views, self._answers = views, answers
+        self._views, self._answers, self._share = views, answers, share
         self._drop = training if drop_remainder is None else drop_remainder
         if self._drop and split.epoch_size < batch_size:
             raise UsageError(
@@ -151,7 +155,9 @@ class Batches:
         self._order = order or self._usual_order
         self._length = self._steps(self._count if order is None else len(order(0)))
         self._stages: dict[int, tuple[Chain, Mixer]] = {}
-        self._group = next(n for n in range(_GROUP, 0, -1) if batch_size % n == 0)
+        self._own = batch_size // share[1]  # images of a batch that this worker makes
+        self._check_share()
+        self._group = next(n for n in range(_GROUP, 0, -1) if self._own % n == 0)
         self._photos = photos(split, cache)
         self._in_memory = isinstance(self._photos, Memory)
         self._maker = Maker(self._photos, split.files or [], preprocess, self._stage)
@@ -194,7 +200,7 @@ class Batches:
             except _FAILURES as error:
                 if self._failure is not None:
                     raise self._failure from None
-                images_of_step = self._rows(epoch, step)[..., 0].ravel()[: self._batch_size]
+                images_of_step = self._rows(epoch, step)[..., 0].ravel()[: self._own]
                 if not self._photos.look_again(images_of_step[images_of_step >= 0].tolist()):
                     raise EdgeclsError(f"a batch cannot be made: {first_line(error)}") from error
             self._begin(epoch, step)
@@ -212,6 +218,16 @@ class Batches:
                 lambda e: self._pass(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0))
             )
             return data.prefetch(_PREFETCH).with_options(_without_autotuning())
+
+    def _check_share(self) -> None:
+        workers, mixes = self._share[1], bool(Mixer(self._settings))
+        unit = workers * (MIXED_TOGETHER if mixes else 1)
+        if workers > 1 and (self._batch_size % unit or not self._drop):
+            why = f" whose images are mixed in groups of {MIXED_TOGETHER}" if mixes else ""
+            raise UsageError(
+                f"a batch of {self._batch_size}{why} cannot be divided among {workers} workers",
+                fix=f"make batch_size a multiple of {unit}",
+            )
 
     # What is in an epoch -----------------------------------------------------------------------------------------
 
@@ -231,6 +247,8 @@ class Batches:
         if self._views is not None:
             order = np.stack([order[:, 0], (order[:, 1] + int(epoch)) % self._views], 1)
         order = order[int(start) * self._batch_size : self._steps(len(order)) * self._batch_size]
+        worker, workers = self._share
+        order = order[worker::workers]  # of each batch, which holds a multiple of ``workers``
         missing = -len(order) % self._group
         padded = np.concatenate([order, np.full((missing, 2), -1, np.int32)]) if missing else order
         return padded.reshape(-1, self._group, 2)
@@ -249,7 +267,7 @@ class Batches:
         rows = tf.numpy_function(self._rows, [epoch, start], tf.int32)
         data = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(rows, [None, self._group, 2]))
         data = data.map(lambda group: self._images(epoch, group), images.threads(), deterministic=True)
-        data = data.batch(self._batch_size // self._group, self._drop)
+        data = data.batch(self._own // self._group, self._drop)
         return data.enumerate(start).map(lambda step, made: self._batch(epoch, step, *made))
 
     def _images(self, epoch: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -283,7 +301,8 @@ class Batches:
         if not self._stage(0)[1]:
             return plain, *beside
         kinds = (tf.float32, *[tf.float32] * len(beside))
-        mixed = self._python(self._maker.mix, [epoch, step, pixels, *beside], kinds)
+        mix = partial(self._maker.mix, self._share)
+        mixed = self._python(mix, [epoch, step, pixels, *beside], kinds)
         return tuple(
             tf.ensure_shape(made, old.shape) for made, old in zip(mixed, (pixels, *beside), strict=True)
         )
