@@ -229,7 +229,11 @@ def fuse(model: keras.Model) -> keras.Model:
     return reparam.fuse(model)
 
 
-def quantize_model(model: keras.Model, input_size: int | tuple[int, int] | None = None) -> keras.Model:
+def quantize_model(
+    model: keras.Model,
+    input_size: int | tuple[int, int] | None = None,
+    keep_float: Sequence[str] = (),
+) -> keras.Model:
     """The quantization-aware twin of any functional or Sequential Keras 3 classifier, of the zoo or not.
 
     It has the same weights and layer names. Call ``calibrate`` on it, train it with ``compile`` and ``fit`` if you like,
@@ -239,6 +243,7 @@ def quantize_model(model: keras.Model, input_size: int | tuple[int, int] | None 
         model: From images [batch, height, width, channels] to logits or probabilities. If it begins by normalizing
             (``Rescaling``, ``Normalization``), its images are pixels from 0 to 255.
         input_size: Height and width for a model that leaves them open, or one number for both.
+        keep_float: Names of layers or of nested models that stay in float, or shell patterns such as ``"block_1_*"``.
 
     Raises:
         edgecls.errors.UsageError: A layer has no rule; the text names it and says what to do.
@@ -255,7 +260,7 @@ def quantize_model(model: keras.Model, input_size: int | tuple[int, int] | None 
     """
     from edgecls import quantize
 
-    return quantize.quantize_model(model, input_size)
+    return quantize.quantize_model(model, input_size, keep_float)
 
 
 def calibrate(

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.export import heads, inspect, metadata
+from edgecls.export import heads, inspect, marks, metadata
 from edgecls.files import atomic
-from edgecls.quantize import exact_arithmetic, finalize, is_quantized
+from edgecls.quantize import exact_arithmetic, finalize, floats, is_quantized
 from edgecls.zoo.layers import Normalize
 
 AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
@@ -121,7 +121,7 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
         pixels = tf.cast(image, tf.float32)
         if normalize is not None and precision != "int8":
             pixels = _normalized(pixels, normalize)
-        with exact_arithmetic(model, on=False):
+        with exact_arithmetic(model, on=False), floats.marked(model):
             return body(pixels, training=False)
 
     converter = _converter(serve.get_concrete_function(), quantized=precision == "int8")
@@ -133,10 +133,11 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8 if output == "uint8" else tf.float32
     try:
-        return bytes(converter.convert())
+        content = bytes(converter.convert())
     except Exception as error:  # the converter raises whatever its passes raise
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EdgeclsError(f"TFLite conversion failed: {text}", where=model.name) from error
+    return marks.unmark(content) if floats.boundaries(model) else content
 
 
 def _converter(function: Any, *, quantized: bool) -> Any:

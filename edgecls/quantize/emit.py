@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from edgecls.graph import trace
+from edgecls.quantize import (
+    floats,
+    rules,  # noqa: F401  registers them
+)
 from edgecls.quantize import layers as ql
-from edgecls.quantize import rules  # noqa: F401  registers them
 from edgecls.quantize.control import measure_kernels
 from edgecls.quantize.lower import Size, lower
 from edgecls.quantize.plan import Grid, Node, Plan
 
 
-def make_plan(model: keras.Model, input_size: Size | None = None) -> Plan:
+def make_plan(model: keras.Model, input_size: Size | None = None, keep_float: Sequence[str] = ()) -> Plan:
     """What ``quantize_model`` makes of ``model``, to be read: ``print(make_plan(model).text())``.
 
     Args and errors are those of ``quantize_model``.
@@ -24,10 +28,14 @@ def make_plan(model: keras.Model, input_size: Size | None = None) -> Plan:
         >>> make_plan(model).text().splitlines()[1]
         'conv.conv.pad: ZeroPadding2D, on the grid of image'
     """
-    return Plan(trace(lower(model, input_size)))
+    network, kept = lower(model, input_size, keep_float)
+    graph = trace(network)
+    return Plan(graph, floats.kept_names(model, graph, kept, keep_float))
 
 
-def quantize_model(model: keras.Model, input_size: Size | None = None) -> keras.Model:
+def quantize_model(
+    model: keras.Model, input_size: Size | None = None, keep_float: Sequence[str] = ()
+) -> keras.Model:
     """The quantization-aware twin of a float network, with its weights.
 
     Layers keep their names, kernels their scale, so optimizers and learning rates carry over. Call ``calibrate`` on
@@ -39,6 +47,8 @@ def quantize_model(model: keras.Model, input_size: Size | None = None) -> keras.
             probabilities. If it begins by normalizing (``Normalize``, ``Rescaling``, ``Normalization``), its images
             are pixels from 0 to 255.
         input_size: Height and width for a network that leaves them open, or one number for both.
+        keep_float: Names of layers or of nested models that stay in float, or shell patterns such as ``"block_1_*"``.
+            A batch normalization and an activation behind such a layer stay with it.
 
     Returns:
         A functional model of serialisable layers with the same inputs and outputs. Nested models are inlined, dropout
@@ -53,7 +63,7 @@ def quantize_model(model: keras.Model, input_size: Size | None = None) -> keras.
         >>> network.get_layer("conv.conv").__class__.__name__
         'QuantizedConv2D'
     """
-    network = emit(make_plan(model, input_size), model.name)
+    network = emit(make_plan(model, input_size, keep_float), model.name)
     measure_kernels(network)
     return network
 
@@ -74,6 +84,7 @@ class _Twins:
     def __init__(self) -> None:
         self.inputs: list[Any] = []
         self.tensors: dict[Node, Any] = {}
+        self._in_float: dict[Node, Any] = {}  # before they are put on a grid
         self._layers: dict[str, Any] = {}
         self._grids: dict[Grid, ql.Quantize] = {}
 
@@ -84,11 +95,14 @@ class _Twins:
             self.inputs.append(self.tensors[node])
         else:
             self.tensors[node] = self._compute(node)
+            if node.in_float:
+                self._in_float[node] = self.tensors[node]
         if node.grid and (not node.passes or node.again):
             self.tensors[node] = self._put_on_grid(node, node.grid.root)
 
     def _compute(self, node: Node) -> Any:
-        inputs = [self.tensors[source] for source in node.inputs]
+        known_in_float = self._in_float if node.in_float else {}
+        inputs = [known_in_float.get(source, self.tensors[source]) for source in node.inputs]
         known = node.name in self._layers
         if not known:
             self._layers[node.name] = node.kind.from_config({**node.config, "name": node.name})  # type: ignore[attr-defined]
@@ -113,4 +127,6 @@ class _Twins:
             )
         member = None if node.passes else grid.nodes.index(node)
         quantizer, tensor = self._grids[grid], self.tensors[node]
+        if node.in_float:
+            tensor = floats.Boundary(name=f"{node.name}.leave")(tensor)
         return quantizer(tensor) if member == 0 else quantizer(tensor, member=member)

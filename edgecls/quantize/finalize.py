@@ -47,8 +47,9 @@ class _Finisher:
 
     def run(self, model: keras.Model) -> None:
         for op in self.graph.ops:
-            if isinstance(op.layer, FreezableBatchNormalization):
-                _fold(op.layer, self.graph.makers[op.inputs[0]].layer)
+            before = self.graph.makers[op.inputs[0]].layer if op.inputs else None
+            if isinstance(op.layer, FreezableBatchNormalization) and isinstance(before, exact.Exact):
+                _fold(op.layer, before)  # one that stays in float has no such layer before it
         measure_kernels(model)
         while self._widen():  # a grid that two operations share can be the input of an earlier one
             pass

@@ -7,29 +7,32 @@ activations become layers of their own, layers that only act in training are lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import layers as kl
 
 from edgecls.errors import UsageError
-from edgecls.quantize import registry
+from edgecls.quantize import floats, registry
 from edgecls.reparam import fuse
 
 Tensor = Any
 Size = int | tuple[int, int]
 
 
-def lower(model: keras.Model, input_size: Size | None = None) -> keras.Model:
+def lower(
+    model: keras.Model, input_size: Size | None = None, keep_float: Sequence[str] = ()
+) -> tuple[keras.Model, frozenset[str]]:
     """Write ``model`` in the layers that have a plan.
 
     Args:
         model: A functional or Sequential model. It is not changed.
         input_size: Height and width for a model that leaves them open.
+        keep_float: Shell patterns of names of layers, or of nested models, that are left as they are.
 
     Returns:
-        The float network.
+        The float network, and the names of its layers that were left as they are.
 
     Raises:
         UsageError: A layer has no rule, or the model is not functional, or its input size is open.
@@ -37,15 +40,15 @@ def lower(model: keras.Model, input_size: Size | None = None) -> keras.Model:
     Example:
         >>> image = keras.Input((8, 8, 3))
         >>> model = keras.Model(image, kl.SeparableConv2D(4, 3, activation="relu", name="sep")(image))
-        >>> [layer.name for layer in lower(model).layers[1:]]
+        >>> [layer.name for layer in lower(model)[0].layers[1:]]
         ['sep.depthwise', 'sep', 'sep.act']
     """
-    lowering = Lowering(model)
+    lowering = Lowering(model, keep_float)
     inputs = [_input(tensor, model.name, input_size) for tensor in model.inputs]
     outputs = keras.tree.flatten(lowering.inline(model, inputs if len(inputs) > 1 else inputs[0]))
     one = len(inputs) == len(outputs) == 1
     flat = keras.Model(*((inputs[0], outputs[0]) if one else (inputs, outputs)), name=model.name)
-    return fuse(flat)
+    return fuse(flat), frozenset(lowering.kept)
 
 
 class Lowering:
@@ -53,9 +56,14 @@ class Lowering:
 
     Args:
         model: The model, whose inputs keep their names.
+        keep_float: See ``lower``.
+
+    Attributes:
+        kept: Names of the new network's layers that stay in float.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, keep_float: Sequence[str] = ()) -> None:
+        self.keep_float, self.kept = keep_float, set[str]()
         self._names = dict.fromkeys((tensor.name for tensor in model.inputs), 1)
         self._clones: dict[tuple[int, str], Any] = {}
         self._parents: list[str] = []
@@ -77,6 +85,10 @@ class Lowering:
             outputs = self.inline(layer, inputs)
             self._parents.pop()
             return outputs
+        before = keras.tree.flatten(inputs)[0]._keras_history.operation
+        asked = any(floats.matches(name, self.keep_float) for name in (layer.name, *self._parents))
+        if asked and floats.can_stay(layer, before):
+            return self._as_it_is(layer, *args, **kwargs)
         rule = registry.find(registry.LOWERINGS, layer)
         if rule:
             return rule(self, layer, inputs)
@@ -89,6 +101,11 @@ class Lowering:
         kind = getattr(layer, "activation", None)
         outputs = self.clone(layer, activation="linear")(inputs) if kind else self.clone(layer)(inputs)
         return self.activate(kind, f"{layer.name}.act", outputs) if kind else outputs
+
+    def _as_it_is(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        twin = self.clone(layer)
+        self.kept.add(twin.name)
+        return twin(*args, **kwargs)
 
     def activate(self, function: Any, name: str, inputs: Tensor) -> Tensor:
         """``inputs`` after an activation function of Keras, as a layer ``name``."""

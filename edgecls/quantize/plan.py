@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from edgecls.graph import Graph, Op, Ref
+from edgecls.quantize import floats, registry
 from edgecls.quantize import layers as ql
-from edgecls.quantize import registry
 
 HEADROOM = 1.5  # of the logits
 LAST_BIT = 2.0**-22
@@ -78,7 +78,7 @@ class Node:
         passes: It passes its input's grid on, and has no part in deciding its range.
         again: Its output is put on the grid once more. The converter wants that where it has several readers or where
             the operation has several inputs.
-        in_float: It computes in float behind the logits, in the file too.
+        in_float: It computes in float, in the file too.
     """
 
     name: str
@@ -137,8 +137,8 @@ class Plan:
         notes: What a reader of the plan should know, by the layer it is about.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, kept: Collection[str] = ()) -> None:
+        self.graph, self.kept = graph, kept
         self.nodes: list[Node] = []
         self.outputs: list[Node] = []
         self.notes: dict[str, str] = {}
@@ -150,6 +150,8 @@ class Plan:
             self.outputs.append(self._end(self.values[ref]))
 
     def _plan(self, op: Op, values: list[Value]) -> Value:
+        if op.inputs and floats.stays(self, op, values):
+            return floats.keep(self, op, values)
         if op.layer.name in self.done:
             return replace(values[0], users=self.users(op))
         rule = registry.find(registry.PLANS, op.layer)
@@ -158,9 +160,11 @@ class Plan:
         return rule(self, op, values)
 
     def _end(self, value: Value) -> Node:
-        return value.node if value.node.in_float else self._logits(value)
+        return self._logits(value)
 
     def _logits(self, value: Value) -> Node:
+        if value.node.in_float:
+            return value.node
         node = self.on_grid(self.plain(value))
         assert node.grid is not None
         node.grid.root.headroom = HEADROOM
@@ -333,9 +337,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     fused: dict[Node, list[Node]] = {}  # what the operation that ends in a node is made of
     for node in plan.nodes:
         before = node.inputs[0] if node.inputs else None
-        alone = before is not None and before.grid is None and readers[before] == 1
+        alone = before is not None and before.grid is None and not before.in_float and readers[before] == 1
         fused[node] = [*fused[before], node] if alone and before and before.inputs else [node]
-        if node.grid is None and not node.in_float and node.inputs:
+        if node.kind is floats.Boundary or (node.grid is None and not node.in_float and node.inputs):
             continue  # part of the operation that the next node ends
         yield _line(plan, fused[node], members)
 

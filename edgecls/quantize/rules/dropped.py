@@ -44,8 +44,9 @@ NAMES = [
     "SpatialDropout1D",
     "SpatialDropout2D",
 ]
+CLASSES = tuple(getattr(layers, name) for name in NAMES if hasattr(layers, name))
 
 
-@lowers(*(getattr(layers, name) for name in NAMES if hasattr(layers, name)))
+@lowers(*CLASSES)
 def _dropped(lowering: Lowering, layer: Any, inputs: Any) -> Any:
     return inputs

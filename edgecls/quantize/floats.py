@@ -1,0 +1,144 @@
+"""Layers that stay in float in the middle of an int8 network.
+
+Left to itself, TFLite's converter quantizes a float operation that it finds between two grids. So in the twin a layer of
+class ``Boundary`` stands where values leave the grids and where they come back. It computes nothing. For the conversion
+alone (``marked``) it becomes two operations that the converter neither quantizes nor removes; ``export.marks`` takes
+them out of the file again. What is left is DEQUANTIZE, the float operations, QUANTIZE, all of which XNNPACK runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from edgecls.errors import UsageError
+from edgecls.graph import Graph, Op
+from edgecls.quantize.rules import dropped
+from edgecls.quantize.rules.norm import FreezableBatchNormalization
+from edgecls.zoo import layers as zoo_layers
+
+if TYPE_CHECKING:
+    from edgecls.quantize.plan import Node, Plan, Value
+
+# What the float operation before takes over, as an int8 operation would.
+FOLLOWERS = (
+    layers.BatchNormalization,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.Activation,
+    zoo_layers.HardSwish,
+    zoo_layers.HardSigmoid,
+)
+NORMALIZATIONS = (zoo_layers.Normalize, layers.Rescaling, layers.Normalization)
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the shell patterns fits a layer's name."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def can_stay(layer: Any, before: Any) -> bool:
+    """Whether a layer can be kept in float.
+
+    The normalization of the pixels cannot, because they are on a grid already; what only acts in training is left out.
+
+    Args:
+        layer: The layer.
+        before: The layer that makes its input.
+    """
+    first = isinstance(before, layers.InputLayer)
+    return not (first and isinstance(layer, NORMALIZATIONS)) and not isinstance(layer, dropped.CLASSES)
+
+
+def kept_names(
+    model: keras.Model, graph: Graph, kept: Collection[str], patterns: Collection[str]
+) -> frozenset[str]:
+    """Names of the layers of a lowered network that stay in float.
+
+    Args:
+        model: As the user has it.
+        graph: Of the lowered network.
+        kept: Names of its layers that ``lower`` has left as they are.
+        patterns: Shell patterns of names.
+
+    Raises:
+        UsageError: A pattern fits no layer.
+    """
+    names = {layer.name for layer in model._flatten_layers()} | {op.layer.name for op in graph.ops}
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else "--explain lists the names"
+            raise UsageError(f"keep_float: no layer is called {pattern}", where=model.name, fix=hint)
+    inner = [op for op in graph.ops if op.inputs and matches(op.layer.name, patterns)]
+    found = {op.layer.name for op in inner if can_stay(op.layer, graph.makers[op.inputs[0]].layer)}
+    return frozenset(found.union(kept))
+
+
+def stays(plan: Plan, op: Op, values: list[Value]) -> bool:
+    """Whether ``op`` is computed in float: it was asked for, or it belongs to the float operation before."""
+    if op.layer.name in plan.kept:
+        return True
+    follows = isinstance(op.layer, FOLLOWERS) and len(values) == 1
+    return follows and values[0].node.in_float and values[0].users == 1
+
+
+def keep(plan: Plan, op: Op, values: list[Value]) -> Value:
+    """``op`` as it is, in float. Its output is put on a grid if an int8 operation takes it."""
+    inputs = [value.node if value.node.in_float else _leave(plan, op, value) for value in values]
+    norm = isinstance(op.layer, layers.BatchNormalization)
+    node = plan.add(op, FreezableBatchNormalization if norm else type(op.layer), inputs)
+    node.in_float = True
+    asked = op.layer.name in plan.kept
+    plan.notes[node.name] = "in float, as asked" if asked else "in float, with the operation before it"
+    return plan.result(op, node)
+
+
+def _leave(plan: Plan, op: Op, value: Value) -> Node:
+    source = plan.on_grid(plan.plain(value))
+    node = plan.node(plan.free_name(f"{op.layer.name}.enter"), Boundary, [source], {})
+    node.in_float = True
+    return node
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class Boundary(layers.Layer):
+    """Passes its input on. Between it and the next one the file computes in float.
+
+    Attributes:
+        marking: For the conversion: be an operation that the converter leaves alone.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.marking = False
+
+    def call(self, inputs: Any) -> Any:
+        return tf.math.ceil(tf.math.floor(inputs)) if self.marking else inputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+def boundaries(model: keras.Model) -> list[Boundary]:
+    """The layers of ``model`` at which int8 begins or ends."""
+    return [layer for layer in model.layers if isinstance(layer, Boundary)]
+
+
+@contextmanager
+def marked(model: keras.Model) -> Iterator[None]:
+    """Within the block, boundaries are visible to the converter."""
+    try:
+        for layer in boundaries(model):
+            layer.marking = True
+        yield
+    finally:
+        for layer in boundaries(model):
+            layer.marking = False
