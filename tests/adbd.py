@@ -11,8 +11,10 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import ctypes
 import os
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -27,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from phone import Phone, furnish
 
 VERSION = 0x01000000
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # socket(7); Python has no names for them
 TOKEN, SIGNATURE, RSAPUBLICKEY = 1, 2, 3
 
 
@@ -222,10 +225,26 @@ class Adbd(_Threaded):
         self.asked = self.connections = self.cuts = 0
         self.cut_after: int | None = None
         self.exhausted, self.gone_s, self.back_at = False, 0.0, 0.0
+        self.open: list[Any] = []  # sockets of the connections
         self.places: Iterator[int] = iter(())  # where the next breaks are, each counted from the one before
 
     def served(self) -> list[Phone]:
         return [self.phone]
+
+    def leave_network(self) -> None:
+        """From now on this computer's kernel drops what comes, unanswered, as from a phone that is out of reach.
+
+        Nobody is told: no connection is closed, and a new one is not refused.
+        """
+        drop = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # a BPF program: return 0
+        program = struct.pack("HP", 1, ctypes.addressof(drop))
+        for connection in (*self._server.sockets, *self.open):
+            connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+    def come_back(self) -> None:
+        """Answers again, on connections that are still open and on new ones."""
+        for connection in (*self._server.sockets, *self.open):
+            connection.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def spend(self, data: bytes) -> bytes:
         """The part of ``data`` that still passes before the link breaks."""
@@ -244,10 +263,12 @@ class Adbd(_Threaded):
         if time.monotonic() < self.back_at:
             return
         self.connections += 1
-        link = Link(self, reader, writer)
+        link, connection = Link(self, reader, writer), writer.get_extra_info("socket")
+        self.open.append(connection)
         try:
             await link.run()
         finally:
+            self.open.remove(connection)
             for stream in link.streams.values():
                 stream.closed = True
                 stream.more.set()

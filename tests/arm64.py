@@ -1,4 +1,4 @@
-"""A computer with 64-bit ARM Linux for tests: Debian's programs and LiteRT for ARM under qemu-user and proot.
+"""A computer with 64-bit ARM Linux for tests: Debian's programs, Python and LiteRT for ARM under qemu-user and proot.
 
 What it takes is fetched once, from Debian's and Python's package indexes, into ``.cache/arm64`` of the repository
 (``EDGECLS_TEST_CACHE``). Nothing is installed, and nothing outside that folder is changed.
@@ -6,6 +6,7 @@ What it takes is fetched once, from Debian's and Python's package indexes, into 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ REPO = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("EDGECLS_TEST_CACHE") or REPO / ".cache") / "arm64"
 QEMU = "qemu-aarch64-static"
 TOOLS = ("proot", QEMU, "aarch64-linux-gnu-gcc", "apt-get", "dpkg-deb")
-PACKAGES = ("dash", "toybox", "libc6", "libstdc++6", "libgcc-s1", "libcrypt1")
+PACKAGES = ("dash", "toybox", "libstdc++6", "python3")
 CORE = """processor\t: {core}
 BogoMIPS\t: 38.40
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
@@ -37,13 +38,16 @@ def missing_tools() -> list[str]:
 
 
 def system() -> Path:
-    """The root of the ARM system, fetched if need be."""
-    root = CACHE / "root"
-    if not root.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            _unpack(Path(folder), Path(folder) / "root")
-            (Path(folder) / "root").rename(root)
+    """The root of the ARM system, fetched if need be. Its Python has what ``pip install ai-edge-litert`` brings."""
+    root = CACHE / "system"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may ask at once
+        if not root.is_dir():
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                _unpack(Path(folder), Path(folder) / "root")
+                _install_litert(Path(folder) / "root")
+                (Path(folder) / "root").rename(root)
     return root
 
 
@@ -73,12 +77,13 @@ def _unpack(work: Path, root: Path) -> None:
         "Dir::Cache": work / "cache",
     }
     apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
+    fetch = [*apt, "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES]
     subprocess.run(
         [*apt, "update"], check=False, capture_output=True
-    )  # an index that we do not need may fail
-    done = subprocess.run([*apt, "download", *PACKAGES], cwd=work, capture_output=True, text=True)
+    )  # an index of others may be out of reach
+    done = subprocess.run(fetch, capture_output=True, text=True)
     assert done.returncode == 0, f"Debian's packages for ARM cannot be fetched: {done.stderr}"
-    for package in work.glob("*.deb"):
+    for package in (work / "cache/archives").glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True)
     for name in ("data", "sys", "proc", "dev", "system/bin"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -88,6 +93,20 @@ def _unpack(work: Path, root: Path) -> None:
             (root / "bin" / name).symlink_to("toybox")
     (root / "bin/sh").unlink(missing_ok=True)
     (root / "bin/sh").symlink_to("dash")
+    (root / "usr/bin/env").symlink_to("/bin/toybox")
+
+
+def _install_litert(root: Path) -> None:
+    """What ``pip install ai-edge-litert`` does on the board, by the pip of this computer: it is faster."""
+    (library,) = (root / "usr/lib").glob("python3.*")
+    version = library.name.removeprefix("python")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    board = ["--implementation", "cp", "--python-version", version, "--only-binary=:all:"]
+    board += [f"--platform=manylinux_{glibc}_aarch64" for glibc in ("2_28", "2_27", "2_17")]
+    target = ["--target", root / f"usr/local/lib/python{version}/dist-packages"]
+    pins = ["--constraint", REPO / "constraints.txt"]
+    done = subprocess.run([*pip, *board, *pins, *target, "ai-edge-litert"], capture_output=True, text=True)
+    assert done.returncode == 0, f"LiteRT for Python on ARM cannot be fetched: {done.stderr}"
 
 
 class ArmPhone(Phone):
@@ -119,4 +138,5 @@ class ArmPhone(Phone):
             **super().environment(),
             "PATH": f"/system/bin:/bin:{os.environ['PATH']}",
             "QEMU_CPU": "cortex-a76",
+            "PYTHONDONTWRITEBYTECODE": "",  # with compiled modules its Python starts three times as fast
         }

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from android_bench import BenchError, DeviceMissing
 from android_bench.adb.claim import Claim, Ran
-from android_bench.adb.direct import DirectTransport
+from android_bench.adb.direct import _KEEPALIVE, DirectTransport
 from android_bench.adb.keys import signer
 from android_bench.adb.link import FOLDER, Link
 from android_bench.adb.server import ServerTransport
@@ -201,6 +201,40 @@ def test_phone_gone_for_good(start: Start, keys: Path) -> None:
     with pytest.raises(DeviceMissing, match="gone") as error:
         link.run("true")
     assert time.monotonic() - begin < 3 and "\n" not in str(error.value)
+
+
+def test_phone_that_leaves_the_network_is_noticed(
+    start: Start, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP keepalive finds out, while a program runs that prints nothing. With our times for it, after 25 s."""
+    assert _KEEPALIVE["TCP_KEEPIDLE"] + _KEEPALIVE["TCP_KEEPINTVL"] * _KEEPALIVE["TCP_KEEPCNT"] == 25
+    monkeypatch.setattr("android_bench.adb.direct._KEEPALIVE", dict.fromkeys(_KEEPALIVE, 1))
+    daemon = start()
+    link = direct(daemon, keys, patience_s=1)
+    link.run("true")
+    threading.Timer(0.2, daemon.leave_network).start()
+    begin = time.monotonic()
+    with pytest.raises(DeviceMissing, match="the phone is gone"):
+        link.run("sleep 1000", 600)
+    assert 2 < time.monotonic() - begin < 15  # keepalive, patience, and a connection that nobody answers
+
+
+def test_phone_that_comes_back_runs_its_program_again(
+    start: Start, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told that a program did not end in time, which has 600 s for it."""
+    monkeypatch.setattr("android_bench.adb.direct._KEEPALIVE", dict.fromkeys(_KEEPALIVE, 1))
+    daemon = start()
+    claim = Claim(direct(daemon, keys))
+    program = daemon.phone.path(FOLDER) / "program"
+    program.write_text("#!/bin/sh\n[ -e ${0}.ran ] || { touch ${0}.ran; sleep 1000; }; echo done\n")
+    program.chmod(0o755)
+    threading.Timer(0.5, daemon.leave_network).start()
+    threading.Timer(4.5, daemon.come_back).start()
+    begin = time.monotonic()
+    assert claim.run(f"{FOLDER}/program", 600) == Ran("done\n", 0, 0)
+    assert 4 < time.monotonic() - begin < 15
+    assert daemon.phone.left() == []
 
 
 def test_silent_command_ends_in_time(way: Way) -> None:

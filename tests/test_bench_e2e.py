@@ -40,6 +40,7 @@ model: {name: MobileNetV3_small_x0_35, input_size: 32, resize_short: 32}
 data: {source: folder, path: photos}
 """
 IMAGES = 6
+SCRIPT = Path(__file__).parents[1] / "android_bench/runner/edgecls_runner.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,6 +61,13 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adbd]:
     daemon = Adbd(ArmPhone(tmp_path_factory.mktemp("board"))).start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def new_board(tmp_path: Path) -> Iterator[Adbd]:
+    daemon = Adbd(ArmPhone(tmp_path / "board")).start()
     yield daemon
     daemon.stop()
 
@@ -187,3 +195,25 @@ def test_bad_model_fails_alone(run: Path, board: Adbd, tmp_path: Path) -> None:
     bad, good = json.loads(done.stdout)["results"]
     assert (bad["status"], good["status"]) == ("failed", "ok")
     assert "exit code" in bad["why"] and "\n" not in bad["why"]
+
+
+@pytest.mark.slow
+def test_the_program_in_python(
+    run: Path, new_board: Adbd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a program of its own a board measures, and computes, with its Python and `pip install ai-edge-litert`."""
+    monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path))
+    file, photos = run / "export/model_int8.tflite", str(run.parents[2] / "photos")
+    options = ["--threads", "2", "--warmup", "2", "--runs", "5", "--rounds", "1", "--json"]
+    done = edgecls(tmp_path, "bench", str(file), "--device", new_board.where, *options)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["results"]
+    assert row["status"] == "ok" and row["runtime"] == "edgecls runner (litert)", row["why"]
+    assert row["delegates"] == ["XNNPACK"] and row["peak_total_mib"] > row["peak_mib"] > 0
+    assert len(row["rounds"][0]["samples_ms"]) == row["n"] >= 5 and row["init_ms"] > 0
+    done = edgecls(run.parent, "verify", str(run), "--images", photos, "--device", new_board.where, "--json")
+    assert done.returncode == 0, done.stderr
+    on_board = [rung for rung in json.loads(done.stdout)["rungs"] if "device" in rung]
+    assert len(on_board) == 2 and all(rung["ok"] for rung in on_board)
+    (pushed,) = new_board.phone.path(FOLDER).glob("*/edgecls_runner")
+    assert pushed.read_bytes() == SCRIPT.read_bytes()

@@ -14,6 +14,7 @@ from phone import QUICK, tool
 
 from android_bench.adb.link import FOLDER
 from android_bench.devices.probe import State
+from android_bench.measure.clocks import Clocks
 from android_bench.measure.heat import Heat
 from android_bench.measure.load import foreign_cores
 from android_bench.measure.protocol import Protocol
@@ -228,6 +229,56 @@ def test_a_stuck_sensor_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     heat = Heat(lambda: State(temperature_c={"cpu": 60.0, "skin": 45.0}), rest, lambda event: None)
     _, why = heat.cool_down(Protocol())
     assert why == "45.0 C warm after 25 s of cooling down" and "stand still" in heat.stuck
+
+
+STILL = "the phone's current clocks stand still, at rest and at work"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("", True),  # also those that are always the highest: a throttled phone would show the same
+        (
+            "echo 1234000 > cpu7/cpufreq/scaling_cur_freq",
+            False,
+        ),  # one core that works at another clock is enough
+        ("for c in cpu*; do echo performance > $c/cpufreq/scaling_governor; done", False),
+        ("for c in cpu*; do cat $c/cpufreq/scaling_max_freq > $c/cpufreq/scaling_min_freq; done", False),
+        ("rm cpu*/cpufreq/scaling_cur_freq", False),  # a phone that tells no clocks
+    ],
+)
+def test_clocks_that_stand_still(
+    change: str, says: bool, pixel: Adbd, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said, and no reason to distrust a figure."""
+    monkeypatch.setattr("android_bench.measure.clocks._SECONDS", 0.0)
+    folder = pixel.phone.path(FOLDER)
+    folder.mkdir(parents=True)
+    cores = pixel.phone.root / "sys/devices/system/cpu"
+    (folder / "behaviour").write_text(f"( cd {cores}; {change or ':'} )\n")
+    row = measured("--rounds", "4")
+    assert row["status"] == "ok" and (STILL in row["why"]) == says
+    assert row["why"].count("stand still") <= 1 and row["n"] == 20  # all four rounds are used
+
+
+@pytest.mark.parametrize(
+    ("working", "took", "says"), [(3, 10.5, True), (2, 60.0, False), (3, 9.5, False), (0, 60.0, False)]
+)
+def test_clocks_are_watched_for_a_while(
+    working: int, took: float, says: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle phone is no reason to say anything, however long it is looked at."""
+    now = 7.0
+    monkeypatch.setattr("android_bench.measure.clocks.time.monotonic", lambda: now)
+    clocks = Clocks()
+    for number in range(working):
+        now = 7.0 + took * number / (working - 1)
+        clocks.at_work({0: 1_000_000})
+    for _ in range(20):
+        clocks.at_rest(State(khz={0: 1_000_000}, governor={0: "schedutil"}))
+    assert bool(clocks.stuck) == says
+    clocks.at_rest(State(khz={0: 1_200_000}))
+    assert not clocks.stuck
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -12,6 +12,7 @@ This module adds what adb-shell 0.4.4 lacks:
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import socket
 import struct
@@ -187,7 +188,11 @@ class DirectTransport(Transport):
             raise Refused(_reason(error), where=self.where) from None
         except BenchError as error:
             raise type(error)(error.what, where=self.where) from None
-        except (exceptions.TcpTimeoutException, exceptions.AdbTimeoutError, TimeoutError):
+        except (exceptions.TcpTimeoutException, exceptions.AdbTimeoutError, TimeoutError) as error:
+            if (
+                getattr(error, "errno", None) == errno.ETIMEDOUT
+            ):  # the kernel gave up, long before the deadline
+                raise Broken("the phone has left the network", where=self.where) from None
             raise TimedOut(f"the phone did not answer within {seconds:.0f} s", where=self.where) from None
         except Exception as error:
             # Torn messages surface as many kinds of errors (KeyError, struct.error, checksums, OSError).

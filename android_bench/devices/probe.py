@@ -27,13 +27,16 @@ _FACTS = {
     "system": "uname -smr",
 }
 _STATE = {
-    "freq": f"grep -H . {_FREQ}/cpuinfo_max_freq {_FREQ}/scaling_max_freq {_FREQ}/scaling_cur_freq "
-    f"{_FREQ}/scaling_governor",
+    "freq": f"grep -H . {_FREQ}/cpuinfo_max_freq {_FREQ}/scaling_max_freq {_FREQ}/scaling_min_freq "
+    f"{_FREQ}/scaling_cur_freq {_FREQ}/scaling_governor",
     "zones": f"grep -H . {_ZONE}/type {_ZONE}/temp",
     "online": f"cat {_CPU}/online",
     "battery": "dumpsys battery",
     "thermal": "dumpsys thermalservice",
 }
+CLOCKS_NOW = f"grep -H . {_FREQ}/scaling_cur_freq 2>/dev/null"
+"""A shell command whose output ``clocks_now`` reads."""
+_HOLDING = {"performance", "powersave", "userspace"}  # governors that do not change a clock
 # BatteryManager.BATTERY_STATUS_*
 _CHARGE = {2: "charging", 3: "discharging", 4: "not charging", 5: "full"}
 _KHZ = (50_000, 20_000_000)  # clocks that a core can have
@@ -55,6 +58,7 @@ class State:
 
     max_khz: dict[int, int] = field(default_factory=dict)
     cap_khz: dict[int, int] = field(default_factory=dict)
+    floor_khz: dict[int, int] = field(default_factory=dict)
     khz: dict[int, int] = field(default_factory=dict)
     governor: dict[int, str] = field(default_factory=dict)
     temperature_c: dict[str, float] = field(default_factory=dict)
@@ -69,6 +73,12 @@ class State:
         told = set(self.max_khz) or set(range(cores))
         here = told if self.online is None else told & self.online
         return [core for core in range(cores) if core not in here]
+
+    @property
+    def held(self) -> set[int]:
+        """The cores whose clock does not change: the governor holds it, or the lowest allowed is the highest allowed."""
+        alike = {core for core, floor in self.floor_khz.items() if floor == self.cap_khz.get(core)}
+        return alike | {core for core, governor in self.governor.items() if governor in _HOLDING}
 
     @property
     def warmth(self) -> float | None:
@@ -177,9 +187,7 @@ def facts(link: Link) -> Facts:
 def state(link: Link) -> State:
     """Asks the phone how it is now. Raises DeviceMissing when it is gone."""
     answers = _ask(link, _STATE)
-    clocks: dict[str, dict[int, str]] = {}
-    for core, name, value in re.findall(r"/cpu(\d+)/cpufreq/(\w+):(.*)", answers["freq"]):
-        clocks.setdefault(name, {})[int(core)] = value.strip()
+    clocks = _clocks(answers["freq"])
     battery = dict(re.findall(r"^\s*([\w ]+): (-?\d+)\s*$", answers["battery"], re.MULTILINE))
     status = re.search(r"Thermal Status: (\d+)", answers["thermal"])
     temperatures, doubts = _temperatures(answers["zones"], answers["thermal"], battery.get("temperature"))
@@ -197,6 +205,7 @@ def state(link: Link) -> State:
     return State(
         max_khz=khz.get("cpuinfo_max_freq", {}),
         cap_khz=khz.get("scaling_max_freq", {}),
+        floor_khz=khz.get("scaling_min_freq", {}),
         khz=khz.get("scaling_cur_freq", {}),
         governor=clocks.get("scaling_governor", {}),
         temperature_c=temperatures,
@@ -206,6 +215,12 @@ def state(link: Link) -> State:
         online=_core_list(answers["online"]),
         doubts=tuple(doubts),
     )
+
+
+def clocks_now(text: str) -> dict[int, int]:
+    """The current clocks in kHz by core in the output of ``CLOCKS_NOW``, without those that cannot be."""
+    khz = _integers(_clocks(text).get("scaling_cur_freq", {}))
+    return {core: value for core, value in khz.items() if _KHZ[0] <= value <= _KHZ[1]}
 
 
 def big_mask(clusters: tuple[Cluster, ...], threads: int) -> int | None:
@@ -256,6 +271,14 @@ def _core_list(text: str) -> frozenset[int] | None:
         return None
     spans = [[int(end) for end in span.split("-")] for span in text.strip().split(",")]
     return frozenset(core for span in spans for core in range(span[0], span[-1] + 1))
+
+
+def _clocks(text: str) -> dict[str, dict[int, str]]:
+    """What grep found in the folders ``cpufreq``: by file, then by core."""
+    clocks: dict[str, dict[int, str]] = {}
+    for core, name, value in re.findall(r"/cpu(\d+)/cpufreq/(\w+):(.*)", text):
+        clocks.setdefault(name, {})[int(core)] = value.strip()
+    return clocks
 
 
 def _celsius(value: int) -> float:

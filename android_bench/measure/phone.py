@@ -14,9 +14,10 @@ from android_bench.adb.link import Link
 from android_bench.adb.transport import TimedOut
 from android_bench.devices.binary import LIBRARY, LINUX, RUNNER, find_binary, is_ours, library_of
 from android_bench.devices.cores import cores_named, layout
-from android_bench.devices.probe import State, big_mask, facts, state
+from android_bench.devices.probe import CLOCKS_NOW, State, big_mask, clocks_now, facts, state
 from android_bench.devices.target import Target, require_chip
 from android_bench.errors import BenchError, BenchUsageError, DeviceMissing
+from android_bench.measure.clocks import Clocks
 from android_bench.measure.energy import milliwatts, sampler
 from android_bench.measure.flags import DELEGATE_FLAGS, DELEGATE_NAMES, PEAK_ON, PROFILE_OFF, PROFILE_ON
 from android_bench.measure.heat import Heat
@@ -83,7 +84,7 @@ class PhoneBackend:
         self.ours = is_ours(self.binary)
         self.kind = "edgecls" if self.ours else ""  # the first output tells which of the other programs it is
         self.claim = Claim(link, wait=wait, on_event=on_event)
-        self.heat = Heat(self._look, self.rest, tell)
+        self.heat, self.clocks = Heat(self._look, self.rest, tell), Clocks()
         self._files: dict[str, _Pushed] = {}  # what we have on the phone, by place
         self._program_files: tuple[str, ...] = ()
         self.program = self._push_program()
@@ -193,7 +194,9 @@ class PhoneBackend:
 
     def _look(self) -> State:
         self.claim.beat()
-        return state(self.link)
+        now = state(self.link)
+        self.clocks.at_rest(now)
+        return now
 
     def _push_program(self) -> str:
         """Puts the program, and the library beside it, in a folder that their content names. Returns its place."""
@@ -229,9 +232,11 @@ class PhoneBackend:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of the program: its figures, the cores that others used meanwhile, the phone's power, and what to say."""
+    """A run of the program: its figures, the cores' clocks at its end, the cores that others used meanwhile, the phone's
+    power, and what to say."""
 
     out: Output
+    khz: dict[int, int]
     foreign_cores: float | None
     power_mw: float | None
     notes: tuple[str, ...]
@@ -312,6 +317,7 @@ class PhoneRunner:
         self._phone.require_files(self._remote)
         run = self._run((*counts, *PROFILE_OFF.get(kind, ())), limit, kind, unplugged)
         self._phone.require_files(self._remote)
+        self._phone.clocks.at_work(run.khz)
         out, after = run.out, self._phone.heat.state()
         every = self._mask or (1 << self._phone.cores) - 1
         throttled = after.thermal_status and f"the phone throttles (thermal status {after.thermal_status})"
@@ -322,6 +328,7 @@ class PhoneRunner:
             and core in (*before.absent(self._phone.cores), *after.absent(self._phone.cores))
         ]
         offline = absent and f"{cores_named(absent)} offline"
+        stuck = self._phone.heat.stuck, self._phone.clocks.stuck
         growth = out.overall_delta_mib
         return Round(
             samples_ms=list(out.samples_ms),
@@ -333,11 +340,7 @@ class PhoneRunner:
             peak_total_bytes=self._peak,
             power_mw=run.power_mw,
             why=hot or offline or before.capped(every) or after.capped(every) or throttled or "",
-            notes=tuple(
-                dict.fromkeys(
-                    filter(None, (*before.doubts, *after.doubts, self._phone.heat.stuck, *run.notes))
-                )
-            ),
+            notes=tuple(dict.fromkeys(filter(None, (*before.doubts, *after.doubts, *stuck, *run.notes)))),
             details={"init_ms": out.init_ms, "before": before.to_json(), "after": after.to_json()},
         )
 
@@ -370,7 +373,7 @@ class PhoneRunner:
         program = pin + " ".join(map(shlex.quote, (self._phone.program, *flags)))
         begin_power, end_power = sampler(self._link.folder) if power else (":", ":")
         before = f"rm -f {shlex.quote(result)}; echo @@; {COUNTERS}; echo @@\n{begin_power}"
-        after = f"echo; echo @@; times; {COUNTERS}; echo @@\n{end_power}"
+        after = f"echo; echo @@; {CLOCKS_NOW}; times; {COUNTERS}; echo @@\n{end_power}"
         ran = self._phone.run(program, timeout_s, before, after)
         _, begin, output, end, powers = (*ran.output.split("@@\n"), "", "", "", "")[:5]
         foreign, doubt = foreign_cores(begin, end, self._phone.cores)
@@ -381,7 +384,7 @@ class PhoneRunner:
             if not result:
                 raise
             out = parse(output, ran.code, self._link.read(result))
-        return _Run(out, foreign, milliwatts(powers), tuple(filter(None, (doubt, left))))
+        return _Run(out, clocks_now(end), foreign, milliwatts(powers), tuple(filter(None, (doubt, left))))
 
 
 def _is_linux(abis: tuple[str, ...]) -> bool:
