@@ -140,6 +140,7 @@ def _coarsen(layer: ql.QuantizedKernel, source: float) -> None:
     """Give a channel whose kernel is nearly zero a grid that is not too fine for its bias."""
     bias = _float64(layer.bias) * layer.output_scale + layer.output_shift
     least = np.abs(bias) / (LARGEST_BIAS * source) * KERNEL_STEPS
+    least = least if layer.per_channel else least.max()
     layer.ranges["max_var"].assign(np.maximum(_float64(layer.ranges["max_var"]), least))
     layer.ranges["min_var"].assign(-_float64(layer.ranges["max_var"]))
 

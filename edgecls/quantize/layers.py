@@ -118,6 +118,7 @@ class QuantizedKernel(exact.Exact):
     """
 
     per_channel = True
+    takes_norm = True  # a batch normalization behind it can be folded into its kernel
 
     def __init__(
         self,
@@ -136,7 +137,8 @@ class QuantizedKernel(exact.Exact):
         shape = tuple(self._grid(tf.zeros(self.kernel.shape)).shape)  # type: ignore[attr-defined]
         self.ranges = quantizers.ranges(self.kernel_quantizer, shape, "kernel_range", self)
         if not self.use_bias:  # type: ignore[attr-defined]
-            self.bias = self.add_weight(name="bias", shape=shape[-1:], initializer="zeros", trainable=False)  # type: ignore[attr-defined]
+            channels = self.compute_output_shape(input_shape)[-1:]  # type: ignore[attr-defined]
+            self.bias = self.add_weight(name="bias", shape=channels, initializer="zeros", trainable=False)  # type: ignore[attr-defined]
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         kernel = self.quantized_kernel(training)

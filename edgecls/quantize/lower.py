@@ -79,7 +79,8 @@ class Lowering:
 
     def apply(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """The outputs of ``layer``, of any kind, on tensors of the new network."""
-        inputs = args[0] if args else next(iter(kwargs.values()))
+        given = [*args, *kwargs.values()]
+        inputs = given[0] if isinstance(layer, keras.Layer) or len(given) == 1 else given
         if isinstance(layer, keras.Model):
             self._parents.append(layer.name)
             outputs = self.inline(layer, inputs)

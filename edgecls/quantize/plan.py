@@ -121,7 +121,13 @@ class Value:
     @property
     def scalable(self) -> bool:
         """Whether another scale costs no operation."""
-        return self.maker is not None and self.users == 1 and self.node.grid is None and not self.shift
+        free = self.maker is not None and self.users == 1 and self.node.grid is None
+        return free and (not self.shift or self.shiftable)
+
+    @property
+    def shiftable(self) -> bool:
+        """Whether another shift costs no operation either, if another scale costs none."""
+        return self.node is self.maker and issubclass(self.node.kind, ql.QuantizedKernel)
 
 
 class Plan:
@@ -259,16 +265,19 @@ class Plan:
         factor = scale / value.scale
         if factor == 1.0 and shift == value.shift:
             return value
+        offset = shift - value.shift * factor
         maker = value.maker
         direct = value.node is maker
-        if maker is not None and value.scalable and (direct or factor > 0):
-            takes_shift = direct and issubclass(maker.kind, ql.QuantizedKernel)
-            if not shift or takes_shift:
-                maker.config["output_scale"] = maker.config.get("output_scale", 1.0) * factor
-                if shift:
-                    maker.config["output_shift"] = shift
-                return replace(value, scale=scale, shift=shift)
-        offset = shift - value.shift * factor
+        if (
+            maker is not None
+            and value.scalable
+            and (direct or factor > 0)
+            and (not offset or value.shiftable)
+        ):
+            maker.config["output_scale"] = maker.config.get("output_scale", 1.0) * factor
+            if value.shiftable:
+                maker.config["output_shift"] = maker.config.get("output_shift", 0.0) * factor + offset
+            return replace(value, scale=scale, shift=shift)
         return self.affine(value, factor, offset, f"{value.node.name}.rescale", scale, shift)
 
     def plain(self, value: Value) -> Value:

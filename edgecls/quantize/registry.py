@@ -85,11 +85,16 @@ def find(rules: dict[type, Callable[..., Any]], layer: Any) -> Callable[..., Any
     return None
 
 
-def missing(layer: Any) -> UsageError:
-    """The error for a layer that has no rule."""
+def missing(layer: Any, what: str = "") -> UsageError:
+    """The error for a layer or operation that has no rule.
+
+    Args:
+        layer: The layer or bare operation.
+        what: What about it has no rule; empty: its class.
+    """
     kind = "layers" if hasattr(layer, "get_config") and hasattr(layer, "variables") else "bare operations"
     return UsageError(
-        f"no quantization rule for {kind} of class {type(layer).__name__}",
+        f"no quantization rule for {what or f'{kind} of class {type(layer).__name__}'}",
         where=layer.name,
         fix="use a layer that has one, or register a rule (edgecls.quantize.lowers)",
     )

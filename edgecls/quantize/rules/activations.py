@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from keras import layers
 from edgecls.errors import UsageError
 from edgecls.graph import Op
 from edgecls.quantize import exact
-from edgecls.quantize.registry import lowers, plans
+from edgecls.quantize.registry import lowers, missing, plans
 from edgecls.zoo import layers as zoo_layers
 
 if TYPE_CHECKING:
@@ -61,6 +62,25 @@ def _relu_form(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
     if layer.negative_slope:
         return layers.LeakyReLU(layer.negative_slope, name=lowering.name(layer.name))(inputs)
     return lowering.clone(layer)(inputs)
+
+
+@lowers(layers.PReLU)
+def _prelu(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
+    """``x + (1 - slope) * relu(-x)``, for any slope; a depthwise kernel holds it, so that it goes on learning."""
+    *positions, _ = layer.alpha.shape
+    if math.prod(positions) != 1:
+        raise missing(layer, "a PReLU with a slope for each position; shared_axes=[1, 2] has one")
+    slope = layers.DepthwiseConv2D(1, use_bias=False, name=lowering.name(f"{layer.name}.slope"))
+    flip = layers.Rescaling(-1.0, name=lowering.name(f"{layer.name}.flip"))
+    below = layers.ReLU(name=lowering.name(f"{layer.name}.below"))(flip(inputs))
+    shape = inputs.shape[1:]
+    if len(shape) == 1:
+        below = layers.Reshape((1, 1, *shape), name=lowering.name(f"{layer.name}.map"))(below)
+    below = slope(below)
+    slope.kernel.assign(np.broadcast_to(1 - layer.alpha.numpy().reshape(-1, 1), slope.kernel.shape))
+    if len(shape) == 1:
+        below = layers.Reshape(shape, name=lowering.name(f"{layer.name}.flat"))(below)
+    return layers.Add(name=lowering.name(layer.name))([inputs, below])
 
 
 @plans(layers.ReLU)

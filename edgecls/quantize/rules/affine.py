@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Tensor = Any
 
 ZERO_TOLERANCE = 0.02  # pixels: recipes round 127 / 255 to three digits
+GATE_TOP = 6.0  # of a hard-sigmoid that is written out
+TOLERANCE = 1e-6  # of a constant that is written out
 LEAST = 1e-6  # of a factor, relative to the largest: a kernel of zeros has no grid
 
 
@@ -49,7 +51,27 @@ def _rescaling(lowering: Lowering, layer: Any, inputs: Tensor, scale: Any, offse
     if isinstance(before, layers.Rescaling):
         scale, offset = scale * np.array(before.scale), offset + scale * np.array(before.offset)
         inputs = before.input
+    one_factor = not offset.any() and np.ptp(scale) == 0
+    gate = _gate(before, float(np.mean(scale))) if one_factor else None
+    if gate:
+        return zoo_layers.HardSigmoid(*gate, name=lowering.name(layer.name))(
+            before.input._keras_history.operation.input
+        )
     return layers.Rescaling(scale.tolist(), offset.tolist(), name=lowering.name(layer.name))(inputs)
+
+
+def _gate(before: Any, scale: float) -> tuple[float, float] | None:
+    """Slope and offset of the hard-sigmoid that ``scale * before`` is, if it is one: ``relu6(a * x + b) / 6``."""
+    if (
+        type(before) is not layers.ReLU
+        or before.max_value != GATE_TOP
+        or abs(scale * GATE_TOP - 1) > TOLERANCE
+    ):
+        return None
+    line = before.input._keras_history.operation
+    if not isinstance(line, layers.Rescaling) or np.size(line.scale) > 1 or np.size(line.offset) > 1:
+        return None
+    return float(line.scale) / GATE_TOP, float(line.offset) / GATE_TOP
 
 
 @plans(layers.Rescaling)
@@ -58,8 +80,9 @@ def _affine(plan: Plan, op: Op, values: list[Value]) -> Value:
     scale, offset = (np.broadcast_to(np.array(x, float), channels) for x in (op.layer.scale, op.layer.offset))
     if not value.node.inputs:
         return _pixels(plan, op, value, scale, offset)
-    if not offset.any() and scale[0] and np.ptp(scale) == 0:
-        return plan.same(op, value, scale=value.scale / float(scale[0]))
+    if scale[0] and np.ptp(scale) == np.ptp(offset) == 0:  # the same tensor, read otherwise
+        other = value.scale / float(scale[0])
+        return plan.same(op, value, scale=other, shift=value.shift - other * float(offset[0]))
     scale = np.where(np.abs(scale) < LEAST * np.abs(scale).max(), LEAST * np.abs(scale).max(), scale)
     factor = scale / value.scale
     config = {"scale": factor.tolist(), "offset": (offset - value.shift * factor).tolist()}

@@ -16,10 +16,11 @@ from keras import layers
 
 from edgecls.graph import Op
 from edgecls.quantize import exact, quantizers
-from edgecls.quantize.registry import missing, plans
+from edgecls.quantize.registry import lowers, missing, plans
 from edgecls.zoo import layers as zoo_layers
 
 if TYPE_CHECKING:
+    from edgecls.quantize.lower import Lowering
     from edgecls.quantize.plan import Plan, Value
 
 Tensor = Any
@@ -33,8 +34,20 @@ TABLES = {  # the grids on which TFLite wants the results: range, and the functi
 SIGMOID_STEP = 1 / 256
 GELU_SLOPE = 1.702
 TERM_WIDTH = 0.02  # see rules.arithmetic
+TOLERANCE = 1e-6  # of a slope that is written out
 
 _serializable = keras.saving.register_keras_serializable(package="edgecls")
+
+
+@lowers(layers.Multiply)
+def _multiply(lowering: Lowering, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    """A hard-swish where it is written out: a tensor times its hard-sigmoid."""
+    for x, gate in (inputs, inputs[::-1]) if len(inputs) == 2 else ():
+        maker = gate._keras_history.operation
+        gated = isinstance(maker, zoo_layers.HardSigmoid) and maker.input is x
+        if gated and abs(maker.slope * 6 - 1) < TOLERANCE and maker.offset == 0.5:
+            return zoo_layers.HardSwish(name=lowering.name(layer.name))(x)
+    return lowering.plain(layer, inputs)
 
 
 @plans(zoo_layers.HardSwish)

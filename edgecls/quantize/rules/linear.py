@@ -50,6 +50,11 @@ def _depthwise(plan: Plan, op: Op, values: list[Value]) -> Value:
     return _linear(plan, op, values[0], QuantizedDepthwiseConv2D)
 
 
+@plans(layers.Conv2DTranspose)
+def _transposed(plan: Plan, op: Op, values: list[Value]) -> Value:
+    return _linear(plan, op, values[0], QuantizedConv2DTranspose)
+
+
 @plans(layers.Dense)
 def _dense(plan: Plan, op: Op, values: list[Value]) -> Value:
     return _linear(plan, op, values[0], QuantizedDense)
@@ -108,6 +113,19 @@ class QuantizedDepthwiseConv2D(ql.QuantizedKernel, layers.DepthwiseConv2D):
         kernel, strides = tf.reshape(kernel, self.kernel.shape), [1, *self.strides, 1]
         dilations = list(self.dilation_rate)
         return tf.nn.depthwise_conv2d(inputs, kernel, strides, self.padding.upper(), dilations=dilations)
+
+
+@_serializable
+class QuantizedConv2DTranspose(ql.QuantizedKernel, layers.Conv2DTranspose):
+    """``Conv2DTranspose`` with an int8 kernel of one scale: the converter loses the axis of several."""
+
+    per_channel = False
+    takes_norm = False
+
+    def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        return keras.ops.conv_transpose(
+            inputs, kernel, self.strides, self.padding, self.output_padding, dilation_rate=self.dilation_rate
+        )
 
 
 @_serializable

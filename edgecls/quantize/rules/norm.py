@@ -33,7 +33,7 @@ def _batch_norm(plan: Plan, op: Op, values: list[Value]) -> Value:
         )
     value = plan.plain(values[0])
     kernel = issubclass(value.node.kind, ql.QuantizedKernel | ql.ConstantConv2D)
-    if not (kernel and plan.fusible(value)):
+    if not (kernel and getattr(value.node.kind, "takes_norm", True) and plan.fusible(value)):
         value = plan.affine(value, 1.0, 0.0, f"{op.layer.name}.identity", 1.0)
     node = plan.add(op, FreezableBatchNormalization, [value.node])
     node.name = plan.free_name(node.name) if op.call else node.name
