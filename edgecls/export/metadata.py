@@ -169,8 +169,6 @@ def _standard(image: Any, settings: dict[str, Any]) -> tuple[list[float], list[f
     if quantization is None or quantization.scale is None or not len(quantization.scale):
         return [0.0], [1.0]
     scale, zero = float(quantization.scale[0]), float(quantization.zeroPoint[0])
-    if scale == 1.0:
-        return [0.0], [1.0]
     return [zero], [round(1.0 / scale, 6)]
 
 

@@ -47,6 +47,9 @@ class _Finisher:
 
     def run(self, model: keras.Model) -> None:
         for op in self.graph.ops:
+            if isinstance(op.layer, ql.QuantizedKernel):
+                op.layer.absorb_offset()
+        for op in self.graph.ops:
             before = self.graph.makers[op.inputs[0]].layer if op.inputs else None
             if isinstance(op.layer, FreezableBatchNormalization) and isinstance(before, exact.Exact):
                 _fold(op.layer, before)  # one that stays in float has no such layer before it
@@ -149,7 +152,7 @@ def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
     """Round kernel and bias to what int8 and int32 hold, so that the converter finds the same integers."""
     weights: Any = layer
     bias = _float64(weights.bias) * layer.output_scale + layer.output_shift
-    step, factor = _float64(layer.ranges["max_var"]) / KERNEL_STEPS, layer.output_scale / layer.input_scale
+    step, factor = _float64(layer.ranges["max_var"]) / KERNEL_STEPS, layer.kernel_factor
     kernel = np.rint(_channels_last(layer, weights.kernel) * factor / step) * step / factor
     weights.kernel.assign(kernel.reshape(weights.kernel.shape))
     bias = np.rint(bias / (source * step)) * source * step

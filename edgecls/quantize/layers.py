@@ -113,8 +113,14 @@ class Quantize(layers.Layer):
 class QuantizedKernel(exact.Exact):
     """What the linear layers share: a kernel on an int8 grid of its own, and constant scales around it.
 
-    ``output = output_scale * (layer(input / input_scale)) + output_shift``. Each has a bias. Without ``use_bias`` the
-    bias is not used before ``finalize`` folds a normalization into it.
+    ``output = output_scale * layer(input / input_scale + input_offset) + output_shift``, where padding is zeros of
+    ``input``. Each has a bias. Without ``use_bias`` the bias is not used before ``finalize`` folds a normalization into it.
+
+    Args:
+        input_scale: One number, or one for each input channel.
+        input_offset: One number for each input channel; None: zeros.
+        output_scale: See above.
+        output_shift: See above.
     """
 
     per_channel = True
@@ -123,13 +129,15 @@ class QuantizedKernel(exact.Exact):
     def __init__(
         self,
         *args: Any,
-        input_scale: float = 1.0,
+        input_scale: float | Sequence[float] = 1.0,
+        input_offset: Sequence[float] | None = None,
         output_scale: float = 1.0,
         output_shift: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.input_scale, self.output_scale, self.output_shift = input_scale, output_scale, output_shift
+        self.input_scale, self.input_offset = input_scale, input_offset
+        self.output_scale, self.output_shift = output_scale, output_shift
         self.kernel_quantizer = quantizers.KernelQuantizer(self.per_channel)
 
     def build(self, input_shape: Shape) -> None:
@@ -143,7 +151,7 @@ class QuantizedKernel(exact.Exact):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         kernel = self.quantized_kernel(training)
         if not self.counts(training):
-            return self.shifted(self.linear(inputs, kernel))
+            return self.shifted(self.linear(inputs, kernel), kernel)
         assert self.steps is not None
         source, target = self.steps
         ends = (tf.cast(self.ranges[f"{end}_var"].value, tf.float64) for end in ("max", "min"))
@@ -160,14 +168,33 @@ class QuantizedKernel(exact.Exact):
 
     def quantized_kernel(self, training: bool | None) -> Tensor:
         """The scaled kernel on its grid, in the shape the TFLite op has it, last axis the channels."""
-        kernel = tf.convert_to_tensor(self.kernel) * (self.output_scale / self.input_scale)  # type: ignore[attr-defined]
-        kernel = self._grid(kernel)
+        kernel = self._grid(tf.convert_to_tensor(self.kernel) * self.kernel_factor)  # type: ignore[attr-defined]
         if not self.enabled:
             return kernel
         return self.kernel_quantizer(kernel, bool(training), quantizers.values(self.ranges))
 
-    def shifted(self, outputs: Tensor) -> Tensor:
-        """``outputs`` of the scaled kernel with the scaled bias and the shift."""
+    @property
+    def kernel_factor(self) -> Any:
+        """What the kernel is multiplied by: a number, or an array over its last but one axis, the input channels."""
+        if isinstance(self.input_scale, int | float):
+            return self.output_scale / self.input_scale
+        return (self.output_scale / np.array(self.input_scale)).astype(np.float32)[:, None]
+
+    def offset_sum(self, kernel: Tensor) -> Tensor:
+        """What ``input_offset`` adds to each output of ``kernel``, the quantized one [..., inputs, outputs]."""
+        offset = np.array(self.input_offset) * np.array(self.input_scale)
+        return tf.reduce_sum(kernel * offset.astype(np.float32)[:, None], list(range(len(kernel.shape) - 1)))
+
+    def absorb_offset(self) -> None:
+        """Put what ``input_offset`` adds into the bias."""
+        if self.input_offset is not None:
+            self.bias.assign_add(self.offset_sum(self.quantized_kernel(False)) / self.output_scale)
+            self.input_offset = None
+
+    def shifted(self, outputs: Tensor, kernel: Tensor) -> Tensor:
+        """``outputs`` of the scaled ``kernel`` with the scaled bias and the shift."""
+        if self.input_offset is not None:
+            outputs += self.offset_sum(kernel)
         if self.use_bias or self.steps:  # type: ignore[attr-defined]
             bias = tf.convert_to_tensor(self.bias) * self.output_scale + self.output_shift
         elif self.output_shift:
@@ -192,8 +219,8 @@ class QuantizedKernel(exact.Exact):
             variable.assign(store[variable.name])
 
     def get_config(self) -> dict[str, Any]:
-        scales = {key: getattr(self, key) for key in ("input_scale", "output_scale", "output_shift")}
-        return {**super().get_config(), **scales}
+        keys = ("input_scale", "input_offset", "output_scale", "output_shift")
+        return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
 @_serializable

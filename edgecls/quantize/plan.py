@@ -150,6 +150,7 @@ class Plan:
         self.notes: dict[str, str] = {}
         self.values: dict[Ref, Value] = {}
         self.done: set[str] = set()  # layers that an earlier rule has dealt with
+        self.stems: dict[str, dict[str, Any]] = {}  # by layer: what its kernel does to pixels beside
         for op in graph.ops:
             self.values[op.output] = self._plan(op, [self.values[ref] for ref in op.inputs])
         for ref in graph.outputs:
@@ -366,7 +367,9 @@ def _line(plan: Plan, parts: list[Node], members: dict[Grid, int]) -> str:
             facts.append("range {:.4g} to {:.4g}".format(*grid.fixed))
     for part in parts:
         scale = part.config.get("input_scale", 1.0)
-        if scale != 1.0:
+        if not isinstance(scale, float):
+            facts.append("its kernel normalizes the pixels")
+        elif scale != 1.0:
             facts.append(f"its kernel divides by {scale:.4g}")
         if part.name in plan.notes:
             facts.append(plan.notes[part.name])

@@ -66,7 +66,8 @@ def _linear(plan: Plan, op: Op, value: Value, kind: type) -> Value:
     value = plan.unshifted(value)
     if plan.graph.calls[op.layer.name] > 1 and not _normalized(plan, op):
         return _shared(plan, op, value, kind)
-    node = plan.add(op, kind, [plan.on_grid(value)], input_scale=value.scale)
+    pixels = plan.stems.get(op.layer.name, {})
+    node = plan.add(op, kind, [plan.on_grid(value)], **{"input_scale": value.scale} | pixels)
     if op.call:
         node.name = plan.free_name(f"{op.layer.name}_{op.call}")
         plan.notes[node.name] = "a copy of the kernel: a batch normalization follows, which is folded into it"
