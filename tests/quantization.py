@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from edgecls.graph import rebuild
 from edgecls.zoo import blocks, hrnet, pooling
 from edgecls.zoo import layers as zoo_layers
 
@@ -159,6 +160,20 @@ def network(block: Callable, mean, std, classes: int = 5) -> keras.Model:
     x = layers.Dropout(0.2, name="dropout")(x)
     model = keras.Model(image, layers.Dense(classes, name="fc")(x), name="small")
     return settled(model, photos(SIZE, 16))
+
+
+def with_border(model: keras.Model, mean, std, pad: str = "stem.conv.pad") -> keras.Model:
+    """``model`` with pixels of one color as padding of its first convolution, the mean of the channels' means."""
+    color = (round(255 * float(np.mean(mean))) / 255 - np.array(mean)) / np.array(std)
+
+    def padded(layer, x):
+        if layer.name != pad:
+            return None
+        x = layers.ZeroPadding2D(layer.padding)(layers.Rescaling(1.0, (-color).tolist())(x))
+        return layers.Rescaling(1.0, color.tolist())(x)
+
+    assert model.get_layer(pad)
+    return rebuild(model, padded)
 
 
 def settled(model: keras.Model, images: np.ndarray) -> keras.Model:

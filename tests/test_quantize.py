@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, logits, network, photos, ranges, settled
+from quantization import (
+    BLOCKS,
+    EQUAL,
+    IMAGENET,
+    SIZE,
+    logits,
+    network,
+    photos,
+    ranges,
+    settled,
+    with_border,
+)
 
 from edgecls import quantize
 from edgecls.errors import UsageError
@@ -28,7 +39,7 @@ def prepared(model: keras.Model, images: np.ndarray = IMAGES) -> keras.Model:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_without_rounding_it_is_the_float_network(block: str, normalization: dict) -> None:
     model = network(BLOCKS[block], **normalization)
-    expected = logits(model, IMAGES)
+    expected = logits(model if normalization is EQUAL else with_border(model, **IMAGENET), IMAGES)
     rewritten = quantize.quantize_model(model)
     with quantize.fake_quantization(rewritten, on=False):
         np.testing.assert_allclose(logits(rewritten, IMAGES), expected, atol=1e-4 * np.ptp(expected))
@@ -162,14 +173,19 @@ def test_a_normalization_is_free_only_where_that_is_exact() -> None:
     assert isinstance(rounded.get_layer("normalize"), zoo_layers.Normalize)
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3}  # zero point 127.5
     for normalization in (IMAGENET, halves):
-        own_op = quantize.quantize_model(network(BLOCKS["conv"], **normalization))
-        assert isinstance(own_op.get_layer("normalize"), quantized.ConstantConv2D)
+        in_kernel = quantize.quantize_model(network(BLOCKS["conv"], **normalization))
+        assert isinstance(in_kernel.get_layer("normalize"), zoo_layers.Normalize)
+        assert in_kernel.get_layer("stem.conv").input_offset
+    image = keras.Input((8, 8, 3))
+    x = layers.DepthwiseConv2D(3)(zoo_layers.Normalize(**IMAGENET, name="normalize")(image))
+    own_op = quantize.quantize_model(keras.Model(image, layers.Flatten()(x)))
+    assert isinstance(own_op.get_layer("normalize"), quantized.ConstantConv2D)
 
 
 def test_mobilenet_v3() -> None:
     model = build_model("MobileNetV3_small_x0_35", classes=10, input_size=64, include_preprocessing=True)
     images = photos(64, 8)
-    expected = logits(settled(model, images), images)
+    expected = logits(with_border(settled(model, images), **IMAGENET, pad="conv.conv.pad"), images)
     rewritten = quantize.quantize_model(model)
     with quantize.fake_quantization(rewritten, on=False):
         np.testing.assert_allclose(logits(rewritten, images), expected, atol=1e-4 * np.ptp(expected))

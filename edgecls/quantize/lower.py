@@ -86,9 +86,7 @@ class Lowering:
             outputs = self.inline(layer, inputs)
             self._parents.pop()
             return outputs
-        before = keras.tree.flatten(inputs)[0]._keras_history.operation
-        asked = any(floats.matches(name, self.keep_float) for name in (layer.name, *self._parents))
-        if asked and floats.can_stay(layer, before):
+        if isinstance(layer, keras.Layer) and self._asked(layer, inputs):
             return self._as_it_is(layer, *args, **kwargs)
         rule = registry.find(registry.LOWERINGS, layer)
         if rule:
@@ -102,6 +100,12 @@ class Lowering:
         kind = getattr(layer, "activation", None)
         outputs = self.clone(layer, activation="linear")(inputs) if kind else self.clone(layer)(inputs)
         return self.activate(kind, f"{layer.name}.act", outputs) if kind else outputs
+
+    def _asked(self, layer: keras.Layer, inputs: Any) -> bool:
+        """Whether ``layer`` is to stay in float, and can."""
+        before = keras.tree.flatten(inputs)[0]._keras_history.operation
+        asked = any(floats.matches(name, self.keep_float) for name in (layer.name, *self._parents))
+        return asked and floats.can_stay(layer, before)
 
     def _as_it_is(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         twin = self.clone(layer)

@@ -126,14 +126,12 @@ def _stem(plan: Plan, op: Op) -> Op | None:
     after = plan.follower(op)
     while after is not None and isinstance(after.layer, layers.ZeroPadding2D):
         after = plan.follower(after)
-    if after is None or not isinstance(after.layer, layers.Conv2D):
+    if after is None or not isinstance(after.layer, layers.Conv2D) or after.layer.name in plan.kept:
         return None
     return after if after.layer.groups == 1 and plan.graph.calls[after.layer.name] == 1 else None
 
 
-def _in_kernel(
-    plan: Plan, op: Op, value: Value, scale: np.ndarray, offset: np.ndarray, stem: Op
-) -> Value:
+def _in_kernel(plan: Plan, op: Op, value: Value, scale: np.ndarray, offset: np.ndarray, stem: Op) -> Value:
     """The kernel of ``stem`` normalizes; the pixels' own grid has a zero near the means, one for all channels.
 
     So the border is padded with one color in place of the channels' means: at most 13 of 255 away with ImageNet's.
