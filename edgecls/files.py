@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -106,9 +108,12 @@ def sweep(folder: Path) -> None:
 
 
 def _full(error: OSError, path: Path) -> Exception:
-    """A full disk as the one-line error, every other OSError as it is."""
+    """A full disk, or a limit on files, as the one-line error; every other OSError as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MissingError("no disk space left", where=str(path), fix="free some space and run again")
+    if error.errno == errno.EFBIG:
+        fix = "raise it (ulimit -f) or use another disk, and run again"
+        return MissingError("the file would be larger than the system allows", where=str(path), fix=fix)
     return error
 
 
@@ -179,6 +184,21 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             with suppress(ValueError):
                 rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a CSV table; its columns are all keys of all rows, in the order in which they come first.
+
+    Example:
+        >>> to_csv([{"epoch": 0, "loss": 0.5}, {"epoch": 1, "loss": 0.25, "lr": 0.1}])
+        'epoch,loss,lr\\n0,0.5,\\n1,0.25,0.1\\n'
+    """
+    table = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 def _json_bytes(text: str) -> bytes:

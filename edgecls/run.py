@@ -3,7 +3,7 @@
 ::
 
     runs/<name>/<YYYYmmdd-HHMMSS>/
-        recipe.yaml  env.json  log.jsonl  metrics.jsonl  stamps/<stage>.json  checkpoints/<stage>/  old/  ...
+        recipe.yaml  env.json  log.jsonl  metrics.jsonl  metrics.csv  stamps/<stage>.json  checkpoints/<stage>/  old/  ...
     runs/latest -> the run that last finished a stage of training
 
 A stage reads files and writes files (``edgecls.stamps``). Every file is written to a temporary name and renamed, so a
@@ -29,6 +29,7 @@ from edgecls.files import (
     read_jsonl,
     sha256,
     sweep,
+    to_csv,
     write_json,
     write_text,
 )
@@ -307,8 +308,9 @@ class Run:
         append_jsonl(self.path / "log.jsonl", {"time": _iso(), "event": event, **fields})
 
     def metric(self, stage: str, epoch: int, **values: float) -> None:
-        """Append the figures of one epoch (counted from 0) to metrics.jsonl."""
+        """Append the figures of one epoch (counted from 0) to metrics.jsonl, and write all to metrics.csv."""
         append_jsonl(self.path / "metrics.jsonl", {"stage": stage, "epoch": epoch, "time": _iso(), **values})
+        write_text(self.path / "metrics.csv", to_csv(self.metrics()))
 
     def metrics(self) -> list[dict[str, Any]]:
         """One row per (stage, epoch), in order; epochs that were run again after a resume supersede the old ones."""

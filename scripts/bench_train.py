@@ -3,15 +3,22 @@ their other formulations.
 
     python scripts/bench_train.py [--size 224] [--batch 16] [--rounds 5]
     python scripts/bench_train.py --epochs 4 --photos FOLDER [--size 128] [--batch 16]
+    python scripts/bench_train.py --loop 3 --photos FOLDER [--size 128] [--batch 16]
+    python scripts/bench_train.py --ssld [--size 128] [--batch 16] [--rounds 5]
 
 Every network takes the same step (cross-entropy, SGD with momentum, one ``tf.function``) on the same random images.
 The networks take turns in each round, so that a disturbance slows all of them. A figure is the median of the rounds.
 ``--epochs`` measures whole epochs in place of steps: photos from disk, through the pipeline of a training, into
 MobileNetV3_small_x0_35, with photos in memory and decoded anew; beside them the same steps on one batch. Between the last
 step of an epoch and the first of the next, and between two passes of validation, there must be less than 0.1 s.
+``--loop`` trains whole epochs as ``edgecls train`` does (pipeline, loop, checkpoints), and ``keras.applications`` with Keras'
+``fit`` on the same batches; it tells the speeds of the epochs after the first, the share of the time in which the loop waited
+for data, the time between epochs, and the time of the checkpoints. ``--ssld`` compares a step of distillation with a step of
+the student and an answer of the teacher, which take turns on one batch.
 
 The exit code is 1 if ours is less than 1.3 times as fast as Keras', or if another formulation of grouped convolutions
-is faster than ours, or if an epoch is waited for.
+is faster than ours, or if an epoch is waited for, or if distillation costs more than 1.10 times its parts, or if waiting for
+data takes 5 % or checkpoints 2 % of the time.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import bench_loop
 import keras
 import numpy as np
 import tensorflow as tf
@@ -37,7 +45,7 @@ from edgecls.data.listing import list_photos
 from edgecls.data.pipeline import Batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.data.readers import Part
-from edgecls.data.split import check
+from edgecls.data.split import Split, check
 from edgecls.environment import cores, cpu_model
 from edgecls.recipe import Augment
 from edgecls.zoo import layers as zoo_layers
@@ -111,7 +119,9 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="measure so many whole epochs")
-    parser.add_argument("--photos", type=Path, help="folder of photos for --epochs")
+    parser.add_argument("--loop", type=int, help="train so many whole epochs, and with Keras' fit")
+    parser.add_argument("--ssld", action="store_true", help="measure a step of distillation")
+    parser.add_argument("--photos", type=Path, help="folder of photos for --epochs and --loop")
     options = parser.parse_args()
     size, batch, rounds = options.size, options.batch, options.rounds
     print(
@@ -119,6 +129,10 @@ def main() -> int:
     )
     if options.epochs:
         return whole_epochs(options.photos, size, batch, options.epochs)
+    if options.loop:
+        return bench_loop.against_fit(photo_split(options.photos), size, batch, options.loop)
+    if options.ssld:
+        return bench_loop.distillation(size, batch, rounds)
     options_of_keras = {"weights": None, "input_shape": (size, size, 3), "classifier_activation": None}
     speeds = images_per_second(
         {
@@ -147,10 +161,7 @@ def main() -> int:
 
 def whole_epochs(folder: Path, size: int, batch: int, epochs: int) -> int:
     """Measure epochs and passes of validation through the pipeline; the exit code."""
-    files = [str(path) for path in list_photos(folder)]
-    found = check(
-        Part([Path(file).name for file in files], np.zeros(len(files), np.int64), files), str(folder), None
-    )
+    found = photo_split(folder)
     model, preprocess = edgecls.build_model("MobileNetV3_small_x0_35", input_size=size), Preprocess(size)
     step = training_step(model)
     forward = tf.function(lambda pixels, labels: tf.reduce_sum(model(pixels, training=False)))
@@ -181,6 +192,13 @@ def whole_epochs(folder: Path, size: int, batch: int, epochs: int) -> int:
                 flush=True,
             )
     return 0 if worst < MOST_WAIT else 1
+
+
+def photo_split(folder: Path) -> Split:
+    """The photos of a folder, all of class 0."""
+    files = [str(path) for path in list_photos(folder)]
+    part = Part([Path(file).name for file in files], np.zeros(len(files), np.int64), files)
+    return check(part, str(folder), None)
 
 
 def one_epoch(batches: Iterable[Any], work: Step, batch: int, ended: float) -> tuple[float, float]:

@@ -33,15 +33,18 @@ def command(
     """
     from edgecls.run import Run
 
-    found = Run.find(run)
-    found.recipe.override(overrides)  # a wrong key is said before TensorFlow is loaded
-    console.log(f"run: {found.path}")
     if explain:
         from edgecls import workflow
 
+        found = Run.find(run)
+        console.log(f"run: {found.path}")
         console.emit(workflow.explain(found), lambda result: "\n".join(result["plan"]))
         return
-    with found.lock():
+    from edgecls.workflow.together import find_run
+
+    with find_run(run) as found:
+        found.recipe.override(overrides)  # a wrong key is said before TensorFlow is loaded
+        console.log(f"run: {found.path}")
         from edgecls import workflow
 
         result = workflow.quantize(found, console, list(overrides), gated=max_drop is not None)

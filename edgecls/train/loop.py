@@ -22,13 +22,19 @@ from edgecls.recipe import Train
 from edgecls.stamps import changes
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
+from edgecls.train.distribution import Workers, workers
 from edgecls.train.losses import smooth
+from edgecls.train.memory import peak_memory
 from edgecls.train.objective import Objective
 from edgecls.train.schedules import make_schedule
-from edgecls.train.step import Averages, accumulated, clipped, counter, decayed
+from edgecls.train.step import Averages, accumulated, clipped, counter, decayed, same_everywhere
 
 _LOOK = 20
-"""Steps after which the loop looks whether the loss is still finite. Each look waits for the device."""
+"""Steps after which the loop looks whether the loss is still finite. Each look waits for the device, and several workers
+then ask each other whether a checkpoint is due."""
+
+_TOTALS = ("loss", "accuracy", "labeled", "images", "gradient_norm", "steps")
+"""What is summed over an epoch: of losses, hits, labels, images, norms, steps."""
 
 
 @dataclass
@@ -41,6 +47,8 @@ class Trainer:
         config: The recipe's ``train`` section.
         steps_per_epoch: Optimizer steps of one epoch.
         section: Where ``config`` stands in the recipe, for error texts.
+        strategy: The devices that it trains on.
+        team: The workers that it trains with.
     """
 
     model: keras.Model
@@ -49,6 +57,7 @@ class Trainer:
     steps_per_epoch: int
     section: str = "train"
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
+    team: Workers = field(default_factory=workers)
 
     def __post_init__(self) -> None:
         train = self.config
@@ -67,11 +76,11 @@ class Trainer:
             self.optimizer = train.optimizer.make(self._schedule)
             self.optimizer.build(self.model.trainable_variables)
             self.averages = Averages(self.model, train.ema_decay)
-            self._metrics = {
-                name: keras.metrics.Mean(name=name) for name in ("loss", "accuracy", "gradient_norm")
-            }
-            self._labeled = keras.metrics.Sum(name="labeled")  # images that the accuracy is of
+            self._totals = same_everywhere(tf.zeros(len(_TOTALS), tf.float64), "totals")
             self._bad_step = counter(-1)  # the first step whose loss was not finite
+        # Batch normalization and quantizers keep statistics that each device takes of its own images.
+        several = self.strategy.num_replicas_in_sync > 1
+        self._statistics = [v for v in self.model.non_trainable_variables if several and v.dtype == "float32"]
         self.retrace()
 
     def retrace(self) -> None:
@@ -81,8 +90,12 @@ class Trainer:
     @property
     def variables(self) -> list[Any]:
         """All that a resumed training needs to go on bit for bit."""
-        metrics = [v for metric in (*self._metrics.values(), self._labeled) for v in metric.variables]
-        return [*self.model.variables, *self.optimizer.variables, *self.averages.variables, *metrics]
+        return [
+            *self.model.variables,
+            *self.optimizer.variables,
+            *self.averages.variables,
+            self._totals,
+        ]
 
     def run_epoch(
         self, batches: Iterable[Any], on_step: Callable[[int], None], start: int = 0
@@ -97,14 +110,15 @@ class Trainer:
 
         Returns:
             ``loss``, ``lr``, ``gradient_norm`` (before clipping), ``images_per_s``, ``data_wait`` (share of the time in
-            which the loop waited for a batch) and, where images have labels, ``accuracy`` (on augmented images).
+            which the loop waited for a batch; of the worker that waited longest), those of ``peak_memory`` (of the worker
+            with the most) and, where images have labels, ``accuracy`` (on augmented images). All are of the images of all
+            devices and workers.
 
         Raises:
             EdgeclsError: The loss is no longer finite, or memory ran out.
         """
         if not start:
-            for metric in (*self._metrics.values(), self._labeled):
-                metric.reset_state()
+            self._totals.assign(tf.zeros_like(self._totals))
         if isinstance(batches, tf.data.Dataset):
             batches = self.strategy.experimental_distribute_dataset(batches)
         started, waited, step = time.perf_counter(), 0.0, start
@@ -126,13 +140,16 @@ class Trainer:
             raise EdgeclsError("out of memory in a training step", fix=fix) from error
         self.check_loss()
         taken = time.perf_counter() - started
-        values = {name: float(metric.result()) for name, metric in self._metrics.items()}
-        if not float(self._labeled.result()):
-            del values["accuracy"]
+        totals = dict(zip(_TOTALS, self._totals.numpy().tolist(), strict=True))
+        values = {"loss": totals["loss"] / max(totals["images"], 1)}
+        if totals["labeled"]:
+            values["accuracy"] = totals["accuracy"] / totals["labeled"]
         return values | {
+            "gradient_norm": totals["gradient_norm"] / max(totals["steps"], 1),
             "lr": float(self.optimizer.learning_rate),
             "images_per_s": (step - start) * self.config.batch_size / taken,
-            "data_wait": waited / taken,
+            "data_wait": max(self.team.numbers(waited / taken)),
+            **{name: max(self.team.numbers(peak)) for name, peak in peak_memory().items()},
         }
 
     def check_loss(self) -> None:
@@ -150,18 +167,26 @@ class Trainer:
     def _replica_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
         train, weights = self.config, self.model.trainable_variables
         targets = smooth(targets, train.label_smoothing)
+        before = [tf.identity(v.value) for v in self._statistics]
         gradients, (losses, logits) = accumulated(self._forward, (pixels, targets), train.accumulate)
+        moved = [v.value - old for v, old in zip(self._statistics, before, strict=True)]
         context = tf.distribute.get_replica_context()
-        gradients, total = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, tf.reduce_sum(losses)))
+        gradients, moved, totals = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, (gradients, moved, _counts(losses, logits, targets))
+        )
+        replicas = self.strategy.num_replicas_in_sync
+        for variable, old, by in zip(self._statistics, before, moved, strict=True):
+            variable.assign(old + by / replicas)  # the mean over all devices
         gradients, norm = clipped(decayed(gradients, weights, train.optimizer), train.optimizer.clip_norm)
         # Keras adds up the gradients of all replicas, and these are the sum already.
-        gradients = [g / self.strategy.num_replicas_in_sync for g in gradients]
+        gradients = [g / replicas for g in gradients]
         step = self.optimizer.iterations.value
-        first_bad = tf.logical_and(tf.logical_not(tf.math.is_finite(total)), self._bad_step < 0)
+        first_bad = tf.logical_and(tf.logical_not(tf.math.is_finite(totals[0])), self._bad_step < 0)
         self._bad_step.assign(tf.where(first_bad, tf.cast(step, tf.int64), self._bad_step))
         self.optimizer.apply(gradients, weights)
         self.averages.update(step)
-        self._count(losses, logits, targets, norm)
+        sums = tf.concat([totals, tf.stack([norm, tf.ones_like(norm)])], 0)
+        self._totals.assign_add(tf.cast(sums, tf.float64))
 
     def _forward(self, pixels: tf.Tensor, targets: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
         """Gradients of the loss, which add up to those of the global batch; losses [B] and the main logits [B, C]."""
@@ -173,13 +198,13 @@ class Trainer:
             loss = tf.reduce_sum(losses) / self.config.batch_size
         return tape.gradient(loss, weights), (losses, logits[0])
 
-    def _count(self, losses: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor, norm: tf.Tensor) -> None:
-        hits = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1))
-        labeled = tf.reduce_sum(targets, -1)  # the share of an image that has a label
-        self._metrics["loss"].update_state(losses)
-        self._metrics["accuracy"].update_state(hits, sample_weight=labeled)
-        self._metrics["gradient_norm"].update_state(norm)
-        self._labeled.update_state(labeled)
+
+def _counts(losses: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Of a batch the sums of ``_TOTALS`` that add up over devices: float32 [4], as the gradients they travel with."""
+    hits = tf.cast(tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1)), targets.dtype)
+    labeled = tf.reduce_sum(targets, -1)  # the share of an image that has a label
+    sums = [tf.reduce_sum(losses), tf.reduce_sum(hits * labeled), tf.reduce_sum(labeled)]
+    return tf.stack([*(tf.cast(each, tf.float32) for each in sums), tf.cast(tf.size(losses), tf.float32)])
 
 
 def fit(
@@ -195,7 +220,7 @@ def fit(
     """Train to the last epoch and leave the chosen weights in the model.
 
     The training goes on from ``directory/last.npz`` if that was made from the same ``inputs``; a checkpoint of other
-    inputs is removed.
+    inputs is removed. Of several workers the chief alone has checkpoints; it sends them to the others.
 
     Args:
         trainer: Model and optimizer.
@@ -213,7 +238,14 @@ def fit(
         weights the model has; without validation figures it is ``last``, whatever the recipe says.
     """
     last, best = directory / "last.npz", directory / "best.npz"
-    state = _resume(trainer, directory, dict(inputs or {}), callbacks)
+    team = trainer.team
+    state = team.ask_chief(lambda: _resume(trainer, directory, dict(inputs or {}), callbacks))
+    team.follow_chief(trainer.variables)
+
+    def save(path: Path, variables: Sequence[Any]) -> None:
+        if team.chief:
+            checkpoint.save(path, variables, state)
+
     for each in callbacks:
         each.on_start(state["epochs"])
 
@@ -223,9 +255,13 @@ def fit(
         nonlocal saved
         for each in callbacks:
             each.on_step(epoch, step)
-        if time.monotonic() - saved >= 60 * minutes and step < trainer.steps_per_epoch:
+        if minutes == math.inf or step >= trainer.steps_per_epoch or (team.count > 1 and step % _LOOK):
+            return
+        # No worker may go on while the chief saves: who asks the chief waits for it.
+        if any(team.numbers(time.monotonic() - saved >= 60 * minutes)):
             trainer.check_loss()
-            checkpoint.save(last, trainer.variables, state | {"step": step})
+            state["step"] = step
+            save(last, trainer.variables)
             saved = time.monotonic()
 
     for epoch in range(state["epochs"], trainer.config.epochs):
@@ -238,17 +274,19 @@ def fit(
         score = values.get("val_balanced_accuracy")
         if score is not None and score > state["best_value"]:
             state |= {"best_epoch": epoch, "best_value": score}
-            checkpoint.save(best, trainer.model.variables, state)
+            save(best, trainer.model.variables)
         trainer.averages.swap()
         for each in callbacks:
             each.on_epoch(epoch, values)
-        state["epochs"] = epoch + 1
-        checkpoint.save(last, trainer.variables, state)
+        state |= {"epochs": epoch + 1, "step": 0}
+        save(last, trainer.variables)
         saved = time.monotonic()
     trainer.averages.swap()
     selected = "best" if trainer.config.select == "best" and state["best_epoch"] >= 0 else "last"
     if selected == "best":
-        checkpoint.restore(best, trainer.model.variables)
+        if team.chief:
+            checkpoint.restore(best, trainer.model.variables)
+        team.follow_chief(trainer.model.variables)
     return {key: state[key] for key in ("epochs", "best_epoch", "best_value")} | {"selected": selected}
 
 

@@ -17,6 +17,7 @@ from edgecls.data.sources import Dataset
 from edgecls.metrics import evaluate
 from edgecls.recipe import Distill, Recipe, Train
 from edgecls.train.callbacks import Callback
+from edgecls.train.distribution import Workers, workers
 from edgecls.train.loop import Trainer, fit
 from edgecls.train.losses import CrossEntropy, Loss
 from edgecls.train.objective import Objective, as_teacher
@@ -88,6 +89,7 @@ def train_network(
     Returns:
         As ``fit``; ``best_value`` is the balanced accuracy on the validation split.
     """
+    team = workers()
     steps = data.train.epoch_size // config.batch_size
     trainer = Trainer(model, objective, config, steps, section=section)
 
@@ -101,13 +103,14 @@ def train_network(
         epochs=config.epochs,
         classes=len(data.classes),
         cast=False,
-        distribute=trainer.strategy.experimental_distribute_dataset,
+        share=team.share,
+        distribute=team.distribute,
     )
     try:
         return fit(
             trainer,
             feed.epoch,
-            _validation(model, data, preprocess),
+            _validation(model, data, preprocess, team),
             directory,
             inputs=inputs,
             before_epoch=before_epoch,
@@ -117,20 +120,28 @@ def train_network(
         feed.close()
 
 
-def _validation(model: keras.Model, data: Dataset, preprocess: Preprocess) -> Callable[[], dict[str, float]]:
-    """Measures the model on the labeled images of the validation split: ``{}`` if there are none."""
+def _validation(
+    model: keras.Model, data: Dataset, preprocess: Preprocess, team: Workers
+) -> Callable[[], dict[str, float]]:
+    """Measures the model on the labeled images of the validation split: ``{}`` if there are none.
+
+    Each worker answers its share of the images, so that every image counts once.
+    """
     split = data.val.subset(data.val.labels >= 0)
     targets = tf.one_hot(split.labels, len(data.classes))
     forward = tf.function(
         lambda pixels: keras.tree.flatten(model(pixels, training=False))[0], reduce_retracing=True
     )
 
-    feed = Batches(split, preprocess, EVAL_BATCH)
+    own = np.arange(team.index, len(split), team.count)
+    feed = Batches(split.subset(own), preprocess, EVAL_BATCH)
 
     def validate() -> dict[str, float]:
         if not len(split):
             return {}
-        logits = np.concatenate([forward(pixels).numpy() for pixels, _ in feed])
+        answers = [forward(pixels).numpy() for pixels, _ in feed]
+        none = np.zeros((0, len(data.classes)), np.float32)  # fewer images than workers
+        logits = team.interleaved(np.concatenate([none, *answers]), len(split))
         scores = evaluate(logits, split.labels, data.classes)
         loss = float(tf.reduce_mean(CrossEntropy()(tf.constant(logits), targets)))
         return {"loss": loss} | {key: scores[key] for key in ("top1", "balanced_accuracy")}

@@ -72,7 +72,7 @@ class Averages:
         self._decay = decay
         # Weights and statistics, no counters or seeds.
         self._followed = [v for v in model.variables if v.dtype == "float32"] if decay is not None else []
-        self.variables = [_same_everywhere(v.value, f"{v.name}_average") for v in self._followed]
+        self.variables = [same_everywhere(v.value, f"{v.name}_average") for v in self._followed]
 
     def update(self, step: tf.Tensor) -> None:
         """Move the averages toward the weights.
@@ -100,10 +100,10 @@ class Averages:
 
 def counter(start: int) -> tf.Variable:
     """A whole number that a step may change: int64, the same on all replicas."""
-    return _same_everywhere(tf.constant(start, tf.int64), "counter")
+    return same_everywhere(tf.constant(start, tf.int64), "counter")
 
 
-def _same_everywhere(value: tf.Tensor, name: str) -> tf.Variable:
+def same_everywhere(value: tf.Tensor, name: str) -> tf.Variable:
     """A variable that every replica sets to the same value."""
     only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(value, trainable=False, name=name, aggregation=only_first)

@@ -31,11 +31,11 @@ from edgecls.workflow.common import (
     load_deployed,
     name_bad,
     recipe_preprocess,
-    run_stage,
     save_network,
     spread,
 )
 from edgecls.workflow.sanity import bn_momentum, warnings_of_training
+from edgecls.workflow.together import begin_run, describe, leads, run_stage, together
 from edgecls.workflow.watching import watching
 from edgecls.zoo import catalog
 
@@ -82,6 +82,7 @@ def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = Fals
     }
 
 
+@together
 def train(
     recipe: Recipe, console: Console, directory: str | Path | None = None, fresh: bool = False
 ) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def train(
     for network in networks(recipe):
         if network.weights:
             download_weights(network.weights, network.name, console)
-    run = Run.start(recipe, directory=directory, fresh=fresh)
+    run = begin_run(recipe, directory, fresh)
     console.log(f"run: {run.path}")
     write_json(run.file("split.json"), data.describe())
     if recipe.teacher:
@@ -112,6 +113,8 @@ def train(
     inputs = _student_inputs(recipe, data, run)
     work = partial(_on_devices, _make_student, recipe, run, console, data, inputs)
     run_stage(run, console, "student", inputs, ["float.keras", "labels.txt", "preprocess.json"], work)
+    if not leads():
+        return {}
     scores = scoring.score_run(run, console, data, ["teacher", "float"] if recipe.teacher else ["float"])
     scoring.report(run, console)
     return {
@@ -140,6 +143,7 @@ def override(run: Run, overrides: Sequence[str]) -> Recipe:
     return recipe
 
 
+@together
 def quantize(
     run: Run, console: Console, overrides: Sequence[str] = (), gated: bool = False
 ) -> dict[str, Any]:
@@ -175,6 +179,8 @@ def quantize(
     write_json(run.file("split.json"), data.describe())
     work = partial(_on_devices, _make_qat, recipe, run, console, data, inputs)
     run_stage(run, console, "qat", inputs, ["qat.keras"], work)
+    if not leads():
+        return {}
     files = deploying.export(run, console, data=data)["files"]
     verified = deploying.verify(run, console, data=data)
     scores = scoring.score_run(run, console, data, ["float", "qat", *deploying.exported(run)])
@@ -336,6 +342,8 @@ def _train(
     name, config = section
     steps = data.train.epoch_size // config.batch_size
     named = len(data.train.bad)  # when the data were read
+    if devices := describe(model, config, name):
+        console.log(f"{stage}: {devices}")
     with watching(run, console, stage, model.name, config.epochs, steps) as watcher:
         figures = train_network(
             model,
