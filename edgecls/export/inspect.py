@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from edgecls.export import reasons
+
 BOUNDARY_OPS = ("QUANTIZE", "DEQUANTIZE", "CAST")  # conversions at the input and output
 LEAST = 1e-30  # of a probability
 
@@ -75,8 +77,9 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Returns:
         ``bytes``: size of the file. ``ops``: {name: count}. ``float_ops``: names of operators that compute in float,
-        without the conversions at input and output and without the softmax or sigmoid at the end. ``partitions``: parts that XNNPACK runs. ``undelegated``: operators
-        that XNNPACK does not run.
+        without the conversions at input and output and without the softmax or sigmoid at the end. ``quantized``:
+        whether activations are int8. ``partitions``: parts that XNNPACK runs. ``undelegated``: operators that XNNPACK
+        does not run. ``outside``: the same with the name of each output and the reason (see ``reasons``).
 
     Example:
         >>> describe("model_int8.tflite")["partitions"]  # doctest: +SKIP
@@ -95,16 +98,33 @@ def describe(path: str | Path) -> dict[str, Any]:
         if any(types.get(int(i)) == np.float32 for i in node["outputs"])
         and not (node["op_name"] in HEADS and outputs & {int(i) for i in node["outputs"]})
     ]
+    outside = _undelegated(operators, delegates, interpreter.get_output_details())
+    made = {int(i) for node in operators for i in node["outputs"]}
     return {
         "bytes": Path(path).stat().st_size,
         "ops": dict(Counter(node["op_name"] for node in operators)),
         "float_ops": sorted({name for name in floats if name not in BOUNDARY_OPS}),
         "partitions": len(delegates),
-        "undelegated": _undelegated(operators, delegates, interpreter.get_output_details()),
+        "quantized": any(types.get(index) == np.int8 for index in made),
+        "undelegated": [node["op_name"] for node in outside],
+        "outside": [_explained(node, interpreter) for node in outside],
     }
 
 
-def _undelegated(operators: list[Any], delegates: list[Any], outputs: list[Any]) -> list[str]:
+def _explained(node: Any, interpreter: Interpreter) -> dict[str, str]:
+    """An operator outside of the delegate: ``op``, ``name`` of its output, ``reason``."""
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+
+    def operands(key: str) -> list[reasons.Tensor]:
+        known = [tensors[int(i)] for i in node[key] if int(i) in tensors]
+        return [reasons.Tensor(t["dtype"], *t["quantization"]) for t in known]
+
+    name = tensors[int(node["outputs"][0])]["name"].split(";")[0]
+    why = reasons.reason(node["op_name"], operands("inputs"), operands("outputs"))
+    return {"op": node["op_name"], "name": name, "reason": why}
+
+
+def _undelegated(operators: list[Any], delegates: list[Any], outputs: list[Any]) -> list[Any]:
     """Operators that no delegate has replaced; the interpreter's list keeps the replaced ones, too.
 
     The search goes backwards from the tensors that delegates and the user read. If no delegate makes such a tensor, an
@@ -116,7 +136,7 @@ def _undelegated(operators: list[Any], delegates: list[Any], outputs: list[Any])
     for node in reversed(operators):
         if {int(i) for i in node["outputs"]} & (needed - made):
             needed |= {int(i) for i in node["inputs"]}
-            left.append(node["op_name"])
+            left.append(node)
     return left[::-1]
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from edgecls.errors import UsageError
 from edgecls.export import inspect
 from edgecls.export.inspect import output_step
+from edgecls.quantize import floats
 
 BATCH = 20
 FLOAT_LIMIT = 1e-4  # of the logits' range
@@ -78,6 +79,8 @@ def ladder(
         "rungs": rungs,
         "files": files,
     }
+    if int8 and qat_model:
+        files[Path(int8).name]["kept_float"] = bool(floats.boundaries(qat_model))
     if fp32 and int8:
         result["size_ratio"] = round(files[Path(int8).name]["bytes"] / files[Path(fp32).name]["bytes"], 4)
     return result
