@@ -27,12 +27,21 @@ class Wrong(ValueError):
         self.keys, self.fix = keys, fix
 
 
-def usage_error(error: ValidationError, tree: _yaml.Tree, top: type[BaseModel]) -> UsageError:
-    """Pydantic's list of errors as one line: the first, unknown keys before everything else."""
+def usage_error(
+    error: ValidationError, tree: _yaml.Tree, top: type[BaseModel], above: _yaml.Key = ()
+) -> UsageError:
+    """Pydantic's list of errors as one line: the first, unknown keys before everything else.
+
+    Args:
+        error: Of pydantic.
+        tree: What was validated.
+        top: As what.
+        above: Where ``tree`` stands in the recipe.
+    """
     errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
     key, section = _locate(top, first["loc"])
-    dotted = ".".join(map(str, key))
+    dotted = _yaml.dotted((*above, *key))
     same = [e for e in errors if _locate(top, e["loc"])[0] == key]
     others = len({_locate(top, e["loc"])[0] for e in errors}) - 1
     more = f" (and {others} more)" if others else ""
@@ -68,10 +77,10 @@ _SHOWN = 3  # places of a key's name that an error text lists
 
 def _nearest(key: _yaml.Key, section: type[BaseModel], top: type[BaseModel]) -> str:
     """What an unknown key may mean: a key of its section, or one of its name anywhere in the schema."""
-    name, parents = str(key[-1]), tuple(map(str, key[:-1]))
+    name, parents = str(key[-1]), tuple(part for part in key[:-1] if isinstance(part, str))
     places = {k.dotted: k.path for k in _schema.keys(top)}
     if near := difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.75):
-        return f"did you mean {'.'.join((*parents, near[0]))!r}?"
+        return f"did you mean {_yaml.dotted((*key[:-1], near[0]))!r}?"
     names = {path[-1] for path in places.values()}
     if elsewhere := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
         found = [
@@ -82,8 +91,8 @@ def _nearest(key: _yaml.Key, section: type[BaseModel], top: type[BaseModel]) -> 
         listed = ", ".join(map(repr, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
         return f"did you mean {listed}?" if len(found) == 1 else f"did you mean one of {listed}?"
     if near := difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5):
-        return f"did you mean {'.'.join((*parents, near[0]))!r}?"
-    return f"keys of {'.'.join(parents) or 'a recipe'}: {', '.join(section.model_fields)}"
+        return f"did you mean {_yaml.dotted((*key[:-1], near[0]))!r}?"
+    return f"keys of {_yaml.dotted(key[:-1]) or 'a recipe'}: {', '.join(section.model_fields)}"
 
 
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "boolean", list: "list", dict: "mapping"}

@@ -148,11 +148,12 @@ def _absolute(sections: Sequence[type[BaseModel]], tree: _yaml.Tree, values: Any
     for name, info in [field for section in sections for field in section.model_fields.items()]:
         value, key = values.get(name), (*at, name)
         if isinstance(value, dict | list):
-            result[name] = _absolute(_schema.sections_of(info.annotation), tree, value, key)
+            marked = [m.section for m in _schema.metadata(info) if isinstance(m, _schema.PartOf)]
+            result[name] = _absolute(marked or _schema.sections_of(info.annotation), tree, value, key)
         elif isinstance(value, str) and any(
             mark.is_path(value) for mark in _schema.metadata(info) if isinstance(mark, _schema.OnDisk)
         ):
-            result[name] = _absolute_path(value, tree.origin(key), ".".join(map(str, key)))
+            result[name] = _absolute_path(value, tree.origin(key), _yaml.dotted(key))
     return result
 
 

@@ -32,6 +32,17 @@ class OnDisk:
     is_path: Callable[[str], bool] = lambda text: True
 
 
+@dataclass(frozen=True)
+class PartOf:
+    """Marks a mapping that has some keys of a section, which are checked elsewhere (``Annotated[dict, PartOf(Data)]``).
+
+    Attributes:
+        section: The section's class.
+    """
+
+    section: type[BaseModel]
+
+
 FilePath = Annotated[str, OnDisk()]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

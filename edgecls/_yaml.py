@@ -8,6 +8,7 @@ UTF-8 pass, as Python keeps them in a text (``surrogateescape``).
 from __future__ import annotations
 
 import bisect
+import copy
 import math
 import re
 from collections.abc import Set
@@ -50,6 +51,11 @@ for _cls in (Loader, Dumper):
     _cls.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
+def dotted(key: Key) -> str:
+    """A key for a person: ``data.extra[0].path``."""
+    return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in key).removeprefix(".")
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a value was written: the text for error messages and the folder that relative paths start from."""
@@ -70,6 +76,15 @@ class Tree:
         while key and key not in self.origins:
             key = key[:-1]
         return self.origins.get(key, Origin("", Path()))
+
+    def below(self, key: Key) -> Tree:
+        """The part at ``key`` as a tree of its own."""
+        values: Any = self.values
+        for name in key:
+            values = values[name]
+        length = len(key)
+        origins = {k[length:]: origin for k, origin in self.origins.items() if k[:length] == key}
+        return Tree(copy.deepcopy(values), origins)
 
     def merge(self, other: Tree, kinds: Set[Key] = frozenset()) -> None:
         """Lay ``other`` over this: mappings merge key by key, everything else is replaced.

@@ -20,13 +20,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from edgecls import _load, _schema, _yaml
+from edgecls import _load, _schema, _yaml, phases
 from edgecls._explain import Wrong, usage_error
 from edgecls._load import find_recipe, recipe_names
 from edgecls._schema import Fraction, OnDisk, Section
 from edgecls.augment.settings import Augment
 from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
+from edgecls.phases import Part, Phase
 from edgecls.train.distill import AnyDistance, Js
 from edgecls.train.losses import AnyLoss, CrossEntropy
 from edgecls.train.optimizers import AnyOptimizer, Sgd
@@ -41,6 +42,8 @@ __all__ = [
     "Export",
     "Extra",
     "Model",
+    "Part",
+    "Phase",
     "Quantize",
     "Recipe",
     "Section",
@@ -275,6 +278,11 @@ class Recipe(Section):
     data: Data = Field(description="the images and how they are split")
     augment: Augment = Field(default=Augment(), description="random changes of the training images")
     train: Train = Field(default=Train(), description="training of the float network")
+    phases: list[Phase] = Field(
+        default=[],
+        description="parts of the training in their order, each from the weights of the one before; empty: one part."
+        " Each changes keys of the sections below (`docs/train.md`)",
+    )
     distill: Distill | None = Field(default=None, description="how the model learns from the teacher")
     quantize: Quantize = Field(default=Quantize(), description="quantization-aware training")
     export: Export = Field(default=Export(), description="the files for the phone")
@@ -284,6 +292,18 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.name == "latest":
             raise Wrong("name 'latest' is taken: runs/latest points to the newest run", "name")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise Wrong("two phases have one name", "phases", fix="give each a name of its own")
+        if not names:
+            return self._complete()  # of phases each is checked on its own
+        if self.teacher and not any(phase.distills(self.distill is not None) for phase in self.phases):
+            fix = "add a distill section (distill: {}), or remove the teacher (teacher: null)"
+            raise Wrong("the teacher would not be used: no phase distills", "distill", "phases", fix=fix)
+        return self
+
+    def _complete(self) -> Recipe:
+        """Check what a training needs of other sections."""
         if self.distill is not None and self.teacher is None:
             fix = "add a teacher section, or remove distill (distill: null)"
             raise Wrong("distill needs a teacher", "teacher", "distill", fix=fix)
@@ -296,6 +316,16 @@ class Recipe(Section):
                 "quantize.distill: teacher needs a teacher and a distill section", "quantize.distill", fix=fix
             )
         return self
+
+    @property
+    def parts(self) -> list[Part]:
+        """The student's trainings in their order: the phases, or the whole training where there are none."""
+        return phases.parts(self, _kinds())
+
+    @property
+    def final(self) -> Recipe:
+        """The recipe of the last phase: its pixels and data are those of all that comes after the training."""
+        return self.parts[-1].recipe
 
     def dump(self) -> str:
         """The resolved recipe as YAML; ``load_recipe`` of it gives an equal recipe."""
@@ -344,6 +374,12 @@ def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
     _check_network("model", recipe.model, tree)
     if recipe.teacher is not None:
         _check_network("teacher", recipe.teacher, tree)
+    resolved = _yaml.Tree(recipe.model_dump(), tree.origins)
+    for index, whole in enumerate(phases.laid_over(resolved, _kinds())):
+        try:
+            Recipe.model_validate(whole.values)
+        except ValidationError as error:
+            raise usage_error(error, whole, Recipe, above=("phases", index)) from None
     return recipe
 
 

@@ -186,6 +186,11 @@ class Run:
 
         return load_recipe(self.path / "recipe.yaml")
 
+    def others(self) -> list[Run]:
+        """Runs of the same name, the newest first: a stage that they have done need not be done again."""
+        found = [] if self._root is None else _runs(self._root / self.recipe.name)
+        return [run for run in reversed(found) if run.path.resolve() != self.path.resolve()]
+
     def save_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe: what the run's files are made by from now on."""
         text = "# Resolved by edgecls; runs as it is.\n" + recipe.dump()
@@ -309,7 +314,12 @@ class Run:
 
     def metric(self, stage: str, epoch: int, **values: float) -> None:
         """Append the figures of one epoch (counted from 0) to metrics.jsonl, and write all to metrics.csv."""
-        append_jsonl(self.path / "metrics.jsonl", {"stage": stage, "epoch": epoch, "time": _iso(), **values})
+        self.add_metrics([{"stage": stage, "epoch": epoch, "time": _iso(), **values}])
+
+    def add_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows of ``metrics``."""
+        for row in rows:
+            append_jsonl(self.path / "metrics.jsonl", dict(row))
         write_text(self.path / "metrics.csv", to_csv(self.metrics()))
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -55,12 +55,19 @@ def _plan(plan: dict[str, Any]) -> str:
     for key, value in plan.items():
         if key in ("schema", "resolved", "recipe"):
             continue
+        if key == "trainings":
+            lines += [f"{stage + ':':<18}{_fields(of)}" for stage, of in value.items() if len(value) > 1]
+            continue
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+            value = _fields(value)
         elif isinstance(value, list):
             value = f"{len(value)}: {', '.join(map(str, value[:10]))}{' ...' if len(value) > 10 else ''}"
         lines.append(f"{key.replace('_', ' ') + ':':<18}{_short(value)}")
     return "\n".join(lines)
+
+
+def _fields(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in values.items())
 
 
 def _short(value: Any) -> str:

@@ -266,7 +266,10 @@ def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
 
     labels, settings, recipe = (path.parent / n for n in ("labels.txt", "preprocess.json", "recipe.yaml"))
     classes = read_labels(labels) if labels.is_file() else None
-    if settings.is_file():
+    is_teacher = (
+        path.name == KINDS["teacher"][0] and recipe.is_file()
+    )  # a phase's pixels may not be the teacher's
+    if settings.is_file() and not is_teacher:
         try:
             return classes, Preprocess.from_dict(json.loads(settings.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
@@ -278,6 +281,7 @@ def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
         from edgecls.zoo import catalog
 
         resolved = load_recipe(recipe)
+        resolved = resolved if is_teacher else resolved.final
         entry = catalog.get(resolved.model.name)
         return classes, Preprocess.from_recipe(entry, resolved.model, resolved.data.antialias)
     return classes, None

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgecls.data.resizing import describe_interpolation
 from edgecls.report.accuracy import TOP5_CLASSES, score_rows, worst_class
-from edgecls.report.facts import Facts, RunLike, bad_images, split_counts
+from edgecls.report.facts import Facts, RunLike, bad_images, split_counts, title_of
 from edgecls.report.html import render, write_page
 from edgecls.report.sections import absent, bench_rows, device, ladder, set_aside
 from edgecls.report.units import points
@@ -107,12 +107,17 @@ def _preparation(preprocess: Mapping[str, Any]) -> list[str]:
     ]
 
 
-# stage -> its title in the card, where its network is in the recipe, where its settings are
-_STAGES = {
-    "teacher": ("Teacher", "teacher", "teacher.train"),
-    "student": ("Student", "model", "train"),
-    "qat": ("Quantization-aware training", "model", "quantize.train"),
-}
+def _stages(facts: Facts) -> dict[str, tuple[str, str, str]]:
+    """Stage -> its title in the card, where its network is in the recipe, where its settings are."""
+    return {
+        "teacher": ("Teacher", "teacher", "teacher.train"),
+        **{stage: (_sentence(title_of(stage)), "model", "train") for stage in facts.trainings},
+        "qat": ("Quantization-aware training", "model", "quantize.train"),
+    }
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _training(facts: Facts) -> list[str]:
@@ -120,30 +125,34 @@ def _training(facts: Facts) -> list[str]:
     if not facts.recipe:
         return []
     lines = []
-    for stage, (title, section, settings) in _STAGES.items():
+    for stage, (title, section, settings) in _stages(facts).items():
         network = at(facts.recipe, section, "name")
         if stage != "teacher" or network:
             done = stage in facts.stamps
             text = _phase(facts, stage, section, settings) if done else "not done yet"
             lines.append(f"{title}: {text}")
-    if mapping(facts.recipe.get("distill")) and "student" in facts.stamps:
-        named, bare, weight, labels = (
-            facts.setting("student", f"distill.{key}")
-            for key in ("loss.name", "loss", "weight", "hard_weight")
-        )
-        loss = named or bare  # a recipe may give the bare name
-        lines.append(
-            f"Distillation: {loss} loss between teacher and student, weight {weight}, labels {labels}"
-        )
+    for stage in facts.trainings:
+        if mapping(facts.recipe_of(stage).get("distill")) and stage in facts.stamps:
+            lines.append(_distillation(facts, stage))
     lines.append(f"Seed {facts.recipe.get('seed', 0)}; the whole recipe is recipe.yaml")
     return lines
 
 
+def _distillation(facts: Facts, stage: str) -> str:
+    named, bare, weight, labels = (
+        facts.setting(stage, f"distill.{key}") for key in ("loss.name", "loss", "weight", "hard_weight")
+    )
+    loss = named or bare  # a recipe may give the bare name
+    where = f" of the {title_of(stage)}" if len(facts.trainings) > 1 else ""
+    return f"Distillation{where}: {loss} loss between teacher and student, weight {weight}, labels {labels}"
+
+
 def _phase(facts: Facts, stage: str, section: str, settings: str) -> str:
     """The network, its first weights and the training of a finished stage."""
-    weights = at(facts.recipe, section, "weights")
-    start = "the float student" if stage == "qat" else Path(str(weights)).name if weights else "random values"
-    text = f"{at(facts.recipe, section, 'name')}, starting from {start}"
+    text = f"{at(facts.recipe, section, 'name')}, starting from {_start(facts, stage, section)}"
+    size = facts.setting(stage, "preprocess.size")
+    if stage in facts.trainings and len(facts.trainings) > 1 and size:
+        text += f", {size} pixels"
     figures = mapping(facts.stamps[stage].get("figures"))
     epochs = number(figures.get("epochs", facts.setting(stage, f"{settings}.epochs")))
     if not epochs:
@@ -157,6 +166,16 @@ def _phase(facts: Facts, stage: str, section: str, settings: str) -> str:
     if figures.get("selected") == "last":
         return f"{text}, weights of the last epoch"
     return text + (f", weights of epoch {best + 1:.0f}" if best is not None and best >= 0 else "")
+
+
+def _start(facts: Facts, stage: str, section: str) -> str:
+    """The weights that a stage's network begins with."""
+    if stage == "qat":
+        return "the float student"
+    if stage in facts.trainings[1:]:
+        return f"the {title_of(facts.trainings[facts.trainings.index(stage) - 1])}"
+    weights = at(facts.recipe, section, "weights")
+    return Path(str(weights)).name if weights else "random values"
 
 
 def _file(about: dict[str, Any]) -> dict[str, Any]:

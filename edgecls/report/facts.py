@@ -6,6 +6,7 @@ a figure that was measured on a file which has changed since is left out and nam
 
 from __future__ import annotations
 
+import copy
 import datetime
 import functools
 import json
@@ -18,9 +19,11 @@ from typing import Any, Protocol
 import yaml
 
 from android_bench.output.plausible import row_problem
+from edgecls import _yaml
 from edgecls.files import sha256
 from edgecls.infer.classifier import KINDS
 from edgecls.metrics import difference_interval
+from edgecls.phases import stages
 from edgecls.report.values import at, mapping, number, pair, rows, texts
 from edgecls.text import plural
 
@@ -34,6 +37,7 @@ MODELS = {
     "int8": "int8 TFLite",
 }
 STAGES = {"teacher": "teacher", "student": "student", "qat": "quantization-aware"}
+PHASE = "student, phase {}"
 CHANGED = "is of files that have changed since"
 
 
@@ -53,6 +57,7 @@ class Facts:
     Attributes:
         eval, bench, verify, predictions, split, preprocess, env, recipe: Content of these files. What is absent, broken or of
             files that have changed since is left out.
+        trainings: Stages that train the student, in their order.
         metrics: Rows of ``metrics.jsonl``.
         stamps: Stamps of finished stages by name, in the order in which they finished.
         problems: Why a file counts for nothing, by its name; "missing" if it is not there.
@@ -73,6 +78,7 @@ class Facts:
         self.bench = self._read_bench()
         self.metrics = self._read_metrics()
         self.stamps = self._read_stamps()
+        self.trainings = stages([str(phase.get("name")) for phase in rows(self.recipe.get("phases"))])
         self.name = str(self.recipe.get("name") or run.path.parent.name)
         self.time = run.path.name
         self.model = str(at(self.recipe, "model", "name") or "model")
@@ -100,7 +106,16 @@ class Facts:
             key: Dotted, for example "quantize.train.epochs".
         """
         inputs = mapping(self.stamps.get(stage, {}).get("inputs"))
-        return inputs[key] if key in inputs else at(self.recipe, *key.split("."))
+        return inputs[key] if key in inputs else at(self.recipe_of(stage), *key.split("."))
+
+    def recipe_of(self, stage: str) -> dict[str, Any]:
+        """The recipe that a stage is done by: of a phase, with its changes."""
+        for name, phase in zip(self.trainings, rows(self.recipe.get("phases")), strict=False):
+            if name == stage:
+                whole = _yaml.Tree(copy.deepcopy(self.recipe))
+                whole.merge(_yaml.Tree({key: value for key, value in phase.items() if key != "name"}))
+                return whole.values
+        return self.recipe
 
     # Scores
 
@@ -132,7 +147,7 @@ class Facts:
     def warnings(self) -> list[str]:
         """What the stamps of trainings, eval.json and verify.json warn of."""
         found = [
-            f"{STAGES.get(stage, stage)}: {text}"
+            f"{title_of(stage)}: {text}"
             for stage, stamp in self.stamps.items()
             for text in texts(at(stamp, "figures", "warnings"))
         ]
@@ -148,7 +163,7 @@ class Facts:
 
         True if the student's stamp has the very training and validation images that split.json has now.
         """
-        inputs = mapping(self.stamps.get("student", {}).get("inputs"))
+        inputs = mapping(self.stamps.get(self.trainings[-1], {}).get("inputs"))
         pairs = [
             (inputs.get(f"images.{name}.sha256"), at(self.split, "splits", name, "sha256"))
             for name in ("train", "val")
@@ -281,6 +296,12 @@ class Facts:
             if stamp:
                 stamps[str(stamp.get("stage") or path.stem)] = stamp
         return dict(sorted(stamps.items(), key=lambda item: moment(item[1].get("finished"))))
+
+
+def title_of(stage: str) -> str:
+    """A stage's name for a reader."""
+    kind, _, phase = stage.partition(".")
+    return PHASE.format(phase) if phase and kind == "student" else STAGES.get(stage, stage)
 
 
 def split_counts(split: Mapping[str, Any]) -> list[tuple[str, int, list[int]]]:

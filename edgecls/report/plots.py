@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from edgecls.report.facts import STAGES
+from edgecls.report.facts import title_of
 from edgecls.report.values import number, pair
 from edgecls.text import plural
 
@@ -81,7 +81,7 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             lines = [line for line in (_curve(epochs, key) for key in keys) if line.x]
             if lines:
                 plots.append(svg(lines[: len(_SERIES)], title, "epoch", logarithmic=_spans_wide(lines)))
-        drawn.append({"stage": STAGES.get(stage, stage), "epochs": len(epochs), "plots": plots})
+        drawn.append({"stage": title_of(stage), "epochs": len(epochs), "plots": plots})
     return drawn
 
 

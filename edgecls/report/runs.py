@@ -16,7 +16,7 @@ from edgecls.report.figures import median
 from edgecls.report.values import at, number
 from edgecls.run import Run
 
-_EPOCHS = {  # stage -> the key of the recipe that has its number of epochs
+_EPOCHS = {  # stage, of phases the part before the dot -> the key of the recipe that has its number of epochs
     "teacher": ("teacher", "train", "epochs"),
     "student": ("train", "epochs"),
     "qat": ("quantize", "train", "epochs"),
@@ -83,7 +83,7 @@ def _entry(folder: Path, root: Path, latest: bool) -> dict[str, Any]:
         "state": state,
         "stage": stage,
         "epoch": int(epoch[-1]) + 1 if epoch and epoch[-1] is not None else None,
-        "epochs": _whole(at(facts.recipe, *_EPOCHS[stage])) if stage in _EPOCHS else None,
+        "epochs": _epochs(facts, stage) if stage else None,
         "balanced_accuracy": {model: _accuracy(facts, model) for model in ("float", "int8")},
         "int8_ms": int8_ms,
         "int8_threads": threads,
@@ -98,13 +98,14 @@ def _state(facts: Facts) -> tuple[str, str | None]:
     stage = _unfinished(facts)
     if _locked(facts.run.path):
         return "running", stage
-    if stage or (facts.stamps and "student" not in facts.stamps):
+    trained = facts.trainings[-1] in facts.stamps
+    if stage or (facts.stamps and not trained):
         return "interrupted", stage
     if facts.results():
         return "benchmarked", None
     if "qat" in facts.stamps:
         return "quantized", None
-    return ("trained" if "student" in facts.stamps else "empty"), None
+    return ("trained" if trained else "empty"), None
 
 
 def _unfinished(facts: Facts) -> str | None:
@@ -139,6 +140,12 @@ def _locked(folder: Path) -> bool:
 def _accuracy(facts: Facts, model: str) -> dict[str, Any] | None:
     value, interval = facts.balanced(model), facts.balanced_interval(model)
     return None if value is None else {"value": value, "ci95": interval and list(interval)}
+
+
+def _epochs(facts: Facts, stage: str) -> int | None:
+    """How many epochs a stage has; None if it trains nothing."""
+    key = _EPOCHS.get(stage.partition(".")[0])
+    return _whole(at(facts.recipe_of(stage), *key)) if key else None
 
 
 def _whole(value: Any) -> int | None:

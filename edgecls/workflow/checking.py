@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from edgecls.data.sources import Dataset
 from edgecls.errors import UsageError
 from edgecls.recipe import Model, Recipe, Teacher, Train
 from edgecls.run import Run
+from edgecls.text import plural
 from edgecls.workflow.common import load_data, recipe_preprocess
+
+_ADD_LABELS = "add labels, or a distill section and a teacher that has weights and no train section"
 
 # Keys of ``data`` whose whole effect is in the images, labels and splits that come of them.
 SEEN_IN_SPLITS = {
@@ -21,33 +25,55 @@ SEEN_IN_SPLITS = {
 }
 
 
-def check(recipe: Recipe, console: Console) -> Dataset:
+def check(recipe: Recipe, console: Console) -> dict[str, Dataset]:
     """Read the data of a recipe and refuse what could not be trained, before anything is written.
+
+    Returns:
+        The images of each stage: ``teacher`` if there is one, and the student's (``Recipe.parts``).
 
     Raises:
         UsageError: Weights that are not there, a network that cannot take such images, a batch that the images do
-            not fill, labels that are needed and missing.
+            not fill, labels that are needed and missing; phases that do not fit together.
         EdgeclsError: As ``load_dataset``.
     """
-    size = recipe_preprocess(recipe).size
-    if recipe.teacher and recipe.teacher.input_size not in (None, size):
-        raise UsageError(
-            f"teacher.input_size is {recipe.teacher.input_size}, the student's input {size}",
-            fix="leave it out: teacher and student see the same pixels",
-        )
+    parts, teacher = recipe.parts, recipe.teacher
+    sizes = {part.stage: recipe_preprocess(part.recipe).size for part in parts}
+    for part in parts:
+        if part.recipe.teacher and part.recipe.teacher.input_size not in (None, sizes[part.stage]):
+            raise UsageError(
+                f"teacher.input_size is {part.recipe.teacher.input_size}, the student's input {sizes[part.stage]}",
+                fix="leave it out: teacher and student see the same pixels",
+            )
     for network in networks(recipe):
         weights_input(network)
-    data = load_data(recipe.data, console)
-    trainings = {
-        "teacher.train": recipe.teacher.train if recipe.teacher else None,
-        "train": recipe.train,
-        "quantize.train": recipe.quantize.train if "int8" in recipe.export.precisions else None,
-    }
-    check_batches(trainings, data)
-    _check_labels(recipe, data)
-    for network in networks(recipe):
-        _check_size(network.name, size)
+    read = partial(_read_once, {}, console)
+    data = {"teacher": read(recipe)} if teacher else {}
+    data |= {part.stage: read(part.recipe) for part in parts}
+    if teacher:
+        check_batches({"teacher.train": teacher.train}, data["teacher"])
+        if teacher.train and (data["teacher"].train.labels < 0).all():
+            raise UsageError("the training images have no labels", where="teacher.train", fix=_ADD_LABELS)
+    for part in parts:
+        check_batches({part.section: part.recipe.train}, data[part.stage])
+        _check_labels(part.recipe, data[part.stage])
+    final = parts[-1]
+    if "int8" in final.recipe.export.precisions:
+        check_batches({"quantize.train": final.recipe.quantize.train}, data[final.stage])
+    trained = data if teacher and teacher.train else {part.stage: data[part.stage] for part in parts}
+    _check_together(trained, final.stage)
+    _check_sizes(recipe.model.name, list(sizes.values()))
+    if teacher:
+        taught = [sizes[part.stage] for part in parts if part.recipe.distill]
+        _check_sizes(teacher.name, [recipe_preprocess(recipe).size, *taught])
     return data
+
+
+def _read_once(known: dict[str, Dataset], console: Console, recipe: Recipe) -> Dataset:
+    """The images of a recipe; phases of one ``data`` section share them."""
+    key = recipe.data.model_dump_json()
+    if key not in known:
+        known[key] = load_data(recipe.data, console)
+    return known[key]
 
 
 def weights_input(network: Model | Teacher) -> Path | dict[str, Any] | None:
@@ -94,7 +120,7 @@ def check_trained_on(run: Run, data: Dataset) -> None:
     Raises:
         UsageError: The training images or labels have changed since.
     """
-    stamp = run.stamps().get("student")
+    stamp = run.stamps().get(run.recipe.parts[-1].stage)
     now = data.train.sha256
     if stamp is not None and stamp["inputs"].get("images.train.sha256") != now:
         raise UsageError(
@@ -112,11 +138,8 @@ def networks(recipe: Recipe) -> list[Model | Teacher]:
 def _check_labels(recipe: Recipe, data: Dataset) -> None:
     if not (data.train.labels < 0).all():
         return
-    if recipe.distill is None or (recipe.teacher is not None and recipe.teacher.train):
-        raise UsageError(
-            "the training images have no labels",
-            fix="add labels, or a distill section and a teacher that has weights and no train section",
-        )
+    if recipe.distill is None:
+        raise UsageError("the training images have no labels", fix=_ADD_LABELS)
     if recipe.distill.hard_weight:
         where = "distill.hard_weight"
         raise UsageError("the training images have no labels to learn from", where=where, fix="set it to 0")
@@ -129,10 +152,40 @@ def _check_labels(recipe: Recipe, data: Dataset) -> None:
         )
 
 
-def _check_size(name: str, size: int) -> None:
-    """Build the network without values: some cannot take small images."""
+def _check_together(data: Mapping[str, Dataset], last: str) -> None:
+    """Refuse phases of other classes, and a phase that trains on images which the last one is judged by."""
+    final = data[last]
+    held = {*final.test.digests, *final.val.digests}
+    for stage, each in data.items():
+        if each is final:
+            continue
+        if each.classes != final.classes:
+            raise UsageError(
+                f"{stage} has {plural(len(each.classes), 'class', 'classes')} and {last} {len(final.classes)},"
+                " or others",
+                where="phases",
+                fix="set data.classes for the whole recipe",
+            )
+        if seen := len(held & set(each.train.digests)):
+            raise UsageError(
+                f"{stage} trains on {plural(seen, 'image')} that {last} is validated or tested on",
+                where="phases",
+                fix="give the validation and test images folders of their own: data.val_path, data.test_path",
+            )
+
+
+def _check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Build the network without values: some cannot take small images, or no other size than they began with."""
     from edgecls.zoo import build_model
     from edgecls.zoo.cost import without_values
 
-    with without_values():
-        build_model(name, input_size=size)
+    shapes = {}
+    for size in dict.fromkeys(sizes):
+        with without_values():
+            shapes[size] = [tuple(v.shape) for v in build_model(name, input_size=size).variables]
+    if len(set(map(str, shapes.values()))) > 1:
+        raise UsageError(
+            f"the weights of {name} are of one input size, the phases have {', '.join(map(str, shapes))}",
+            where="phases",
+            fix="leave out model.input_size of the phases",
+        )

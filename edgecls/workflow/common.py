@@ -78,14 +78,17 @@ def recipe_preprocess(recipe: Recipe) -> Preprocess:
     return Preprocess.from_recipe(catalog.get(recipe.model.name), recipe.model, recipe.data.antialias)
 
 
-def save_network(model: keras.Model, path: Path) -> None:
-    """Save as ``.keras``, whole or not at all, without classifiers that only training uses."""
+def save_network(model: keras.Model, path: Path, whole: bool = False) -> None:
+    """Save as ``.keras``; classifiers that only training uses are left out, unless it goes on (``whole``)."""
+    with atomic(path) as part:
+        (model if whole else main_output(model)).save(part)
+
+
+def main_output(model: keras.Model) -> keras.Model:
+    """A network without classifiers that only training uses."""
     import keras
 
-    if len(model.outputs) > 1:
-        model = keras.Model(model.input, model.outputs[0], name=model.name)
-    with atomic(path) as part:
-        model.save(part)
+    return keras.Model(model.input, model.outputs[0], name=model.name) if len(model.outputs) > 1 else model
 
 
 def load_deployed(path: Path) -> keras.Model:
@@ -144,6 +147,19 @@ def run_stage(
     if stale:
         console.log(f"{name}: what was made from its former files is in {folder} now: {', '.join(stale)}")
     console.say(f"{name}: {time.perf_counter() - started:.0f} s")
+
+
+def take_over(
+    run: Run, console: Console, name: str, inputs: dict[str, Any], outputs: list[str], others: Sequence[Run]
+) -> None:
+    """Take a stage that the run has not begun from another run, if one has finished it from equal inputs."""
+    stage = run.stage(name, inputs, outputs)
+    if stage.stamp or run.file("checkpoints", name, "last.npz").exists():
+        return
+    source = next((other for other in others if stage.take_from(other)), None)
+    if source:
+        console.log(f"{name}: taken from {source.path}, where it was done from the same inputs")
+        run.make_latest()
 
 
 def _kept(stage: Stage) -> str:

@@ -142,7 +142,7 @@ def _write_tflite(run: Run, precision: Precision) -> dict[str, Any]:
 def _export_samples(run: Run, console: Console, data: Dataset | None) -> str | None:
     """Write ``export/samples`` with a few photos of the test split (or another one, if there are none)."""
     try:
-        data = data or load_data(run.recipe.data, console)
+        data = data or load_data(run.recipe.final.data, console)
     except EdgeclsError as error:  # the files can be exported where the photos are not
         console.log(f"no samples beside the files: {error}")
         return None
@@ -238,7 +238,9 @@ def prepare_ladder(
     networks = {path.stem: path for name in MAKERS if (path := run.file(name)).exists()}
     if images is not None:
         return Ladder(networks, files, *_photos_of_folder(run, console, images))
-    return Ladder(networks, files, *_photos_of_training(run, data or load_data(run.recipe.data, console)))
+    return Ladder(
+        networks, files, *_photos_of_training(run, data or load_data(run.recipe.final.data, console))
+    )
 
 
 def verify(
@@ -286,7 +288,7 @@ def _photos_of_training(run: Run, data: Dataset) -> tuple[list[str], Callable[[]
     split = spread(data.train, LADDER_IMAGES)
 
     def read() -> np.ndarray:
-        pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe), 50)]
+        pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe.final), 50)]
         return np.concatenate(pixels).astype(np.uint8)
 
     return split.digests, read
@@ -301,7 +303,7 @@ def _photos_of_folder(run: Run, console: Console, folder: Path) -> tuple[list[st
     if not photos:
         raise MissingError("no photos", where=str(folder), fix="name a folder of images")
     chosen = [photos[i] for i in np.unique(np.linspace(0, len(photos) - 1, LADDER_IMAGES).astype(int))]
-    paths, pixels, skipped = read_all(chosen, recipe_preprocess(run.recipe).array)
+    paths, pixels, skipped = read_all(chosen, recipe_preprocess(run.recipe.final).array)
     if skipped:
         path, reason = skipped[0]
         console.log(f"{len(skipped)} of {len(chosen)} photos left out; the first: {path}: {reason}")

@@ -158,7 +158,7 @@ def evaluate(
         say(images.notes, console)
         name_bad(images.bad, console)
     elif run is not None:
-        dataset, shown = load_data(run.recipe.data, console), split
+        dataset, shown = load_data(run.recipe.final.data, console), split
         if split != "train":
             check_trained_on(run, dataset)
         images = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
@@ -244,7 +244,7 @@ def _write_predictions(run: Run) -> dict[str, Any]:
     """Test photos with what the float and the int8 network answer, for the report: a few, and where they differ."""
     from edgecls.infer.classifier import Classifier
 
-    data = load_data(run.recipe.data, Console())
+    data = load_data(run.recipe.final.data, Console())
     test = data.test.subset(data.test.labels >= 0)
     preprocess = Classifier.load(run.path, "float").preprocess
     kept = _answers(run)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,8 +120,11 @@ def run_stage(
     inputs: dict[str, Any],
     outputs: list[str],
     work: Callable[[], dict[str, Any]],
+    others: Sequence[Run] = (),
 ) -> None:
     """``common.run_stage`` by all workers, if the chief says that the stage is to be done; all have its files then.
+
+    The stage is taken over from one of ``others``, if that has finished it from equal inputs.
 
     Raises:
         UsageError: A worker has other images, weights or settings than the chief.
@@ -129,6 +132,8 @@ def run_stage(
     from edgecls.train.distribution import check_same, workers
 
     team = workers()
+    if team.chief:
+        common.take_over(run, console, name, inputs, outputs, others)
     if team.count == 1:
         common.run_stage(run, console, name, inputs, outputs, work)
         return

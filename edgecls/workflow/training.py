@@ -1,8 +1,8 @@
-"""The stages that train: teacher, student, quantization-aware training."""
+"""The order of the trainings: teacher, student phase by phase, quantization-aware training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
-from edgecls.labels import write_labels
-from edgecls.recipe import Model, Recipe, Teacher, Train
+from edgecls.recipe import Recipe
 from edgecls.run import Run
-from edgecls.saving import load_model
 from edgecls.stamps import changes, fingerprint
 from edgecls.workflow import deploying, scoring
 from edgecls.workflow.checking import (
@@ -22,30 +20,24 @@ from edgecls.workflow.checking import (
     check_batches,
     check_trained_on,
     networks,
-    trained_on,
-    weights_input,
 )
-from edgecls.workflow.common import (
-    download_weights,
-    load_data,
-    load_deployed,
-    name_bad,
-    recipe_preprocess,
-    save_network,
-    spread,
+from edgecls.workflow.common import download_weights, load_data, recipe_preprocess
+from edgecls.workflow.stages import (
+    TEACHER,
+    make_part,
+    make_qat,
+    make_teacher,
+    on_devices,
+    part_inputs,
+    part_outputs,
+    qat_inputs,
+    teacher_inputs,
 )
-from edgecls.workflow.sanity import bn_momentum, warnings_of_training
-from edgecls.workflow.together import begin_run, describe, leads, run_stage, together
-from edgecls.workflow.watching import watching
+from edgecls.workflow.together import begin_run, leads, run_stage, together
 from edgecls.zoo import catalog
 
 if TYPE_CHECKING:
-    import keras
-
     from edgecls.data.sources import Dataset
-    from edgecls.train.objective import Objective
-
-Inputs = dict[str, Any]
 
 # What `edgecls quantize -o` may change: how the trained network is made int8, exported and measured, and where the
 # photos are. Anything else would describe another training than the run's.
@@ -58,7 +50,9 @@ def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = Fals
     Raises:
         EdgeclsError: As ``train``, for all that can be known beforehand.
     """
+    parts = recipe.parts
     data = check(recipe, Console())
+    final = data[parts[-1].stage]
     student = catalog.get(recipe.model.name)
     return {
         "schema": "edgecls.plan/1",
@@ -67,18 +61,27 @@ def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = Fals
         "model": {
             "name": student.name,
             "params": student.params,
-            "input_size": recipe_preprocess(recipe).size,
+            "input_size": recipe_preprocess(parts[-1].recipe).size,
         },
         "teacher": catalog.get(recipe.teacher.name).name if recipe.teacher else None,
-        "classes": data.classes,
+        "classes": final.classes,
         "images": {
-            "train": len(data.train),
-            "val": len(data.val),
-            "test": len(data.test),
-            "bad": len(data.bad),
+            "train": len(final.train),
+            "val": len(final.val),
+            "test": len(final.test),
+            "bad": len(final.bad),
         },
-        "steps_per_epoch": data.train.epoch_size // recipe.train.batch_size,
-        "epochs": recipe.train.epochs,
+        "steps_per_epoch": final.train.epoch_size // parts[-1].recipe.train.batch_size,
+        "epochs": sum(part.recipe.train.epochs for part in parts),
+        "trainings": {
+            part.stage: {
+                "images": data[part.stage].train.epoch_size,
+                "input_size": recipe_preprocess(part.recipe).size,
+                "steps_per_epoch": data[part.stage].train.epoch_size // part.recipe.train.batch_size,
+                "epochs": part.recipe.train.epochs,
+            }
+            for part in parts
+        },
     }
 
 
@@ -94,7 +97,7 @@ def train(
         recipe: What to train, on what.
         console: Is told what happens.
         directory: The run folder; None: ``runs/<name>/<time>``.
-        fresh: Begin a new run even if one of this recipe is there.
+        fresh: Begin a new run even if one of this recipe is there, and take nothing from others.
 
     Raises:
         EdgeclsError: See its subclasses; every completed epoch is kept.
@@ -105,17 +108,23 @@ def train(
             download_weights(network.weights, network.name, console)
     run = begin_run(recipe, directory, fresh)
     console.log(f"run: {run.path}")
-    write_json(run.file("split.json"), data.describe())
+    others = [] if fresh else run.others()
+    parts = recipe.parts
+    final = data[parts[-1].stage]
+    write_json(run.file("split.json"), final.describe())
     if recipe.teacher:
-        inputs = _teacher_inputs(recipe, recipe.teacher, data)
-        work = partial(_on_devices, _make_teacher, recipe, recipe.teacher, run, console, data, inputs)
-        run_stage(run, console, "teacher", inputs, ["teacher.keras"], work)
-    inputs = _student_inputs(recipe, data, run)
-    work = partial(_on_devices, _make_student, recipe, run, console, data, inputs)
-    run_stage(run, console, "student", inputs, ["float.keras", "labels.txt", "preprocess.json"], work)
+        images = data["teacher"]
+        inputs = teacher_inputs(recipe, recipe.teacher, images)
+        work = partial(on_devices, make_teacher, recipe, recipe.teacher, run, console, images, inputs)
+        run_stage(run, console, "teacher", inputs, [TEACHER], work, others)
+    for part in parts:
+        images = data[part.stage]
+        inputs = part_inputs(part, images, run)
+        work = partial(on_devices, make_part, part, run, console, images, inputs)
+        run_stage(run, console, part.stage, inputs, part_outputs(part), work, others)
     if not leads():
         return {}
-    scores = scoring.score_run(run, console, data, ["teacher", "float"] if recipe.teacher else ["float"])
+    scores = scoring.score_run(run, console, final, ["teacher", "float"] if recipe.teacher else ["float"])
     scoring.report(run, console)
     return {
         "schema": "edgecls.train/1",
@@ -164,8 +173,9 @@ def quantize(
             file or labeled test image to judge the accuracy by.
     """
     recipe = override(run, overrides)
+    final = recipe.final
     run.require("float.keras", fix="train first: edgecls train RECIPE")
-    data = load_data(recipe.data, console)
+    data = load_data(final.data, console)
     check_batches({"quantize.train": recipe.quantize.train}, data)
     check_trained_on(run, data)
     if gated and "int8" not in recipe.export.precisions:
@@ -174,10 +184,10 @@ def quantize(
     if gated and (data.test.labels < 0).all():
         fix = "leave it out, or give labeled test images"
         raise UsageError("there are no labeled test images to judge by", where="--max-drop", fix=fix)
-    inputs = _qat_inputs(recipe, data, run)
+    inputs = qat_inputs(final, data, run)
     run.save_recipe(recipe)
     write_json(run.file("split.json"), data.describe())
-    work = partial(_on_devices, _make_qat, recipe, run, console, data, inputs)
+    work = partial(on_devices, make_qat, final, run, console, data, inputs)
     run_stage(run, console, "qat", inputs, ["qat.keras"], work)
     if not leads():
         return {}
@@ -196,205 +206,20 @@ def quantize(
     }
 
 
-def _teacher_inputs(recipe: Recipe, teacher: Teacher, data: Dataset) -> Inputs:
-    return _shared_inputs(recipe, data) | {
-        "teacher": teacher.model_dump(exclude={"weights"}),
-        "weights": weights_input(teacher),
-    }
-
-
-def _student_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
-    teacher = {"teacher": run.file("teacher.keras")} if recipe.distill else {}
-    return _shared_inputs(recipe, data) | {
-        "model": recipe.model.model_dump(exclude={"weights"}),
-        "weights": weights_input(recipe.model),
-        "train": recipe.train,
-        "distill": recipe.distill,
-        **teacher,
-    }
-
-
-def _qat_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
-    inputs = _shared_inputs(recipe, data) | {
-        "float": run.file("float.keras"),
-        "quantize": recipe.quantize,
-    }
-    if recipe.quantize.distill != "float":
-        inputs["distill"] = recipe.distill
-    if recipe.quantize.distill == "teacher":
-        inputs["teacher"] = run.require("teacher.keras", fix="train first: edgecls train RECIPE")
-    return inputs
-
-
-def _shared_inputs(recipe: Recipe, data: Dataset) -> Inputs:
-    return {
-        "seed": recipe.seed,
-        "images": trained_on(recipe, data),
-        "augment": recipe.augment,
-        "preprocess": recipe_preprocess(recipe).to_dict(),
-    }
-
-
-def _fate(recipe: Recipe, data: Dataset, run: Run | None) -> dict[str, Any]:
+def _fate(recipe: Recipe, data: Mapping[str, Dataset], run: Run | None) -> dict[str, Any]:
     """What ``train`` would make of the run that it finds."""
     if run is None:
         return {"path": None, "state": "new"}
-    stages = {}
+    to_do: dict[str, str] = {}
     if recipe.teacher:
-        stages["teacher"] = run.stage(
-            "teacher", _teacher_inputs(recipe, recipe.teacher, data), ["teacher.keras"]
-        )
-    if not recipe.distill or run.file("teacher.keras").exists():
-        stages["student"] = run.stage("student", _student_inputs(recipe, data, run), ["float.keras"])
-    open_stages = {name: stage.why for name, stage in stages.items() if not stage.done}
-    done = "student" in stages and not open_stages
-    return {"path": str(run.path), "state": "kept" if done else "continued", "to_do": open_stages}
-
-
-def _on_devices(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """Make networks and optimizers where the training strategy wants them."""
-    from edgecls.train.distribution import training_strategy
-
-    with training_strategy().scope():
-        return work(*args)
-
-
-def _make_teacher(
-    recipe: Recipe, teacher: Teacher, run: Run, console: Console, data: Dataset, inputs: Inputs
-) -> dict[str, Any]:
-    from edgecls.train.stage import make_objective
-
-    model = _network(teacher, recipe, data, console)
-    figures: dict[str, Any] = {}
-    if teacher.train:
-        objective = make_objective(data, recipe.data.class_weights, teacher.train.loss)
-        section = ("teacher.train", teacher.train)
-        figures = _train("teacher", model, objective, section, recipe, run, console, data, inputs)
-    save_network(model, run.file("teacher.keras"))
-    return figures
-
-
-def _make_student(
-    recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs
-) -> dict[str, Any]:
-    from edgecls.train.stage import make_objective
-
-    model = _network(recipe.model, recipe, data, console)
-    teacher = load_model(run.file("teacher.keras")) if recipe.distill else None
-    objective = make_objective(data, recipe.data.class_weights, recipe.train.loss, recipe.distill, teacher)
-    section = ("train", recipe.train)
-    figures = _train("student", model, objective, section, recipe, run, console, data, inputs)
-    write_labels(run.file("labels.txt"), data.classes)
-    write_json(run.file("preprocess.json"), recipe_preprocess(recipe).to_dict())
-    save_network(model, run.file("float.keras"))
-    return figures
-
-
-def _make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
-    from edgecls.data.pipeline import batches
-    from edgecls.quantize import calibrate, finalize, freeze_batchnorm, observe, quantize_model
-    from edgecls.train.objective import Objective, as_teacher
-    from edgecls.train.stage import EVAL_BATCH, make_objective
-
-    settings = recipe.quantize
-    network = load_deployed(run.file("float.keras"))
-    model = quantize_model(network)
-    calibration_split = spread(data.train, settings.calibration_images)
-    calibrate(model, batches(calibration_split, recipe_preprocess(recipe), EVAL_BATCH))
-    if settings.distill == "float":
-        objective = Objective(teacher=as_teacher(network))
-    else:
-        teacher = load_model(run.file("teacher.keras")) if settings.distill == "teacher" else None
-        objective = make_objective(
-            data, recipe.data.class_weights, settings.train.loss, recipe.distill, teacher
-        )
-
-    def before_epoch(epoch: int) -> bool:
-        """Freeze what the recipe says; True if the step has to be traced again."""
-        frozen = [limit is not None and epoch >= limit for limit in limits]
-        freeze_batchnorm(model, frozen[0])
-        observe(model, not frozen[1])
-        return epoch in limits
-
-    limits = (settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
-    section = ("quantize.train", settings.train)
-    figures = _train("qat", model, objective, section, recipe, run, console, data, inputs, before_epoch)
-    finalize(model)
-    save_network(model, run.file("qat.keras"))
-    return figures
-
-
-def _train(
-    stage: str,
-    model: keras.Model,
-    objective: Objective,
-    section: tuple[str, Train],
-    recipe: Recipe,
-    run: Run,
-    console: Console,
-    data: Dataset,
-    inputs: Inputs,
-    before_epoch: Callable[[int], bool] = lambda epoch: False,
-) -> dict[str, Any]:
-    """Train a stage's network in its run, watched; say which epoch's weights were kept if not the one asked for."""
-    from edgecls.train.stage import train_network
-
-    name, config = section
-    steps = data.train.epoch_size // config.batch_size
-    named = len(data.train.bad)  # when the data were read
-    if devices := describe(model, config, name):
-        console.log(f"{stage}: {devices}")
-    with watching(run, console, stage, model.name, config.epochs, steps) as watcher:
-        figures = train_network(
-            model,
-            objective,
-            config,
-            name,
-            recipe,
-            data,
-            recipe_preprocess(recipe),
-            run.file("checkpoints", stage),
-            fingerprint(inputs),
-            [watcher],
-            before_epoch,
-        )
-    name_bad(data.train.bad[named:], console)
-    warnings = warnings_of_training(
-        [row for row in run.metrics() if row["stage"] == stage], steps, bn_momentum(model), name
-    )
-    for warning in warnings:
-        console.log(f"warning: {stage}: {warning}")
-    if figures["selected"] != config.select:
-        console.log(
-            f"{stage}: no labeled validation images; the weights of the last epoch are kept, not of the best"
-        )
-    return figures | {"warnings": warnings}
-
-
-def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: Console) -> keras.Model:
-    """A network that takes the recipe's pixels, with the weights the recipe names."""
-    import edgecls
-    from edgecls.reparam import asymmetric
-
-    model = edgecls.build_model(
-        section.name,
-        len(data.classes),
-        recipe_preprocess(recipe).size,
-        dropout=section.dropout,
-        embedding_dim=getattr(section, "embedding_dim", None),
-        include_preprocessing=True,
-        mean=section.mean,
-        std=section.std,
-        auxiliary=True,
-    )
-    plain = True
-    if section.weights:
-        try:
-            loaded = edgecls.load_weights(model, section.weights)
-        except UsageError:
-            if not section.acnet:
-                raise
-            model, plain = asymmetric(model), False  # they may come from a run that had the branches, too
-            loaded = edgecls.load_weights(model, section.weights)
-        console.log(f"{section.name}: {loaded}")
-    return asymmetric(model, loaded=section.weights is not None) if section.acnet and plain else model
+        inputs = teacher_inputs(recipe, recipe.teacher, data["teacher"])
+        to_do["teacher"] = run.stage("teacher", inputs, [TEACHER]).why
+    for part in recipe.parts:
+        reads = [TEACHER] * bool(part.recipe.distill) + [part.before] * bool(part.before)
+        if all(run.file(str(name)).exists() for name in reads):
+            inputs = part_inputs(part, data[part.stage], run)
+            to_do[part.stage] = run.stage(part.stage, inputs, part_outputs(part)).why
+        else:
+            to_do[part.stage] = "not run yet"
+    to_do = {stage: why for stage, why in to_do.items() if why}
+    return {"path": str(run.path), "state": "continued" if to_do else "kept", "to_do": to_do}

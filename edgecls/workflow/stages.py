@@ -1,0 +1,248 @@
+"""The stages that train a network: what each depends on, and its work. ``training`` has their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgecls.console import Console
+from edgecls.errors import UsageError
+from edgecls.files import write_json
+from edgecls.labels import write_labels
+from edgecls.recipe import Model, Part, Recipe, Teacher, Train
+from edgecls.run import Run
+from edgecls.saving import load_model
+from edgecls.stamps import fingerprint
+from edgecls.workflow.checking import trained_on, weights_input
+from edgecls.workflow.common import (
+    load_deployed,
+    main_output,
+    name_bad,
+    recipe_preprocess,
+    save_network,
+    spread,
+)
+from edgecls.workflow.sanity import bn_momentum, warnings_of_training
+from edgecls.workflow.together import describe
+from edgecls.workflow.watching import watching
+
+if TYPE_CHECKING:
+    import keras
+
+    from edgecls.data.sources import Dataset
+    from edgecls.train.objective import Objective
+
+Inputs = dict[str, Any]
+TEACHER = "teacher.keras"
+
+
+def teacher_inputs(recipe: Recipe, teacher: Teacher, data: Dataset) -> Inputs:
+    """What the teacher depends on."""
+    return _shared_inputs(recipe, data) | {
+        "teacher": teacher.model_dump(exclude={"weights"}),
+        "weights": weights_input(teacher),
+    }
+
+
+def part_inputs(part: Part, data: Dataset, run: Run) -> Inputs:
+    """What a training of the student depends on."""
+    recipe = part.recipe
+    teacher = {"teacher": run.file(TEACHER)} if recipe.distill else {}
+    return _shared_inputs(recipe, data) | {
+        "model": recipe.model.model_dump(exclude={"weights"}),
+        "weights": run.file(part.before) if part.before else weights_input(recipe.model),
+        "train": recipe.train,
+        "distill": recipe.distill,
+        **teacher,
+    }
+
+
+def part_outputs(part: Part) -> list[str]:
+    """What a training of the student writes; all that comes later needs labels and pixels, too."""
+    return [part.network, *(("labels.txt", "preprocess.json") if part.is_last else ())]
+
+
+def qat_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
+    """What the quantization depends on; ``recipe`` is that of the last phase."""
+    inputs = _shared_inputs(recipe, data) | {
+        "float": run.file("float.keras"),
+        "quantize": recipe.quantize,
+    }
+    if recipe.quantize.distill != "float":
+        inputs["distill"] = recipe.distill
+    if recipe.quantize.distill == "teacher":
+        inputs["teacher"] = run.require(TEACHER, fix="train first: edgecls train RECIPE")
+    return inputs
+
+
+def _shared_inputs(recipe: Recipe, data: Dataset) -> Inputs:
+    return {
+        "seed": recipe.seed,
+        "images": trained_on(recipe, data),
+        "augment": recipe.augment,
+        "preprocess": recipe_preprocess(recipe).to_dict(),
+    }
+
+
+def on_devices(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """Make networks and optimizers where the training strategy wants them."""
+    from edgecls.train.distribution import training_strategy
+
+    with training_strategy().scope():
+        return work(*args)
+
+
+def make_teacher(
+    recipe: Recipe, teacher: Teacher, run: Run, console: Console, data: Dataset, inputs: Inputs
+) -> dict[str, Any]:
+    """Write ``teacher.keras``: the teacher with its weights, trained if the recipe says so."""
+    from edgecls.train.stage import make_objective
+
+    model = _network(teacher, recipe, data, console)
+    figures: dict[str, Any] = {}
+    if teacher.train:
+        objective = make_objective(data, recipe.data.class_weights, teacher.train.loss)
+        section = ("teacher.train", teacher.train)
+        figures = _train("teacher", model, objective, section, recipe, run, console, data, inputs)
+    save_network(model, run.file(TEACHER))
+    return figures
+
+
+def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
+    """Train the student once, from the recipe's weights or those that the part before has left."""
+    from edgecls.train.stage import make_objective
+
+    recipe, section = part.recipe, part.recipe.model
+    if part.before:
+        section = section.model_copy(update={"weights": str(run.file(part.before))})
+    model = _network(section, recipe, data, console)
+    teacher = _teacher(recipe, run, data, console) if recipe.distill else None
+    objective = make_objective(data, recipe.data.class_weights, recipe.train.loss, recipe.distill, teacher)
+    place = (part.section, recipe.train)
+    figures = _train(part.stage, model, objective, place, recipe, run, console, data, inputs)
+    if part.is_last:
+        write_labels(run.file("labels.txt"), data.classes)
+        write_json(run.file("preprocess.json"), recipe_preprocess(recipe).to_dict())
+    save_network(model, run.file(part.network), whole=not part.is_last)
+    return figures
+
+
+def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
+    """Write ``qat.keras``; ``recipe`` is that of the last phase."""
+    from edgecls.data.pipeline import batches
+    from edgecls.quantize import calibrate, finalize, freeze_batchnorm, observe, quantize_model
+    from edgecls.train.objective import Objective, as_teacher
+    from edgecls.train.stage import EVAL_BATCH, make_objective
+
+    settings = recipe.quantize
+    network = load_deployed(run.file("float.keras"))
+    model = quantize_model(network)
+    calibration_split = spread(data.train, settings.calibration_images)
+    calibrate(model, batches(calibration_split, recipe_preprocess(recipe), EVAL_BATCH))
+    if settings.distill == "float":
+        objective = Objective(teacher=as_teacher(network))
+    else:
+        teacher = _teacher(recipe, run, data, console) if settings.distill == "teacher" else None
+        objective = make_objective(
+            data, recipe.data.class_weights, settings.train.loss, recipe.distill, teacher
+        )
+
+    def before_epoch(epoch: int) -> bool:
+        """Freeze what the recipe says; True if the step has to be traced again."""
+        frozen = [limit is not None and epoch >= limit for limit in limits]
+        freeze_batchnorm(model, frozen[0])
+        observe(model, not frozen[1])
+        return epoch in limits
+
+    limits = (settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
+    section = ("quantize.train", settings.train)
+    figures = _train("qat", model, objective, section, recipe, run, console, data, inputs, before_epoch)
+    finalize(model)
+    save_network(model, run.file("qat.keras"))
+    return figures
+
+
+def _train(
+    stage: str,
+    model: keras.Model,
+    objective: Objective,
+    section: tuple[str, Train],
+    recipe: Recipe,
+    run: Run,
+    console: Console,
+    data: Dataset,
+    inputs: Inputs,
+    before_epoch: Callable[[int], bool] = lambda epoch: False,
+) -> dict[str, Any]:
+    """Train a stage's network in its run, watched; say which epoch's weights were kept if not the one asked for."""
+    from edgecls.train.stage import train_network
+
+    name, config = section
+    steps = data.train.epoch_size // config.batch_size
+    named = len(data.train.bad)  # when the data were read
+    if devices := describe(model, config, name):
+        console.log(f"{stage}: {devices}")
+    with watching(run, console, stage, model.name, config.epochs, steps) as watcher:
+        figures = train_network(
+            model,
+            objective,
+            config,
+            name,
+            recipe,
+            data,
+            recipe_preprocess(recipe),
+            run.file("checkpoints", stage),
+            fingerprint(inputs),
+            [watcher],
+            before_epoch,
+        )
+    name_bad(data.train.bad[named:], console)
+    warnings = warnings_of_training(
+        [row for row in run.metrics() if row["stage"] == stage], steps, bn_momentum(model), name
+    )
+    for warning in warnings:
+        console.log(f"warning: {stage}: {warning}")
+    if figures["selected"] != config.select:
+        console.log(
+            f"{stage}: no labeled validation images; the weights of the last epoch are kept, not of the best"
+        )
+    return figures | {"warnings": warnings}
+
+
+def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: Console) -> keras.Model:
+    """A network that takes the recipe's pixels, with the weights the recipe names."""
+    import edgecls
+    from edgecls.reparam import asymmetric
+
+    model = edgecls.build_model(
+        section.name,
+        len(data.classes),
+        recipe_preprocess(recipe).size,
+        dropout=section.dropout,
+        embedding_dim=getattr(section, "embedding_dim", None),
+        include_preprocessing=True,
+        mean=section.mean,
+        std=section.std,
+        auxiliary=True,
+    )
+    plain = True
+    if section.weights:
+        try:
+            loaded = edgecls.load_weights(model, section.weights)
+        except UsageError:
+            if not section.acnet:
+                raise
+            model, plain = asymmetric(model), False  # they may come from a run that had the branches, too
+            loaded = edgecls.load_weights(model, section.weights)
+        console.log(f"{section.name}: {loaded}")
+    return asymmetric(model, loaded=section.weights is not None) if section.acnet and plain else model
+
+
+def _teacher(recipe: Recipe, run: Run, data: Dataset, console: Console) -> keras.Model:
+    """The run's teacher for the pixels of a recipe: those of a phase may be more than it was made for."""
+    path, size = run.file(TEACHER), recipe_preprocess(recipe).size
+    teacher = load_model(path)
+    if recipe.teacher is None or teacher.input_shape[1] == size:
+        return teacher
+    section = recipe.teacher.model_copy(update={"weights": str(path)})
+    return main_output(_network(section, recipe, data, console))
