@@ -65,12 +65,12 @@ class KerasClock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.began)
 
 
-def against_fit(split: Split, size: int, batch: int, epochs: int) -> int:
+def against_fit(split: Split, size: int, batch: int, epochs: int, network: str | None = None) -> int:
     """Train each pair of networks for some epochs and print how they compare; the exit code."""
     good = True
-    for name, peer in PAIRS.items():
+    for name in [network] if network else PAIRS:
         ours = our_training(name, split, size, batch, epochs)
-        theirs = their_training(peer, split, size, batch, epochs)
+        theirs = their_training(PAIRS[name], split, size, batch, epochs)
         print(
             f"{name}: {ours['images_per_s']:.1f} images/s, keras.applications with fit {theirs:.1f}: "
             f"{ours['images_per_s'] / theirs:.2f} times as fast; waiting for data {ours['data_wait']:.2%}; between epochs "
@@ -123,7 +123,12 @@ def their_training(name: str, split: Split, size: int, batch: int, epochs: int) 
     )
     feed, clock = feed_of(split, size, batch, epochs), KerasClock()
     model.fit(
-        feed.dataset(epochs=epochs), epochs=epochs, steps_per_epoch=len(feed), callbacks=[clock], verbose=0
+        feed.dataset(epochs=epochs),
+        epochs=epochs,
+        steps_per_epoch=len(feed),
+        callbacks=[clock],
+        verbose=0,
+        shuffle=False,
     )
     feed.close()
     return len(feed) * batch / statistics.median(clock.seconds[1:])

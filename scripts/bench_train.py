@@ -3,7 +3,7 @@ their other formulations.
 
     python scripts/bench_train.py [--size 224] [--batch 16] [--rounds 5]
     python scripts/bench_train.py --epochs 4 --photos FOLDER [--size 128] [--batch 16]
-    python scripts/bench_train.py --loop 3 --photos FOLDER [--size 128] [--batch 16]
+    python scripts/bench_train.py --loop 3 --photos FOLDER [--size 128] [--batch 16] [--network NAME]
     python scripts/bench_train.py --ssld [--size 128] [--batch 16] [--rounds 5]
 
 Every network takes the same step (cross-entropy, SGD with momentum, one ``tf.function``) on the same random images.
@@ -120,6 +120,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="measure so many whole epochs")
     parser.add_argument("--loop", type=int, help="train so many whole epochs, and with Keras' fit")
+    parser.add_argument("--network", choices=list(bench_loop.PAIRS), help="with --loop: this one alone")
     parser.add_argument("--ssld", action="store_true", help="measure a step of distillation")
     parser.add_argument("--photos", type=Path, help="folder of photos for --epochs and --loop")
     options = parser.parse_args()
@@ -130,7 +131,7 @@ def main() -> int:
     if options.epochs:
         return whole_epochs(options.photos, size, batch, options.epochs)
     if options.loop:
-        return bench_loop.against_fit(photo_split(options.photos), size, batch, options.loop)
+        return bench_loop.against_fit(photo_split(options.photos), size, batch, options.loop, options.network)
     if options.ssld:
         return bench_loop.distillation(size, batch, rounds)
     options_of_keras = {"weights": None, "input_shape": (size, size, 3), "classifier_activation": None}

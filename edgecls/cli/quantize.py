@@ -42,9 +42,8 @@ def command(
         return
     from edgecls.workflow.together import find_run
 
-    with find_run(run) as found:
+    with find_run(run, console) as found:
         found.recipe.override(overrides)  # a wrong key is said before TensorFlow is loaded
-        console.log(f"run: {found.path}")
         from edgecls import workflow
 
         result = workflow.quantize(found, console, list(overrides), gated=max_drop is not None)

@@ -109,7 +109,7 @@ class Workers:
         except EdgeclsError as error:
             failure = error
             told = {"failed": str(error), "exit_code": error.exit_code}
-        told = json.loads(self._from_chief(json.dumps(told).encode()))
+        told = json.loads(self._from_chief(json.dumps(told, default=_plain).encode()))
         if failure is not None:
             raise failure
         if "failed" in told:
@@ -283,6 +283,11 @@ def _ends_within(seconds: float, cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON takes them; anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def check_same(what: str, value: Any, where: str = "") -> None:

@@ -83,10 +83,11 @@ def begin_run(recipe: Recipe, directory: str | Path | None, fresh: bool) -> Run:
 
 
 @contextmanager
-def find_run(name: str | None) -> Iterator[Run]:
+def find_run(name: str | None, console: Console) -> Iterator[Run]:
     """The run that is to be quantized, locked; for another worker than the chief a copy of what it needs of it."""
     if Cluster.from_environment().count == 1:
         found = Run.find(name)
+        console.log(f"run: {found.path}")
         with found.lock():
             yield found
         return
@@ -94,11 +95,12 @@ def find_run(name: str | None) -> Iterator[Run]:
     from edgecls.train.distribution import lost_workers_are_told, workers
 
     team = workers()
-    found = Run(_scratch() / "run")
+    found = Run(Path()) if team.chief else Run(_scratch() / "run")  # the chief has yet to find it
 
     def lock() -> list[str]:
         nonlocal found
         found = Run.find(name)
+        console.log(f"run: {found.path}")
         found.lock()
         names = ["recipe.yaml", *(f"stamps/{stage}.json" for stage in found.stamps())]
         return [*names, *(n for n in ("float.keras", "teacher.keras") if found.file(n).exists())]
