@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
 import click
 
 from edgecls.cli.common import cli_command, judge_ladder, overrides, run_argument
 from edgecls.cli.show import show_quantize
 from edgecls.console import Console
 from edgecls.errors import GateError
+
+if TYPE_CHECKING:
+    from edgecls.run import Run
 
 
 @cli_command("edgecls quantize", "edgecls quantize mv3_ssld -o quantize.train.epochs=5 --max-drop 1")
@@ -40,9 +46,7 @@ def command(
         console.log(f"run: {found.path}")
         console.emit(workflow.explain(found), lambda result: "\n".join(result["plan"]))
         return
-    from edgecls.workflow.together import find_run
-
-    with find_run(run, console) as found:
+    with _locked_run(run, console) as found:
         found.recipe.override(overrides)  # a wrong key is said before TensorFlow is loaded
         from edgecls import workflow
 
@@ -54,3 +58,17 @@ def command(
             f"int8 loses {100 * result['drop']:.2f} points of balanced accuracy, --max-drop {max_drop:g}",
             where=str(found.path),
         )
+
+
+def _locked_run(name: str | None, console: Console) -> AbstractContextManager[Run]:
+    """The run to quantize; where ``TF_CONFIG`` names several workers it is the chief's for all of them."""
+    from edgecls.cluster import Cluster
+    from edgecls.run import Run
+
+    if Cluster.from_environment().count > 1:
+        from edgecls.workflow.together import find_run
+
+        return find_run(name, console)
+    found = Run.find(name)
+    console.log(f"run: {found.path}")
+    return found.lock()

@@ -84,13 +84,7 @@ def begin_run(recipe: Recipe, directory: str | Path | None, fresh: bool) -> Run:
 
 @contextmanager
 def find_run(name: str | None, console: Console) -> Iterator[Run]:
-    """The run that is to be quantized, locked; for another worker than the chief a copy of what it needs of it."""
-    if Cluster.from_environment().count == 1:
-        found = Run.find(name)
-        console.log(f"run: {found.path}")
-        with found.lock():
-            yield found
-        return
+    """The run that several workers are to quantize: the chief's, locked; the others' is a copy of what they need of it."""
     import_tensorflow()
     from edgecls.train.distribution import lost_workers_are_told, workers
 
