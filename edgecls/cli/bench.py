@@ -18,6 +18,7 @@ from edgecls.errors import EdgeclsError, GateError, UsageError
     "edgecls bench --device host --threads 1,2",
     "edgecls bench model_int8.tflite --device sd855 --threads 1,2,4 --max-ms 15",
     "edgecls bench --zoo 'MobileNetV3*' --device sd855 --save bench.html --save bench.json",
+    "edgecls bench --calibrate --device myphone --threads 1,4",
     "edgecls bench old.tflite new.tflite --compare",
     "edgecls bench --compare old.json new.json",
 )
@@ -31,11 +32,16 @@ from edgecls.errors import EdgeclsError, GateError, UsageError
     help="Measure these networks of the zoo, with fresh weights.",
 )
 @click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure the ten networks that tell most about a device, for edgecls choose.",
+)
+@click.option(
     "--precision",
     "precisions",
     multiple=True,
     type=CommaList(click.Choice(["fp32", "int8"]), "LIST"),
-    help="Of --zoo: fp32, int8; default: fp32, and int8 where it can be made.",
+    help="Of --zoo and --calibrate: fp32, int8; default: fp32, and int8 where it can be made.",
 )
 @click.option(
     "--save",
@@ -59,6 +65,7 @@ def command(
     runs: int | None,
     rounds: int | None,
     zoo: tuple[str, ...],
+    calibrate: bool,
     precisions: tuple[list[str], ...],
     save: tuple[Path, ...],
     baseline: Path | None,
@@ -70,9 +77,12 @@ def command(
 
     Device, threads, warm-up runs, runs and rounds that no option gives are those of the (first) run's recipe. A
     measurement that was interrupted goes on with the rounds that are missing; what was measured is not measured again.
+    What --zoo and --calibrate measure is kept for edgecls choose --device.
     """
-    if compare and zoo:
-        raise UsageError("--compare takes two files, no --zoo")
+    if compare and (zoo or calibrate):
+        raise UsageError("--compare takes two files, no --zoo and no --calibrate")
+    if calibrate:
+        zoo = (*zoo, *_calibration(targets))
     if compare and (documents := measured_before(targets)):
         from android_bench.measure.baseline import duel
 
@@ -108,6 +118,15 @@ def command(
     _judge(result["results"], max_ms)
     if old is not None:
         check(result, old, allowed)
+
+
+def _calibration(targets: tuple[str, ...]) -> list[str]:
+    """The networks of ``--calibrate``."""
+    if targets:
+        raise UsageError("--calibrate chooses the networks itself; name no run or file")
+    from edgecls.workflow.choosing import calibration_list
+
+    return calibration_list()
 
 
 def _show(console: Console, result: dict[str, Any], writers: list[tuple[Path, Any]]) -> None:

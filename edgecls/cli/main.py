@@ -45,6 +45,7 @@ COMMANDS = {
         "augment": "See what training sees: a picture of each augmentation.",
         "runs": "List the runs with their state and main figures.",
         "models": "List the networks, or show one.",
+        "choose": "Find the network for a budget, before training.",
         "convert": "Turn published weights into a .keras model.",
         "devices": "List the attached phones, and whether they are fit to measure.",
         "doctor": "Check what works on this computer.",

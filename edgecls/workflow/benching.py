@@ -89,16 +89,25 @@ def bench(
     result["results"] += failed
     add_published(result)
     console.say(f"bench: {time.perf_counter() - started:.0f} s")
-    if measured_run:
-        from edgecls.workflow.scoring import report
+    try:
+        if zoo and options.get("delegate", "cpu") == "cpu":
+            _keep_for_choose(result, device, console)
+        if measured_run:
+            from edgecls.workflow.scoring import report
 
-        try:
             write_json(measured_run.file("bench.json"), result)
             report(measured_run, console)
-        except Exception as error:  # a full disk: the figures are shown all the same
-            error.document = result  # type: ignore[attr-defined]
-            raise
+    except Exception as error:  # a full disk: the figures are shown all the same
+        error.document = result  # type: ignore[attr-defined]
+        raise
     return result
+
+
+def _keep_for_choose(result: dict[str, Any], device: str, console: Console) -> None:
+    from edgecls.workflow.choosing import learn
+
+    if learn(result, device):
+        console.log(f"kept for: edgecls choose --device {device}")
 
 
 def add_published(document: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""How long will a network take that was never measured? A prediction from its operations and from measured networks."""
