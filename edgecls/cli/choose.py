@@ -26,7 +26,7 @@ _LIMITS = {
 @cli_command(
     "edgecls choose --device sd855 --threads 4 --max-ms 15 --max-mb 20",
     "edgecls choose 'MobileNet*' 'PPLCNet*' --device sd855 --input-size 160 --classes 12 --save choose.html",
-    "edgecls bench --calibrate --device myphone && edgecls choose --device myphone --precision int8",
+    "edgecls choose --device myphone --precision int8 --max-ms 8",
 )
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1, shell_complete=complete_model)
 @click.option(
