@@ -176,6 +176,7 @@ def opencv(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
 
 
 _memory: list[SharedMemory] = []
+_PATIENCE_S = 120  # for a batch of a worker: an error is better than a wait without end
 
 
 def _attach(names: list[str]) -> None:
@@ -199,10 +200,12 @@ def pillow(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
     jobs = _batches(len(files))
     size = 4 * BATCH * SIZE * SIZE * 3
     memory = [SharedMemory(create=True, size=size) for _ in range(2 * workers)]
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a forked child would have threads of OpenCV that do not run
     try:
         with ProcessPoolExecutor(workers, context, _attach, ([m.name for m in memory],)) as pool:
-            list(pool.map(_ready, range(workers)))  # starting is not measured
+            list(pool.map(_ready, range(workers), timeout=_PATIENCE_S))  # starting is not measured
             yield 0
             parts = [([files[n] for n in numbers], crops[numbers], numbers) for numbers in jobs]
             waiting = [
@@ -210,7 +213,7 @@ def pillow(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:
                 for k, part in enumerate(parts[: len(memory)])
             ]
             for k in range(len(parts)):
-                yield waiting[k].result()
+                yield waiting[k].result(_PATIENCE_S)
                 if len(waiting) < len(parts):
                     waiting.append(
                         pool.submit(_pillow_batch, len(waiting) % len(memory), *parts[len(waiting)])

@@ -362,6 +362,18 @@ def test_photos_that_go_bad_in_a_training_are_named_and_replaced(tmp_path, monke
     assert same(again, [(x.numpy(), y.numpy()) for x, y in feed.epoch(0)])
 
 
+def test_one_bad_jpeg_does_not_slow_the_others(tmp_path, monkeypatch):
+    """Windows of them are decoded alone as before: Pillow, which decodes in whole, is not asked again."""
+    root = folder(tmp_path / "p", {"cat": 30, "dog": 30}, ".jpg")
+    train = load_dataset(data(root, max_bad_fraction=0.25)).train
+    feed = Batches(train, SMALL, 4, training=True, augment=ALL, cache=False)
+    WAYS_TO_GO_BAD["damaged"](Path(train.files[5]))
+    list(feed.epoch(0))
+    assert [name for name, _ in train.bad] == [train.names[5]]
+    monkeypatch.setattr(reading.decoding, "decode", lambda content: pytest.fail("decoded in whole"))
+    assert len(list(feed.epoch(1))) == len(feed)
+
+
 def test_photos_that_went_bad_before_they_are_kept_in_memory_are_replaced(tmp_path):
     root = folder(tmp_path / "p", {"cat": 30, "dog": 30}, ".jpg")
     train = load_dataset(data(root, max_bad_fraction=0.25)).train
@@ -394,3 +406,16 @@ def test_missing_files_of_a_large_list_are_named_at_the_start(torn):
     reasons = dict(found.bad)
     assert reasons["cat/none.jpg"] == "no such file" and reasons["dog/folder.jpg"] == "not a file"
     assert reasons["dog/empty.jpg"] == "empty file"
+
+
+def test_files_of_a_huge_list_are_not_even_looked_for(torn, monkeypatch):
+    monkeypatch.setattr(split_module, "LISTED_FILES", 50)
+    monkeypatch.setattr(images, "glance", lambda path: pytest.fail("looked for a file"))
+    lines = [f"cat/{i:03}.jpg 0\ndog/{i:03}.jpg 1" for i in range(1, 30)] + ["cat/none.jpg 0"]
+    (torn / "train.txt").write_text("\n".join(lines))
+    (torn / "val.txt").write_text("cat/000.jpg 0\ndog/000.jpg 1")
+    paths = {f"{purpose}_path": str(torn / "val.txt") for purpose in ("val", "test")}
+    found = load_dataset(data(torn / "train.txt", source="list", max_bad_fraction=0.2, **paths))
+    assert any("whether a file is there" in note for note in found.notes) and not found.train.bad
+    everything(found.train, training=True, drop_remainder=False)
+    assert dict(found.train.bad)["cat/none.jpg"] == "no such file" and len(found.train.bad) == 4

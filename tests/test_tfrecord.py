@@ -13,7 +13,7 @@ from edgecls.data.members import file_of, span_of
 from edgecls.data.sources import load_dataset, load_for_scoring
 from edgecls.data.tfrecord import masked_crc, read_tfrecords, tfrecord_files, write_tfrecords
 from edgecls.errors import EdgeclsError, MissingError, UsageError
-from edgecls.recipe import Data
+from edgecls.recipe import Augment, Data
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,19 @@ def test_our_files_give_the_photos_that_were_written(photos, shards):
     assert not written
     names = {"0": "cat", "1": "dog"}
     assert load(shards, classes=list(names.values())).classes == ["cat", "dog"]
+
+
+def test_windows_of_jpegs_are_decoded_alone(shards, monkeypatch):
+    from edgecls.data.pipeline import batches
+    from edgecls.data.preprocess import Preprocess
+
+    keys = {"training": True, "augment": Augment(crop_scale=[0.2, 0.8]), "drop_remainder": False}
+    train, whole, decode = load(shards).train, [], images.decoding.decode
+    wanted = [pixels.numpy() for pixels, _ in batches(train, Preprocess(16), 4, **keys)]
+    monkeypatch.setattr(images.decoding, "decode", lambda data: whole.append(data) or decode(data))
+    found = [pixels.numpy() for pixels, _ in batches(train, Preprocess(16), 4, cache=False, **keys)]
+    assert all(np.array_equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert 0 < len(whole) < len(train) and all(data.startswith(b"\x89PNG") for data in whole)
 
 
 def test_tensorflow_reads_our_files_and_we_read_its(photos, shards, tmp_path):

@@ -115,11 +115,11 @@ def decode(data: bytes) -> np.ndarray:
     return decoding.decode(data).pixels
 
 
-def read(path: str | Path) -> tuple[decoding.Photo, bytes]:
-    """Read and decode a file: the photo, and the file's content.
+def content(path: str | Path) -> bytes:
+    """``read_file`` with one kind of error.
 
     Raises:
-        ValueError: It cannot be read or decoded; the text is the reason, without the name.
+        ValueError: It cannot be read, or is empty; the text is the reason, without the name.
     """
     try:
         data = read_file(path)
@@ -127,10 +127,19 @@ def read(path: str | Path) -> tuple[decoding.Photo, bytes]:
         raise ValueError("no such file") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    photo = decoding.decode(data)
-    if span_of(path) is not None:
-        photo = photo._replace(jpeg=False)  # TensorFlow would open the whole file
-    return photo, data
+    if not data:
+        raise ValueError("empty file")
+    return data
+
+
+def read(path: str | Path) -> tuple[decoding.Photo, bytes]:
+    """Read and decode a file: the photo, and the file's content.
+
+    Raises:
+        ValueError: It cannot be read or decoded; the text is the reason, without the name.
+    """
+    data = content(path)
+    return decoding.decode(data), data
 
 
 def inspect(path: str | Path) -> Info | str:
@@ -197,7 +206,7 @@ def cache_file(source: str) -> Path:
     return cache_dir() / "scan" / f"{name}.json"
 
 
-_CACHE_VERSION = 3  # raise when inspect() judges differently
+_CACHE_VERSION = 4  # raise when inspect() judges differently
 
 
 def _key(path: str) -> list[int] | None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -30,13 +29,12 @@ class Maker:
 
     Args:
         photos: The split's photos.
-        files: Their paths; empty where the photos are in memory.
         preprocess: How the network sees a photo.
         stages: The random changes of an epoch.
     """
 
-    def __init__(self, photos: Photos, files: list[str], preprocess: Preprocess, stages: Stages) -> None:
-        self._photos, self._files, self._preprocess, self._stages = photos, files, preprocess, stages
+    def __init__(self, photos: Photos, preprocess: Preprocess, stages: Stages) -> None:
+        self._photos, self._preprocess, self._stages = photos, preprocess, stages
         cv2.setNumThreads(1)  # images are made in parallel, each by one thread
 
     def plan(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -48,29 +46,28 @@ class Maker:
 
         Returns:
             ``used``: ``rows`` with the photos that are used. ``windows``: int32 [N, 2, 4], what is to be decoded of each
-            photo (top, left, height, width), and of that what is kept. ``paths``: bytes [N], the files of JPEGs that are
-            to be decoded, empty for others. Then for each photo what is decoded already, uint8 [H, W, 1 or 3], or an
-            empty array.
+            photo (top, left, height, width), and of that what is kept. ``jpegs``: bytes [N], JPEGs that are to be
+            decoded, empty for others. Then for each photo what is decoded already, uint8 [H, W, 1 or 3], or an empty
+            array.
         """
         chain, _ = self._stages(int(epoch))
         used, windows = rows.copy(), np.zeros((len(rows), 2, 4), np.int32)
-        paths, decoded = np.full(len(rows), b"", object), []
+        jpegs, decoded = np.full(len(rows), b"", object), []
         for k, (index, view) in enumerate(rows.tolist()):
             if index < 0:
                 decoded.append(np.zeros((1, 1, 1), np.uint8))
                 continue
-            index, height, width, pixels = self._photos.find(index)
+            index, height, width, pixels, jpegs[k] = self._photos.find(index)
             used[k, 0] = index
             whole = [0, 0, height, width]
             window = chain.window(height, width, index, view).tolist() if chain.crops else whole
             if pixels is None:
-                paths[k] = os.fsencode(self._files[index])  # a name need not be UTF-8
                 decoded.append(np.zeros((0, 0, 3), np.uint8))
                 windows[k] = _with_margin(window, height, width)
             else:
                 decoded.append(_cut(pixels, window))
                 windows[k] = window, (0, 0, *window[2:])
-        return used, windows, paths, *decoded
+        return used, windows, jpegs, *decoded
 
     def finish(self, epoch: int, used: np.ndarray, windows: np.ndarray, *decoded: np.ndarray) -> np.ndarray:
         """Make a group of images: uint8 [N, size, size, 3].

@@ -25,6 +25,8 @@ class Found(NamedTuple):
     width: int
     pixels: np.ndarray | None
     """uint8 [height, width, 1 or 3]; None: a JPEG of which a window can be decoded alone."""
+    jpeg: bytes = b""
+    """Such a JPEG."""
 
 
 class Photos(ABC):
@@ -54,7 +56,9 @@ class Photos(ABC):
         raise EdgeclsError("no image can be used", where=escape(self._split.names[index]))
 
     def look_again(self, indices: Iterable[int]) -> bool:
-        """Read the photos of a batch in whole from now on, because one of them could not be decoded.
+        """Leave out the bad photos of a batch, because a window of one of them could not be decoded.
+
+        If all can be decoded in whole, they are from now on.
 
         Returns:
             Whether there is a photo of which only a window was decoded: else it is no use to try again.
@@ -96,7 +100,11 @@ class Files(Photos):
     def _get(self, number: int) -> Found | None:
         if self._jpeg[number]:
             height, width, _ = self._shapes[number].tolist()
-            return Found(number, height, width, None)
+            try:
+                return Found(number, height, width, None, images.content(self._files[number]))
+            except ValueError as error:
+                _leave_out(self._split, number, str(error))
+                return None
         photo = _read(self._split, number, self._files[number], self._shapes[number])
         if photo is None:
             return None
@@ -108,8 +116,10 @@ class Files(Photos):
 
     def look_again(self, indices: Iterable[int]) -> bool:
         windows = {number for index in indices if self._jpeg[number := self.find(index).number]}
-        self._whole |= windows
-        self._jpeg[list(windows)] = False
+        good = [n for n in windows if _read(self._split, n, self._files[n], self._shapes[n]) is not None]
+        if len(good) == len(windows):
+            self._whole |= windows
+            self._jpeg[good] = False
         return bool(windows)
 
 

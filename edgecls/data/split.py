@@ -113,6 +113,8 @@ class Split:
 
 CHECKED_FILES = 100_000
 """The most files of a part that are decoded before a training. Of larger parts each file is checked when it is met."""
+LISTED_FILES = 1_000_000
+"""The most files of a part that are looked for before a training. Of larger parts a missing file is found when it is met."""
 
 
 def check(part: Part, source: str, progress: Callable[[int, int], None] | None) -> Split:
@@ -166,9 +168,7 @@ def confirmed(
         if split.checked:
             continue
         if purpose == "train":
-            notes.append(
-                f"{len(split):,} training images are more than {CHECKED_FILES:,}: each is checked when it is met first"
-            )
+            notes.append(_unchecked(len(split)))
             continue
         assert split.files is not None
         found = _decoded(split.names, split.labels, split.files, f"{source}#{purpose}", progress)
@@ -210,9 +210,24 @@ def _decoded(
     )
 
 
+def _unchecked(count: int) -> str:
+    """What is not known of so many training images."""
+    if count <= LISTED_FILES:
+        return (
+            f"{count:,} training images are more than {CHECKED_FILES:,}: each is checked when it is met first"
+        )
+    return (
+        f"{count:,} training images are more than {LISTED_FILES:,}: whether a file is there and can be decoded is "
+        "found when it is met first, and a file that changes between two commands is not noticed"
+    )
+
+
 def _glanced(names: list[str], labels: np.ndarray, files: list[str]) -> Split:
-    """The files that are there and not empty, unchecked; their digests are made of their names and sizes."""
-    seen: dict[str, int | str] = {}
+    """The files that are there and not empty, unchecked; their digests are made of their names and sizes.
+
+    Of more than ``LISTED_FILES`` all are taken to be there, and the sizes are left out.
+    """
+    seen: dict[str, int | str] = dict.fromkeys(files, 0) if len(files) > LISTED_FILES else {}
     for file in files:
         if file not in seen:
             seen[file] = images.glance(file)
