@@ -30,6 +30,7 @@ __all__ = [
     "load_weights",
     "model_cost",
     "model_info",
+    "stages",
 ]
 
 _register_layers()
@@ -209,6 +210,35 @@ def load_weights(
     from edgecls.weights import load
 
     return load.load_weights(model, source, strict)
+
+
+def stages(model: keras.Model) -> dict[str, list[keras.Layer]]:
+    """The layers of a network by stage, from the stem to the head, each stage in order of computation.
+
+    A network of the zoo has the stages of its paper, also when it was saved and loaded, fused or quantized; their last
+    layers are in ``model_info(name).stages``. Of other networks, what halves the image once is the stem, and each next
+    halving is a stage. The head is what comes after the last feature map. ``train.lr_mult_list`` and ``train.freeze``
+    name stages.
+
+    Args:
+        model: A functional model.
+
+    Returns:
+        ``{"stem": layers, "1": layers, ..., "head": layers}``. VGG has no stem.
+
+    Raises:
+        edgecls.errors.UsageError: The model is not functional, or is of another kind and has no feature maps.
+
+    Example:
+        >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
+        >>> list(edgecls.stages(model))
+        ['stem', '1', '2', '3', '4', '5', 'head']
+        >>> edgecls.stages(model)["head"][-1].name
+        'fc'
+    """
+    from edgecls.stage_layers import stages_of
+
+    return stages_of(model)
 
 
 def fuse(model: keras.Model) -> keras.Model:

@@ -147,13 +147,19 @@ def _output_refs(value: Any) -> Iterator[Ref]:
             yield from _output_refs(item)
 
 
-def _ordered(ops: list[Op]) -> Iterator[Op]:
-    """The operations, each after those that make its inputs."""
-    done: set[tuple[str, int]] = set()
-    while ops:
-        ready = [op for op in ops if all(ref[:2] in done for ref in op.inputs)]
-        if not ready:
+def _ordered(ops: list[Op]) -> list[Op]:
+    """The operations, each after those that make its inputs: by the length of the longest path from an input."""
+    depths: dict[tuple[str, int], int] = {}
+    waiting = ops
+    while waiting:
+        still = []
+        for op in waiting:
+            inputs = [depths.get(ref[:2]) for ref in op.inputs]
+            if None in inputs:
+                still.append(op)
+            else:
+                depths[op.layer.name, op.call] = 1 + max((d for d in inputs if d is not None), default=0)
+        if len(still) == len(waiting):
             raise UsageError("the model's graph has a circle")
-        yield from ready
-        done.update((op.layer.name, op.call) for op in ready)
-        ops = [op for op in ops if op not in ready]
+        waiting = still
+    return sorted(ops, key=lambda op: depths[op.layer.name, op.call])

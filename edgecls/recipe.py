@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from edgecls import _load, _schema, _yaml, phases
 from edgecls._explain import Wrong, usage_error
@@ -30,6 +30,7 @@ from edgecls.errors import UsageError
 from edgecls.phases import Part, Phase
 from edgecls.train.distill import AnyDistance, Js
 from edgecls.train.losses import AnyLoss, CrossEntropy
+from edgecls.train.multipliers import check_stages
 from edgecls.train.optimizers import AnyOptimizer, Sgd
 from edgecls.train.schedules import AnySchedule, Cosine
 from edgecls.zoo import catalog
@@ -75,9 +76,16 @@ def _of_255(low: float) -> Callable[[list[float]], list[float]]:
     return check
 
 
+def _as_names(given: Any) -> Any:
+    """One name is a list of one, and a stage may be written as a number."""
+    given = given if isinstance(given, list) else [given]
+    return [str(name) if type(name) is int else name for name in given]
+
+
 Weights = Annotated[str, OnDisk(is_path=_is_file)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
 Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
+Stages = Annotated[list[str], BeforeValidator(_as_names)]
 Precision = Literal["fp32", "fp16", "int8"]
 _AFTER_TRAINING = {"quantize", "export", "bench"}
 
@@ -157,6 +165,22 @@ class Train(Section):
         description="share of the old statistics that batch normalization keeps at each step; lower it (0.9) for"
         " a training of few steps; null: as published, for long trainings",
     )
+    lr_mult_list: list[Annotated[float, Field(ge=0)]] | None = Field(
+        default=None,
+        description="factors of the learning rate by stage, from the stem to the last stage; one more is the head's,"
+        " which else is 1. Five for MobileNetV3 are by PaddleClas' groups. `edgecls.model_info(name).stages` has the"
+        " stages; null: all 1",
+    )
+    freeze: Stages = Field(
+        default=[],
+        description="stages whose weights do not train and whose batch normalization keeps its statistics:"
+        " `[stem, 1, 2]`, or `backbone` for all but the head",
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32",
+        description="of the arithmetic; weights, their averages, logits and losses are float32 in any case, and so is"
+        " the trained network",
+    )
     ema_decay: Fraction | None = Field(
         default=None,
         description="share of the old values that averaged weights (EMA) keep at each step; null: no average",
@@ -231,6 +255,13 @@ class Quantize(Section):
     freeze_ranges_epoch: int | None = Field(
         default=1, ge=0, description="epoch, from 0, at which the ranges are frozen; null: never"
     )
+
+    @model_validator(mode="after")
+    def _rounds_as_the_file_does(self) -> Quantize:
+        if self.train.precision != "float32":
+            text = "quantization-aware training computes in float32, so that it rounds as the int8 file does"
+            raise Wrong(text, "train.precision", fix="leave precision out")
+        return self
 
 
 class Export(Section):
@@ -315,6 +346,25 @@ class Recipe(Section):
             raise Wrong(
                 "quantize.distill: teacher needs a teacher and a distill section", "quantize.distill", fix=fix
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_are_there(self) -> Recipe:
+        trainings: dict[str, tuple[Model | Teacher, Train]] = {
+            "train": (self.model, self.train),
+            "quantize.train": (self.model, self.quantize.train),
+        }
+        if self.teacher is not None and self.teacher.train is not None:
+            trainings["teacher.train"] = (self.teacher, self.teacher.train)
+        for section, (network, train) in trainings.items():
+            entry = catalog.find(network.name)
+            if entry is None:
+                continue  # told elsewhere
+            try:
+                check_stages(entry, train.lr_mult_list, train.freeze)
+            except UsageError as error:
+                key = f"{section}.{error.where}"
+                raise Wrong(f"{key}: {error.what}", key, fix=error.fix) from None
         return self
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,9 @@ from edgecls.train.callbacks import Callback
 from edgecls.train.distribution import Workers, workers
 from edgecls.train.losses import smooth
 from edgecls.train.memory import peak_memory
+from edgecls.train.multipliers import Optimizers, frozen, lr_factors
 from edgecls.train.objective import Objective
+from edgecls.train.precision import LossScale, computing_in
 from edgecls.train.schedules import make_schedule
 from edgecls.train.step import Averages, accumulated, clipped, counter, decayed, same_everywhere
 
@@ -61,7 +64,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train = self.config
-        self._schedule = make_schedule(train.schedule, train.optimizer.lr, train.epochs, self.steps_per_epoch)
+        self._schedule = self._rate(1.0)
         if train.bn_momentum is not None:
             for layer in self.model.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
@@ -73,8 +76,15 @@ class Trainer:
                 fix=f"make it a multiple of {parts}: accumulate times the number of devices",
             )
         with self.strategy.scope():
-            self.optimizer = train.optimizer.make(self._schedule)
-            self.optimizer.build(self.model.trainable_variables)
+            self._settings = ExitStack()
+            self._settings.enter_context(frozen(self.model, train.freeze))
+            for network in (self.model, self.objective.teacher):
+                if network is not None:
+                    self._settings.enter_context(computing_in(network, train.precision))
+            weights = self.model.trainable_variables
+            factors = lr_factors(self.model, train.lr_mult_list)
+            self.optimizer = Optimizers(train.optimizer, self._rate, weights, factors)
+            self._loss_scale = LossScale(train.precision)
             self.averages = Averages(self.model, train.ema_decay)
             self._totals = same_everywhere(tf.zeros(len(_TOTALS), tf.float64), "totals")
             self._bad_step = counter(-1)  # the first step whose loss was not finite
@@ -82,6 +92,15 @@ class Trainer:
         several = self.strategy.num_replicas_in_sync > 1
         self._statistics = [v for v in self.model.non_trainable_variables if several and v.dtype == "float32"]
         self.retrace()
+
+    def close(self) -> None:
+        """End the training: the model is as it was, but for its weights; its layers train and compute in float32."""
+        self._settings.close()
+
+    def _rate(self, factor: float) -> Any:
+        """The schedule of the weights whose learning rate has this factor."""
+        train = self.config
+        return make_schedule(train.schedule, factor * train.optimizer.lr, train.epochs, self.steps_per_epoch)
 
     def retrace(self) -> None:
         """Compile the step anew: a layer's switch counts only when the step is traced."""
@@ -94,6 +113,7 @@ class Trainer:
             *self.model.variables,
             *self.optimizer.variables,
             *self.averages.variables,
+            *self._loss_scale.variables,
             self._totals,
         ]
 
@@ -146,7 +166,7 @@ class Trainer:
             values["accuracy"] = totals["accuracy"] / totals["labeled"]
         return values | {
             "gradient_norm": totals["gradient_norm"] / max(totals["steps"], 1),
-            "lr": float(self.optimizer.learning_rate),
+            "lr": float(self._schedule(self.optimizer.iterations)),
             "images_per_s": (step - start) * self.config.batch_size / taken,
             "data_wait": max(self.team.numbers(waited / taken)),
             **{name: max(self.team.numbers(peak)) for name, peak in peak_memory().items()},
@@ -177,26 +197,30 @@ class Trainer:
         replicas = self.strategy.num_replicas_in_sync
         for variable, old, by in zip(self._statistics, before, moved, strict=True):
             variable.assign(old + by / replicas)  # the mean over all devices
-        gradients, norm = clipped(decayed(gradients, weights, train.optimizer), train.optimizer.clip_norm)
+        gradients = decayed(self._loss_scale.unscaled(gradients), weights, train.optimizer)
+        gradients, norm = clipped(gradients, train.optimizer.clip_norm)
         # Keras adds up the gradients of all replicas, and these are the sum already.
         gradients = [g / replicas for g in gradients]
         step = self.optimizer.iterations.value
         first_bad = tf.logical_and(tf.logical_not(tf.math.is_finite(totals[0])), self._bad_step < 0)
         self._bad_step.assign(tf.where(first_bad, tf.cast(step, tf.int64), self._bad_step))
-        self.optimizer.apply(gradients, weights)
+        self._loss_scale.step(gradients, self.optimizer.apply)
         self.averages.update(step)
-        sums = tf.concat([totals, tf.stack([norm, tf.ones_like(norm)])], 0)
+        finite = tf.math.is_finite(norm)  # a step that overflowed in float16 is none
+        sums = tf.concat([totals, tf.stack([tf.where(finite, norm, 0.0), tf.cast(finite, tf.float32)])], 0)
         self._totals.assign_add(tf.cast(sums, tf.float64))
 
     def _forward(self, pixels: tf.Tensor, targets: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
         """Gradients of the loss, which add up to those of the global batch; losses [B] and the main logits [B, C]."""
         weights = [w.value for w in self.model.trainable_variables]
         pixels = tf.cast(pixels, tf.float32)  # here, so that a GPU gets a quarter of the bytes
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)  # and no others: no gradient is computed below the first layer that trains
             logits = keras.tree.flatten(self.model(pixels, training=True))  # the main classifier's first
             losses = self.objective(pixels, targets, logits)
             loss = tf.reduce_sum(losses) / self.config.batch_size
-        return tape.gradient(loss, weights), (losses, logits[0])
+            scaled = loss * self._loss_scale.factor
+        return tape.gradient(scaled, weights), (losses, logits[0])
 
 
 def _counts(losses: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

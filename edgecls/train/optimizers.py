@@ -6,6 +6,7 @@ An optimizer is a section of the recipe (``train.optimizer``) with a method ``ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -48,12 +49,13 @@ class Optimizer(Section):
         default=None, gt=0, description="largest norm of the whole gradient; null: no limit"
     )
 
-    def make(self, schedule: Any) -> keras.Optimizer:
-        """The Keras optimizer. ``schedule`` gives the learning rate by step."""
+    def make(self, schedule: Any, weights: Sequence[Any]) -> keras.Optimizer:
+        """The Keras optimizer of these variables. ``schedule`` gives the learning rate by step."""
         optimizer = self._make(schedule, {"weight_decay": self.weight_decay} if self.decoupled else {})
         if self.decoupled:
             # Keras asks with TensorFlow's name of a variable, which ends in ":0".
             optimizer.exclude_from_weight_decay(var_names=[rf"(^|/){name}(:\d+)?$" for name in UNDECAYED])
+        optimizer.build(weights)
         return optimizer
 
     def _make(self, schedule: Any, decay: dict[str, Any]) -> keras.Optimizer:
@@ -72,13 +74,27 @@ class Sgd(Optimizer):
 
 
 class RmsProp(Optimizer):
-    """RMSProp with momentum; the defaults are EfficientNet's (arXiv:1905.11946): epsilon inside the root."""
+    """RMSProp with momentum; the defaults are EfficientNet's (arXiv:1905.11946).
+
+    That is TensorFlow's form: epsilon inside the root, the learning rate inside the momentum, and mean squares that begin
+    with 1, so that the first steps are small. PaddlePaddle's begin with 0.
+    """
 
     name: Literal["rmsprop"] = Field(default="rmsprop", description="RMSProp with momentum; L2")
     lr: float = Field(default=0.016, gt=0, description="highest learning rate of the schedule")
     rho: Fraction = Field(default=0.9, description="share of the old mean square that is kept at each step")
     momentum: Fraction = Field(default=0.9, description="share of the last step that is taken again")
     epsilon: float = Field(default=1e-3, gt=0, description="added to the mean square, inside the root")
+    first_square: float = Field(
+        default=1.0, ge=0, description="mean square before the first step; PaddlePaddle's is 0"
+    )
+
+    def make(self, schedule: Any, weights: Sequence[Any]) -> keras.Optimizer:
+        optimizer = super().make(schedule, weights)
+        for variable in optimizer.variables:
+            if variable.path.endswith("_velocity"):  # what Keras calls the mean square
+                variable.assign(keras.ops.full(variable.shape, self.first_square))
+        return optimizer
 
     def _make(self, schedule: Any, decay: dict[str, Any]) -> keras.Optimizer:
         return keras.optimizers.RMSprop(schedule, rho=self.rho, momentum=self.momentum, epsilon=self.epsilon)

@@ -118,6 +118,7 @@ def train_network(
         )
     finally:
         feed.close()
+        trainer.close()
 
 
 def _validation(

@@ -20,6 +20,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     x = taps.add(_cross(x, 64, 7, 2, fused, "conv1", "bn_conv1"))
     # Zero padding equals the reference's -inf padding here, because the map is never negative after ReLU.
     x = layers.MaxPooling2D(3, 2, name="max_pool")(layers.ZeroPadding2D(1, name="max_pool.pad")(x))
+    taps.end("stem", x)
     for stage, repeats in enumerate(R50):
         for repeat in range(repeats):
             width, stride = 64 * 2**stage, 2 if stage > 0 and repeat == 0 else 1
@@ -30,7 +31,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             if repeat == 0:
                 x = _plain(x, 4 * width, stride, f"{part}1")
             x = layers.Add(name=f"res{part}.add")([y, x])
-            x = taps.add(activation(x, "relu", f"res{part}.relu"))
+            x = taps.add(activation(x, "relu", f"res{part}.relu"), stage + 1)
     return taps, classifier(x, head)
 
 

@@ -10,13 +10,13 @@ from keras import initializers, layers
 from edgecls.zoo.blocks import Head, Style, Taps, activation, classifier, conv
 from edgecls.zoo.layers import Tensor
 
-# Name, filters, kernel, stride, padding, and whether 3x3 max pooling of stride 2 follows.
+# Name, filters, kernel, stride, padding, and the stage that ends with 3x3 max pooling of stride 2.
 LAYERS = (
-    ("._conv1._conv", 64, 11, 4, 2, True),
-    ("._conv2._conv", 192, 5, 1, None, True),
-    ("._conv3", 384, 3, 1, None, False),
-    ("._conv4", 256, 3, 1, None, False),
-    ("._conv5._conv", 256, 3, 1, None, True),
+    ("._conv1._conv", 64, 11, 4, 2, "stem"),
+    ("._conv2._conv", 192, 5, 1, None, 1),
+    ("._conv3", 384, 3, 1, None, None),
+    ("._conv4", 256, 3, 1, None, None),
+    ("._conv5._conv", 256, 3, 1, None, 2),
 )
 HIDDEN = ("._fc6", "._fc7")
 WIDTH = 4096
@@ -27,11 +27,11 @@ STYLE = Style(uniform=1.0)
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build the network on NHWC input ``x``; returns its feature maps by stride and its logits."""
     taps = Taps(x)
-    for part, filters, kernel, stride, padding, pool in MODELS[name]:
+    for part, filters, kernel, stride, padding, stage in MODELS[name]:
         x = conv(x, filters, kernel, stride, bias=True, padding=padding, style=STYLE, name=part)
         x = taps.add(activation(x, "relu", f"{part}.relu"))
-        if pool:
-            x = taps.add(layers.MaxPooling2D(3, 2, name=f"{part}.pool")(x))
+        if stage is not None:
+            x = taps.add(layers.MaxPooling2D(3, 2, name=f"{part}.pool")(x), stage)
     x = layers.Flatten(name="flatten")(x)
     for part in HIDDEN:
         if head.dropout:

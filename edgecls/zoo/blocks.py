@@ -240,17 +240,35 @@ def divisible(value: float, by: int = 8) -> int:
 
 
 class Taps(dict[int, Tensor]):
-    """The last feature map of each stride, collected while a backbone is built."""
+    """What a backbone says of itself while it is built: the last feature map of each stride, and its stages.
+
+    Attributes:
+        stages: ``stem``, ``1``, ``2``, ... to the layers that the stage ends with. What comes after the last stage is
+            the head.
+        lr_groups: The same for the groups of PaddleClas' ``lr_mult_list``, in families where those are not the stages.
+    """
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self._size = x.shape[1]
+        self.stages: dict[str, tuple[str, ...]] = {}
+        self.lr_groups: dict[str, tuple[str, ...]] = {}
 
-    def add(self, x: Tensor) -> Tensor:
-        """Remember ``x`` as the deepest map of its stride and return it."""
+    def add(self, x: Tensor, stage: int | str | None = None) -> Tensor:
+        """Remember ``x`` as the deepest map of its stride, and as the end of ``stage``, and return it."""
         # Rounded to a power of two, because odd input sizes do not divide evenly.
         self[2 ** round(math.log2(self._size / x.shape[1]))] = x
+        if stage is not None:
+            self.end(stage, x)
         return x
+
+    def end(self, stage: int | str, *maps: Tensor) -> None:
+        """Remember that ``stage`` ends with these maps; the last call for a stage counts."""
+        self.stages[str(stage)] = tuple(x._keras_history.operation.name for x in maps)
+
+    def end_lr_group(self, group: int, x: Tensor) -> None:
+        """Remember that a group of ``lr_mult_list`` (from 1) ends with ``x``; the last call for a group counts."""
+        self.lr_groups[f"group{group}"] = (x._keras_history.operation.name,)
 
     def outputs(self) -> Mapping[str, Tensor]:
         """``{"stride_4": map, ...}`` from the finest to the coarsest, without the input's own resolution."""

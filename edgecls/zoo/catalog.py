@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ def get(name: str) -> Entry:
     return entry
 
 
+def find(name: str) -> Entry | None:
+    """The entry of one network, or None."""
+    return _entries().get(name)
+
+
 @cache
 def _entries() -> dict[str, Entry]:
     entries = {entry.name: entry for entry in read_table(TABLE)}
@@ -99,6 +104,15 @@ def _pairs(text: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in text.split())
 
 
+def _read_ends(text: str) -> dict[str, tuple[str, ...]]:
+    """``stem=pool 1=a|b``."""
+    return {stage: tuple(layers.split("|")) for stage, layers in _pairs(text).items()}
+
+
+def _write_ends(ends: Mapping[str, Iterable[str]]) -> str:
+    return " ".join(f"{stage}={'|'.join(layers)}" for stage, layers in ends.items())
+
+
 # Reader and writer of each column's cells.
 COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     **dict.fromkeys(("name", "architecture", "family"), (str, str)),
@@ -112,6 +126,7 @@ COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
         lambda text: {layer: float(scale) for layer, scale in _pairs(text).items()},
         lambda scales: " ".join(f"{layer}={scale:g}" for layer, scale in scales.items()),
     ),
+    **dict.fromkeys(("stages", "lr_groups"), (_read_ends, _write_ends)),
     "auxiliary": (lambda text: tuple(text.split()), " ".join),
     **dict.fromkeys(("params", "macs", "memory_access", "peak_activations"), (int, str)),
     **dict.fromkeys(

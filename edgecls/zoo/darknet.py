@@ -18,12 +18,12 @@ STYLE = Style(conv="_conv", norm="_bn")
 def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build the network on NHWC input ``x``; returns its feature maps by stride and its logits."""
     taps = Taps(x)
-    x = taps.add(conv_bn(x, STEM, 3, act="relu", style=STYLE, name="._conv1"))
+    x = taps.add(conv_bn(x, STEM, 3, act="relu", style=STYLE, name="._conv1"), "stem")
     for stage, repeats in enumerate(MODELS[name]):
         down = f"._downsample_{stage - 1}" if stage else "._conv2"
         x = conv_bn(x, 2 * x.shape[-1], 3, 2, act="relu", style=STYLE, name=down)
         for i in range(1, repeats + 1):
-            x = taps.add(_residual(x, f"._basic_block_{stage}{i}"))
+            x = taps.add(_residual(x, f"._basic_block_{stage}{i}"), stage + 1)
     return taps, classifier(x, head, name="._out")
 
 

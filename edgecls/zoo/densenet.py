@@ -30,11 +30,11 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             y = norm_conv(x, 4 * growth, 1, name=f"{part}.bn_ac_func1")
             y = norm_conv(y, growth, 3, name=f"{part}.bn_ac_func2")
             x = layers.Concatenate(name=f"{part}.concat")([x, y])
-        taps.add(x)
+        taps.add(x, number - 1)
         if number < 5:
             x = norm_conv(x, x.shape[-1] // 2, 1, name=f"tr_conv{number}_blk.conv_ac_func")
             x = layers.AveragePooling2D(2, name=f"tr_conv{number}_blk.avg_pool")(x)
-    x = taps.add(norm(x, "batch_norm", "batch_norm.act"))
+    x = taps.add(norm(x, "batch_norm", "batch_norm.act"), len(repeats))
     return taps, classifier(x, head, name="out")
 
 

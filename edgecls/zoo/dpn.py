@@ -56,8 +56,8 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
                 layers.Add(name=f"{part}.add")([paths[0], more[0]]),
                 layers.Concatenate(name=f"{part}.collect")([paths[1], more[1]]),
             )
-            x = taps.add(layers.Concatenate(name=f"{part}.concat")(list(paths)))
-    x = taps.add(norm(x, "conv5_x_x_bn", "conv5_x_x_bn.act"))
+            x = taps.add(layers.Concatenate(name=f"{part}.concat")(list(paths)), stage + 1)
+    x = taps.add(norm(x, "conv5_x_x_bn", "conv5_x_x_bn.act"), len(variant.repeats))
     return taps, classifier(x, head, name="out", init=0.01)
 
 

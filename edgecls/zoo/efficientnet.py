@@ -34,18 +34,22 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     width, depth, small = MODELS[name]
     style = Style(1e-3, 0.99, same_padding=not small, kernel_std=0.02, conv="_conv._conv", norm="_bn")
-    plan = [(stage, repeat) for stage in STAGES for repeat in range(math.ceil(stage.repeats * depth))]
+    plan = [
+        (number, stage, repeat)
+        for number, stage in enumerate(STAGES, 1)
+        for repeat in range(math.ceil(stage.repeats * depth))
+    ]
     taps = Taps(x)
     x = conv_bn(x, divisible(STEM * width), 3, 2, act="silu", style=style, name="._ef._conv_stem._conv")
-    taps.add(x)
+    taps.add(x, "stem")
     kind = Kind(PARTS, style, lean=True)
     gate = partial(squeeze_excite, act="silu", gate="sigmoid", parts=SE, style=style)
-    for i, (stage, repeat) in enumerate(plan):
+    for i, (number, stage, repeat) in enumerate(plan):
         part, channels = f"._ef.{'block' if repeat else '_blocks'}.{i}.", x.shape[-1]
         sizes = (channels * stage.expansion, divisible(stage.out * width), stage.kernel)
         gated = None if small else partial(gate, squeezed=channels // 4, name=f"{part}._se")
         stride, drop = 1 if repeat else stage.stride, DROP_CONNECT * i / len(plan)
         x = inverted_residual(x, *sizes, stride, kind, name=part, act="silu", gate=gated, drop=drop)
-        taps.add(x)
-    x = taps.add(conv_bn(x, divisible(HEAD * width), 1, act="silu", style=style, name="._conv"))
+        taps.add(x, number)
+    x = taps.add(conv_bn(x, divisible(HEAD * width), 1, act="silu", style=style, name="._conv"), len(STAGES))
     return taps, classifier(x, head, name="._fc", init=1 / math.sqrt(head.classes))

@@ -67,16 +67,17 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     variant = MODELS[name]
     taps = Taps(x)
-    x = taps.add(conv_bn(x, STEM, 3, 2, act="relu6", style=STYLE, name="stem"))
+    x = taps.add(conv_bn(x, STEM, 3, 2, act="relu6", style=STYLE, name="stem"), "stem")
     block = 0
-    for i, stage in enumerate(STAGES):
-        fixed, kernel = i in (0, len(STAGES) - 1), stage.kernel
+    for number, stage in enumerate(STAGES, 1):
+        fixed, kernel = number in (1, len(STAGES)), stage.kernel
         for repeat in range(stage.repeats if fixed else math.ceil(stage.repeats * variant.depth)):
             expanded, out = x.shape[-1] * stage.expansion, divisible(stage.out * variant.width)
             part, stride = f"blocks.{block}", 1 if repeat else stage.stride
-            x = taps.add(inverted_residual(x, expanded, out, kernel, stride, KIND, name=part, act="relu6"))
+            x = inverted_residual(x, expanded, out, kernel, stride, KIND, name=part, act="relu6")
+            taps.add(x, number)
             block += 1
-    x = taps.add(conv_bn(x, HEAD, 1, act="relu6", style=STYLE, name="head"))
+    x = taps.add(conv_bn(x, HEAD, 1, act="relu6", style=STYLE, name="head"), len(STAGES))
     return taps, classifier(x, head)
 
 

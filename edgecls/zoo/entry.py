@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 Channels = tuple[float, float, float]
 
+HEAD = "head"  # what comes after a network's last stage
+
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
@@ -124,6 +126,10 @@ class Entry:
     std: Channels  # RGB standard deviation as fractions of 255
     dropout: float  # rate before the classifier
     dropout_scales: dict[str, float]  # layers to what PaddlePaddle multiplies their input by at inference
+    stages: dict[
+        str, tuple[str, ...]
+    ]  # ``stem``, ``1``, ``2``, ... to the layers each ends with; the head follows
+    lr_groups: dict[str, tuple[str, ...]]  # PaddleClas' groups of learning rates, if those are not the stages
     auxiliary: tuple[str, ...]  # layers of the classifiers that only training uses
     params: int  # trainable parameters with 1000 classes, those of auxiliary classifiers too
     macs: int  # multiply-accumulates of convolutions and dense layers for one image, likewise

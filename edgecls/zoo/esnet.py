@@ -22,14 +22,14 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     scale = MODELS[name]
     taps = Taps(x)
     x = taps.add(conv_bn(x, STEM, 3, 2, act="hard_swish", name="conv1"))
-    x = taps.add(EdgeMaxPooling2D(name="max_pool")(x))
+    x = taps.add(EdgeMaxPooling2D(name="max_pool")(x), "stem")
     block = 0
-    for width, repeats in STAGES:
+    for stage, (width, repeats) in enumerate(STAGES, 1):
         half = divisible(width * scale) // 2
         for repeat in range(repeats):
-            x = taps.add((_unit if repeat else _downsample)(x, half, f"blocks.{block}"))
+            x = taps.add((_unit if repeat else _downsample)(x, half, f"blocks.{block}"), stage)
             block += 1
-    x = taps.add(conv_bn(x, FEATURES, 1, act="hard_swish", name="conv2"))
+    x = taps.add(conv_bn(x, FEATURES, 1, act="hard_swish", name="conv2"), len(STAGES))
     return taps, wide_classifier(x, LAST, "hard_swish", head, act_name="hardswish")
 
 

@@ -16,9 +16,8 @@ BLOCKS = table(
     "3 16 16",  # resolution in: 112
     "3 48 24 /2 | 3 72 24",
     "5 72 40 /2 se | 5 120 40 se",  # 56
-    "3 240 80 /2 | 3 200 80 | 3 184 80 | 3 184 80",  # 28
-    "3 480 112 se | 3 672 112 se",  # 14
-    "5 672 160 /2 se | 5 960 160 | 5 960 160 se | 5 960 160 | 5 960 160 se",
+    "3 240 80 /2 | 3 200 80 | 3 184 80 | 3 184 80 | 3 480 112 se | 3 672 112 se",  # 28
+    "5 672 160 /2 se | 5 960 160 | 5 960 160 se | 5 960 160 | 5 960 160 se",  # 14
 )
 STEM, LAST = 16, 1280
 MODELS = {"GhostNet_x0_5": 0.5, "GhostNet_x1_0": 1.0, "GhostNet_x1_3": 1.3}
@@ -29,11 +28,11 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     scale = MODELS[name]
     taps = Taps(x)
-    x = taps.add(conv_bn(x, divisible(STEM * scale, 4), 3, 2, act="relu", style=STYLE, name="conv1"))
+    x = taps.add(conv_bn(x, divisible(STEM * scale, 4), 3, 2, act="relu", style=STYLE, name="conv1"), "stem")
     for i, block in enumerate(BLOCKS):
-        x = taps.add(_bottleneck(x, block, scale, f"._ghostbottleneck_{i}"))
+        x = taps.add(_bottleneck(x, block, scale, f"._ghostbottleneck_{i}"), block.stage)
     expanded = divisible(BLOCKS[-1].expanded * scale, 4)
-    x = taps.add(conv_bn(x, expanded, 1, act="relu", style=STYLE, name="conv_last"))
+    x = taps.add(conv_bn(x, expanded, 1, act="relu", style=STYLE, name="conv_last"), BLOCKS[-1].stage)
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool2d_gap")(x)
     x = conv_bn(x, LAST, 1, act="relu", style=STYLE, name="fc_0")
     return taps, classifier(x, head, name="fc_1")

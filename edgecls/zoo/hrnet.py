@@ -44,9 +44,10 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     width, taps = MODELS[name], Taps(x)
     for i in (1, 2):
-        x = taps.add(conv_bn(x, 64, 3, 2, act="relu", style=STYLE, name=f"conv_layer1_{i}"))
+        x = taps.add(conv_bn(x, 64, 3, 2, act="relu", style=STYLE, name=f"conv_layer1_{i}"), "stem")
     for i in range(4):
         x = _bottleneck(x, 64, i == 0, f"layer1.{i}")
+    taps.end(1, x)
     branches = [conv_bn(x, width, 3, act="relu", style=STYLE, name="conv_tr1_1")]
     for count, modules in MODULES.items():
         # The next coarser branch starts from the coarsest one, or from the stem.
@@ -54,13 +55,14 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         branches.append(conv_bn(source, width * 2 ** (count - 1), 3, 2, act="relu", style=STYLE, name=part))
         for module in range(modules):
             branches = _module(branches, f"st{count}.stage_func_list.{module}")
+        taps.end(count, *branches)
     maps = [_bottleneck(b, HEAD[i], True, f"last_cls.func_list.{i}") for i, b in enumerate(branches)]
     x = taps.add(maps[0])
     for i, finer in enumerate(maps[1:]):
         part = f"cls_head_conv_list.{i}"
         x = conv_bn(x, finer.shape[-1], 3, 2, act="relu", style=STYLE, name=part)
         x = taps.add(layers.Add(name=f"{part}.add")([x, finer]))
-    x = taps.add(conv_bn(x, 2048, 1, act="relu", style=STYLE, name="conv_last"))
+    x = taps.add(conv_bn(x, 2048, 1, act="relu", style=STYLE, name="conv_last"), len(branches))
     return taps, classifier(x, head)
 
 

@@ -25,6 +25,7 @@ class Network(NamedTuple):
     blocks: tuple[tuple[str, Block], ...]  # each with its name
     style: Style
     fc: str
+    stages: tuple[int, ...]  # blocks in the stem and in each stage
     count_padding: bool = False  # average pools count the cells around the map as zeros
     normed: bool = True
     auxiliary: tuple[str, ...] = ()  # blocks whose output has a classifier of its own in training
@@ -147,9 +148,11 @@ BLOCKS4 = (
     *((f"._inceptionC_{i}", C4) for i in range(1, 4)),
 )
 MODELS = {
-    "GoogLeNet": Network(BLOCKS1, STYLE1, "._fc_out", normed=False, auxiliary=("._ince4a", "._ince4d")),
-    "InceptionV3": Network(BLOCKS3, PADDLE, "fc", count_padding=True),
-    "InceptionV4": Network(BLOCKS4, FLUID, "out"),
+    "GoogLeNet": Network(
+        BLOCKS1, STYLE1, "._fc_out", (3, 3, 6, 2), normed=False, auxiliary=("._ince4a", "._ince4d")
+    ),
+    "InceptionV3": Network(BLOCKS3, PADDLE, "fc", (3, 3, 5, 3), count_padding=True),
+    "InceptionV4": Network(BLOCKS4, FLUID, "out", (4, 4, 8, 4)),
 }
 
 
@@ -157,7 +160,8 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits, the main ones first."""
     network, taps = MODELS[name], Taps(x)
     auxiliary: list[Tensor] = []
-    for number, (part, block) in enumerate(network.blocks):
+    stages = [stage or "stem" for stage, count in enumerate(network.stages) for _ in range(count)]
+    for number, (stage, (part, block)) in enumerate(zip(stages, network.blocks, strict=True)):
         ends = []
         for i, branch in enumerate(block):
             y, pool = x, f"{part}.pool{number}_{i}"
@@ -167,7 +171,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
             ends += [_step(y, step, part, pool, network) for step in fork.split(" & ")]
         if not network.normed and len(ends) > 1:
             ends = [activation(end, "relu", f"{part}.relu{i}") for i, end in enumerate(ends)]
-        x = taps.add(join(ends, f"{part}.concat{number}") if len(ends) > 1 else ends[0])
+        x = taps.add(join(ends, f"{part}.concat{number}") if len(ends) > 1 else ends[0], stage)
         if head.auxiliary and part in network.auxiliary and x.shape[1] >= 5:
             auxiliary.append(_auxiliary(x, head, len(auxiliary) + 1, network.style))
     logits = classifier(x, head, name=network.fc, init="uniform" if network.normed else "lecun")

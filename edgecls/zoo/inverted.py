@@ -30,15 +30,20 @@ class Block(NamedTuple):
     stride: int
     se: bool
     act: str
+    stage: int
 
 
 def table(*rows: str) -> tuple[Block, ...]:
-    """Blocks from texts ``kernel expanded out``, then ``/2`` for stride 2, ``se`` for a gate, ``hs`` for hard-swish."""
+    """Blocks from texts ``kernel expanded out``, then ``/2`` for stride 2, ``se`` for a gate, ``hs`` for hard-swish.
+
+    A row is a stage.
+    """
     blocks = []
-    for text in "|".join(rows).split("|"):
-        kernel, expanded, out, *marks = text.split()
-        stride, act = 2 if "/2" in marks else 1, "hard_swish" if "hs" in marks else "relu"
-        blocks.append(Block(int(kernel), int(expanded), int(out), stride, "se" in marks, act))
+    for stage, row in enumerate(rows, 1):
+        for text in row.split("|"):
+            kernel, expanded, out, *marks = text.split()
+            stride, act = 2 if "/2" in marks else 1, "hard_swish" if "hs" in marks else "relu"
+            blocks.append(Block(int(kernel), int(expanded), int(out), stride, "se" in marks, act, stage))
     return tuple(blocks)
 
 

@@ -19,12 +19,14 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     scale = MODELS[name]
     taps = Taps(x)
-    x = taps.add(conv_bn(x, int(STEM * scale), 3, 2, act="relu", style=STYLE, name="conv"))
+    x = taps.add(conv_bn(x, int(STEM * scale), 3, 2, act="relu", style=STYLE, name="conv"), "stem")
+    stage = 1
     for i, (width, stride) in enumerate(BLOCKS):
+        stage += stride > 1
         channels, part = x.shape[-1], f"blocks.{i}"
         x = conv_bn(
             x, channels, 3, stride, groups=channels, act="relu", style=STYLE, name=f"{part}.depthwise_conv"
         )
         x = conv_bn(x, int(width * scale), 1, act="relu", style=STYLE, name=f"{part}.pointwise_conv")
-        taps.add(x)
+        taps.add(x, stage)
     return taps, classifier(x, head, init="msra")

@@ -30,12 +30,14 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     scale = MODELS[name]
     taps = Taps(x)
-    x = taps.add(conv_bn(x, int(STEM * scale), 3, 2, act="relu6", style=STYLE, name="conv1"))
+    x = taps.add(conv_bn(x, int(STEM * scale), 3, 2, act="relu6", style=STYLE, name="conv1"), "stem")
     for number, stage in enumerate(STAGES, 2):
         for repeat in range(stage.repeats):
             part = f"conv{number}." + (f"conv{number}_{repeat + 1}" if repeat else "_first_block")
             expanded, out = x.shape[-1] * stage.expansion, int(stage.out * scale)
             stride = 1 if repeat else stage.stride
-            x = taps.add(inverted_residual(x, expanded, out, 3, stride, KIND, name=part, act="relu6"))
-    x = taps.add(conv_bn(x, int(LAST * max(1.0, scale)), 1, act="relu6", style=STYLE, name="conv9"))
+            x = inverted_residual(x, expanded, out, 3, stride, KIND, name=part, act="relu6")
+            taps.add(x, number - 1)
+    x = conv_bn(x, int(LAST * max(1.0, scale)), 1, act="relu6", style=STYLE, name="conv9")
+    taps.add(x, len(STAGES))
     return taps, classifier(x, head, name="out", init="xavier")

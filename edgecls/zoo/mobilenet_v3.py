@@ -27,6 +27,7 @@ SMALL = table(
     "5 120 48 se hs | 5 144 48 se hs",  # 14
     "5 288 96 /2 se hs | 5 576 96 se hs | 5 576 96 se hs",
 )
+LR_GROUPS = 5  # of PaddleClas' lr_mult_list: three blocks each in large networks, two in small ones, the rest in the last
 KIND = Kind(("expand_conv", "bottleneck_conv", "linear_conv"))
 
 
@@ -41,11 +42,13 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     blocks, scale = MODELS[name]
     taps = Taps(x)
-    x = taps.add(conv_bn(x, divisible(16 * scale), 3, 2, act="hard_swish", name="conv"))
+    x = taps.add(conv_bn(x, divisible(16 * scale), 3, 2, act="hard_swish", name="conv"), "stem")
     for i, block in enumerate(blocks):
-        x = taps.add(_block(x, block, scale, f"blocks.{i}"))
+        x = taps.add(_block(x, block, scale, f"blocks.{i}"), block.stage)
+        taps.end_lr_group(min(i // (len(blocks) // LR_GROUPS) + 1, LR_GROUPS), x)
     last = divisible(6 * blocks[-1].out * scale)
-    x = taps.add(conv_bn(x, last, 1, act="hard_swish", name="last_second_conv"))
+    x = taps.add(conv_bn(x, last, 1, act="hard_swish", name="last_second_conv"), blocks[-1].stage)
+    taps.end_lr_group(LR_GROUPS, x)
     return taps, wide_classifier(x, 1280, "hard_swish", head, act_name="hardswish")
 
 

@@ -37,12 +37,12 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     scale = MODELS[name]
     taps = Taps(x)
-    x = taps.add(conv_bn(x, divisible(STEM * scale), 3, 2, act="hard_swish", name="conv1"))
-    for part, stages in STAGES.items():
+    x = taps.add(conv_bn(x, divisible(STEM * scale), 3, 2, act="hard_swish", name="conv1"), "stem")
+    for number, (part, stages) in enumerate(STAGES.items(), 1):
         blocks = [(stage, repeat) for stage in stages for repeat in range(stage.repeats)]
         for i, (stage, repeat) in enumerate(blocks):
             stride = 1 if repeat else stage.stride
-            x = taps.add(_separable(x, stage, stride, divisible(stage.out * scale), f"{part}.{i}"))
+            x = taps.add(_separable(x, stage, stride, divisible(stage.out * scale), f"{part}.{i}"), number)
     return taps, wide_classifier(x, LAST, "hard_swish", head, act_name="act")
 
 

@@ -82,11 +82,11 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     width, repeats = MODELS[name]
     taps = Taps(x)
     x = conv_bn(x, width, 3, 2, act="relu", name="stem.0")
-    x = taps.add(_block(x, 2 * width, 1, STAGES[0], "stem.1"))
+    x = taps.add(_block(x, 2 * width, 1, STAGES[0], "stem.1"), "stem")
     for i, stage in enumerate(STAGES):
         out = 2 * x.shape[-1]
         for repeat in range(repeats[i]):
-            x = taps.add(_block(x, out, 1 if repeat else 2, stage, f"stages.{i}.{repeat}"))
+            x = taps.add(_block(x, out, 1 if repeat else 2, stage, f"stages.{i}.{repeat}"), i + 1)
     return taps, wide_classifier(x, LAST, "relu", head, act_name="act")
 
 

@@ -30,13 +30,13 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     repeats, scales, groups = MODELS[name]
     taps = Taps(x)
-    x = taps.add(_block(x, min(64, int(64 * scales[0])), 2, 1, "stage0"))
+    x = taps.add(_block(x, min(64, int(64 * scales[0])), 2, 1, "stage0"), "stem")
     number = 1
     for stage in range(4):
         width = int(WIDTHS[stage] * scales[stage])
         for repeat in range(repeats[stage]):
             part = f"stage{stage + 1}.{repeat}"
-            x = taps.add(_block(x, width, 1 if repeat else 2, 1 if number % 2 else groups, part))
+            x = taps.add(_block(x, width, 1 if repeat else 2, 1 if number % 2 else groups, part), stage + 1)
             number += 1
     return taps, classifier(x, head, name="linear", init="xavier")
 

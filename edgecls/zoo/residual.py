@@ -103,7 +103,7 @@ def build(plan: Plan, x: Tensor, head: Head, branch: Branch = branch) -> tuple[T
         y = branch(x, plan, place)
         if repeat == 0:
             x = _project(x, plan, place)
-        x = taps.add(activation(layers.Add(name=f"{name}.add")([y, x]), "relu", f"{name}.relu"))
+        x = taps.add(activation(layers.Add(name=f"{name}.add")([y, x]), "relu", f"{name}.relu"), stage + 1)
     return taps, classifier(x, head, name=names.fc)
 
 
@@ -119,7 +119,9 @@ def stem(
     for name, (filters, kernel, stride) in zip(names, convolutions, strict=False):
         x = taps.add(conv_bn(x, filters, kernel, stride, act="relu", style=style, name=name))
     # Zero padding equals the reference's -inf padding here, because the map is never negative after ReLU.
-    return layers.MaxPooling2D(3, 2, name="max_pool")(layers.ZeroPadding2D(1, name="max_pool.pad")(x))
+    x = layers.MaxPooling2D(3, 2, name="max_pool")(layers.ZeroPadding2D(1, name="max_pool.pad")(x))
+    taps.end("stem", x)
+    return x
 
 
 def _project(x: Tensor, plan: Plan, place: Place) -> Tensor:

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from edgecls.zoo import cost
-from edgecls.zoo.blocks import Head
+from edgecls.zoo.blocks import Head, Taps
 from edgecls.zoo.entry import Entry, Published, WeightSource
 from edgecls.zoo.families import family_module
 from edgecls.zoo.state import state_name
@@ -46,7 +46,7 @@ def published_names(module: ModuleType, others: Mapping[str, Published]) -> dict
 def count_entry(family: str, name: str, published: Published) -> Entry:
     """The entry of one name: what is published of it, and what is counted from its network."""
     crop = published.crop or published.input_size
-    network = _network(family, published.architecture or name, published)
+    network, taps = _network(family, published.architecture or name, published)
     return Entry(
         name=name,
         architecture=published.architecture or name,
@@ -59,6 +59,8 @@ def count_entry(family: str, name: str, published: Published) -> Entry:
         std=published.std,
         dropout=published.dropout,
         dropout_scales=_dropout_scales(network) if published.scales_at_inference else {},
+        stages=taps.stages,
+        lr_groups=taps.lr_groups,
         auxiliary=_auxiliary(network),
         **{cost_name: count(network) for cost_name, count in cost.COSTS.items()},
         top1=published.top1,
@@ -72,14 +74,14 @@ def count_entry(family: str, name: str, published: Published) -> Entry:
     )
 
 
-def _network(family: str, architecture: str, published: Published) -> keras.Model:
-    """The network as it is trained, with 1000 classes and without values."""
+def _network(family: str, architecture: str, published: Published) -> tuple[keras.Model, Taps]:
+    """The network as it is trained, with 1000 classes and without values, and what its builder says of it."""
     image = keras.Input((published.input_size, published.input_size, 3))
     with cost.without_values():
-        _, logits = family_module(family).build(
+        taps, logits = family_module(family).build(
             architecture, image, Head(dropout=published.dropout, auxiliary=True)
         )
-    return keras.Model(image, logits)
+    return keras.Model(image, logits), taps
 
 
 def _auxiliary(network: keras.Model) -> tuple[str, ...]:

@@ -31,13 +31,13 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     widths, last, act = MODELS[name]
     taps = Taps(x)
     x = taps.add(conv_bn(x, STEM, 3, 2, act=act, style=STYLE, name="._conv1"))
-    x = taps.add(EdgeMaxPooling2D(name="._max_pool")(x))
+    x = taps.add(EdgeMaxPooling2D(name="._max_pool")(x), "stem")
     for stage, (width, repeats) in enumerate(zip(widths, REPEATS, strict=True), 2):
         x = _downsample(x, width // 2, act, f"{stage}_1")
         for repeat in range(2, repeats + 1):
             x = _unit(x, act, f"{stage}_{repeat}")
-        taps.add(x)
-    x = taps.add(conv_bn(x, last, 1, act=act, style=STYLE, name="._last_conv"))
+        taps.add(x, stage - 1)
+    x = taps.add(conv_bn(x, last, 1, act=act, style=STYLE, name="._last_conv"), len(widths))
     return taps, classifier(x, head, name="._fc", init="msra")
 
 

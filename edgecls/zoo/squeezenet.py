@@ -19,13 +19,15 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     (filters, kernel, padding), pools = MODELS[name]
     taps = Taps(x)
-    x = taps.add(_conv_relu(x, filters, kernel, "._conv", stride=2, padding=padding))
+    x = taps.add(_conv_relu(x, filters, kernel, "._conv", stride=2, padding=padding), "stem")
+    stage = 0
     for i, width in enumerate(FIRES, 1):
         if i == 1 or i in pools:
+            stage += 1
             x = layers.MaxPooling2D(3, 2, name=f"._conv{i}.pool")(x)
         x = _conv_relu(x, width, 1, f"._conv{i}._conv._conv")
         paths = [_conv_relu(x, 4 * width, k, f"._conv{i}._conv_path{p}._conv") for p, k in ((1, 1), (2, 3))]
-        x = taps.add(layers.Concatenate(name=f"._conv{i}.concat")(paths))
+        x = taps.add(layers.Concatenate(name=f"._conv{i}.concat")(paths), stage)
     if head.embedding_dim:
         x = conv(x, head.embedding_dim, 1, bias=True, name="embedding")
     if head.dropout:

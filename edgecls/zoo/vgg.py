@@ -28,7 +28,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         for i in range(1, repeats + 1):
             part = f"conv_block_{stage}.conv{i}"
             x = activation(conv(x, width, 3, name=part), "relu", f"{part}.relu")
-        x = taps.add(layers.MaxPooling2D(2, name=f"conv_block_{stage}.max_pool")(x))
+        x = taps.add(layers.MaxPooling2D(2, name=f"conv_block_{stage}.max_pool")(x), stage)
     x = layers.Flatten(name="flatten")(x)
     x = activation(layers.Dense(HIDDEN, name="fc1")(x), "relu", "fc1.relu")
     if head.dropout:

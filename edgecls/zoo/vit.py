@@ -121,7 +121,11 @@ class Attention(layers.Layer):
             products = ops.matmul(queries * self.scale, ops.transpose(keys, (0, 1, 3, 2)))
         else:  # the file has one operation less
             products = tf.matmul(queries * self.scale, keys, transpose_b=True)
-        x = ops.matmul(ops.softmax(products), values)
+        if self.compute_dtype == "float32":
+            shares = ops.softmax(products)
+        else:  # a sum of many small numbers
+            shares = ops.cast(ops.softmax(ops.cast(products, "float32")), values.dtype)
+        x = ops.matmul(shares, values)
         return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, count, channels // 3))
 
     def get_config(self) -> dict[str, Any]:
@@ -135,6 +139,7 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     side, tokens = x.shape[1], list(HEADS)[: 1 + v.distilled]
     x = layers.Reshape((side * side, v.width), name="patches")(x)
     x = Tokens(tokens, name="tokens")(x)
+    taps.end("stem", x)
     for i in range(v.depth):
         part, drop = f"blocks.{i}", v.drop_path * i / (v.depth - 1)
         y = layers.LayerNormalization(epsilon=v.epsilon, name=f"{part}.norm1")(x)
@@ -144,7 +149,9 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
         y = layers.LayerNormalization(epsilon=v.epsilon, name=f"{part}.norm2")(x)
         y = activation(_dense(y, v.expansion * v.width, f"{part}.mlp.fc1"), "gelu", f"{part}.mlp.act")
         x = _add(x, _dense(y, v.width, f"{part}.mlp.fc2"), drop, f"{part}.mlp")
+        taps.end(i + 1, x)
     x = layers.LayerNormalization(epsilon=v.epsilon, name="norm")(x)
+    taps.end(v.depth, x)
     patches = layers.Cropping1D((len(tokens), 0), name="norm.patches")(x)
     taps.add(layers.Reshape((side, side, v.width), name="norm.map")(patches))
     logits = []

@@ -24,19 +24,20 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     entry, middle = MODELS[name]
     taps = Taps(x)
     for i, (width, stride) in enumerate(((32, 2), (64, 1)), 1):
-        x = taps.add(conv_bn(x, width, 3, stride, act="relu", style=FLUID, name=f"._entry_flow._conv{i}"))
+        x = conv_bn(x, width, 3, stride, act="relu", style=FLUID, name=f"._entry_flow._conv{i}")
+        taps.add(x, "stem")
     for i, (width, stride) in enumerate(entry):
         part = f"._entry_flow._conv_{i}"
-        x = taps.add(_block(x, (width, width), stride, part, "_conv{}", active=i > 0))
+        x = taps.add(_block(x, (width, width), stride, part, "_conv{}", active=i > 0), 1)
     for i in range(middle):
         y, part = x, f"._middle_flow._conv_{i}"
         for j in range(3):
             y = _separable(activation(y, "relu", f"{part}.relu{j}"), y.shape[-1], f"{part}._conv_{j}")
-        x = taps.add(layers.Add(name=f"{part}.add")([y, x]))
+        x = taps.add(layers.Add(name=f"{part}.add")([y, x]), 2)
     x = taps.add(_block(x, (x.shape[-1], 1024), 2, "._exit_flow._conv_0", "_conv_{}"))
     for i, width in ((1, 1536), (2, 2048)):
         x = _separable(x, width, f"._exit_flow._conv_{i}")
-        x = taps.add(activation(x, "relu", f"._exit_flow.relu{i}"))
+        x = taps.add(activation(x, "relu", f"._exit_flow.relu{i}"), 3)
     return taps, classifier(x, head, name="._exit_flow._out")
 
 

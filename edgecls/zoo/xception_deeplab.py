@@ -23,15 +23,15 @@ def build(name: str, x: Tensor, head: Head) -> tuple[Taps, Tensor]:
     """Build variant ``name`` on NHWC input ``x``; returns its feature maps by stride and its logits."""
     taps, root = Taps(x), name.lower().removesuffix("_deeplab").replace("xception", "xception_")
     for i, (width, stride) in enumerate(((32, 2), (64, 1)), 1):
-        x = taps.add(conv_bn(x, width, 3, stride, act="relu", style=PLAIN, name=f"._conv{i}"))
+        x = taps.add(conv_bn(x, width, 3, stride, act="relu", style=PLAIN, name=f"._conv{i}"), "stem")
     for i, width in enumerate((128, 256, 728), 1):
-        x = taps.add(_block(x, (width,) * 3, 2, f"{root}>entry_flow>block{i}"))
+        x = taps.add(_block(x, (width,) * 3, 2, f"{root}>entry_flow>block{i}"), 1)
     for i in range(1, MODELS[name] + 1):
-        x = taps.add(_block(x, (728,) * 3, 1, f"{root}>middle_flow>block{i}"))
+        x = taps.add(_block(x, (728,) * 3, 1, f"{root}>middle_flow>block{i}"), 2)
     x = taps.add(_block(x, (728, 1024, 1024), 2, "._exit_flow_1"))
     for i, width in enumerate((1536, 1536, 2048), 1):
         x = _separable(x, width, 1, f"._exit_flow_2._conv{i}", act="relu", dilation=2)
-    taps.add(x)
+    taps.add(x, 3)
     if head.dropout:
         x = layers.Dropout(head.dropout, name="dropout")(x)
     return taps, classifier(x, dataclasses.replace(head, dropout=0.0), name="._fc")
