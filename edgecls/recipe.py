@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from edgecls import _load, _schema, _yaml, phases
 from edgecls._explain import Wrong, usage_error
@@ -29,10 +29,9 @@ from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
 from edgecls.phases import Part, Phase
 from edgecls.train.distill import AnyDistance, Js
-from edgecls.train.losses import AnyLoss, CrossEntropy
 from edgecls.train.multipliers import check_stages
-from edgecls.train.optimizers import AnyOptimizer, Sgd
-from edgecls.train.schedules import AnySchedule, Cosine
+from edgecls.train.optimizers import Sgd
+from edgecls.train.settings import Train
 from edgecls.zoo import catalog
 
 __all__ = [
@@ -76,16 +75,9 @@ def _of_255(low: float) -> Callable[[list[float]], list[float]]:
     return check
 
 
-def _as_names(given: Any) -> Any:
-    """One name is a list of one, and a stage may be written as a number."""
-    given = given if isinstance(given, list) else [given]
-    return [str(name) if type(name) is int else name for name in given]
-
-
 Weights = Annotated[str, OnDisk(is_path=_is_file)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
 Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
-Stages = Annotated[list[str], BeforeValidator(_as_names)]
 Precision = Literal["fp32", "fp16", "int8"]
 _AFTER_TRAINING = {"quantize", "export", "bench"}
 
@@ -129,61 +121,6 @@ class Model(Section):
         default=False,
         description="train each convolution larger than 1x1 as the sum of a square, a vertical and a horizontal"
         " one (ACNet); the exported files have one convolution again",
-    )
-
-
-class Train(Section):
-    """One training phase."""
-
-    epochs: int = Field(default=10, ge=1, description="passes over the training images")
-    batch_size: int = Field(default=32, ge=1, description="images in a step, over all devices together")
-    accumulate: int = Field(
-        default=1,
-        ge=1,
-        description="equal parts in which a batch is computed, one after the other, to save memory; batch"
-        " normalization sees one part at a time",
-    )
-    optimizer: AnyOptimizer = Field(default=Sgd(), description="how the weights are updated")
-    schedule: AnySchedule = Field(default=Cosine(), description="how the learning rate changes")
-    loss: AnyLoss = Field(default=CrossEntropy(), description="what the labels ask for")
-    label_smoothing: Fraction = Field(
-        default=0.0, description="share of each label that is spread evenly over all classes"
-    )
-    checkpoint_minutes: float | None = Field(
-        default=10.0,
-        gt=0,
-        description="minutes after which a training is saved in the middle of an epoch, too; null: at ends of epochs"
-        " only",
-    )
-    select: Literal["best", "last"] = Field(
-        default="best",
-        description="weights to keep: of the epoch with the best balanced accuracy on the validation images, or"
-        " of the last epoch",
-    )
-    bn_momentum: Fraction | None = Field(
-        default=None,
-        description="share of the old statistics that batch normalization keeps at each step; lower it (0.9) for"
-        " a training of few steps; null: as published, for long trainings",
-    )
-    lr_mult_list: list[Annotated[float, Field(ge=0)]] | None = Field(
-        default=None,
-        description="factors of the learning rate by stage, from the stem to the last stage; one more is the head's,"
-        " which else is 1. Five for MobileNetV3 are by PaddleClas' groups. `edgecls.model_info(name).stages` has the"
-        " stages; null: all 1",
-    )
-    freeze: Stages = Field(
-        default=[],
-        description="stages whose weights do not train and whose batch normalization keeps its statistics:"
-        " `[stem, 1, 2]`, or `backbone` for all but the head",
-    )
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        default="float32",
-        description="of the arithmetic; weights, their averages, logits and losses are float32 in any case, and so is"
-        " the trained network",
-    )
-    ema_decay: Fraction | None = Field(
-        default=None,
-        description="share of the old values that averaged weights (EMA) keep at each step; null: no average",
     )
 
 
