@@ -75,6 +75,9 @@ def _of_255(low: float) -> Callable[[list[float]], list[float]]:
     return check
 
 
+RANDOM = "random"
+"""Weights of a network that begins with random ones; of a teacher, too, which would otherwise be a mistake."""
+
 Weights = Annotated[str, OnDisk(is_path=_is_file)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
 Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
@@ -131,7 +134,8 @@ class Teacher(Section):
     weights: Weights | None = Field(
         default=None,
         description="weights to start from: a file, `https://host/file#sha256=HEX`, or a pretraining such as"
-        " `imagenet`; null: random weights, which `teacher.train` must then train",
+        " `imagenet`; null: random weights, which `teacher.train` must then train; `random`: random weights all the"
+        " same, to see that a recipe runs",
     )
     input_size: int | None = Field(
         default=None, ge=32, le=4096, description="side of the square input, pixels; null: the model's"

@@ -3,7 +3,8 @@
     python scripts/make_imagenet_recipes.py REFERENCE_DIR
 
 One recipe for each network whose training is published (tables/recipes.csv), the 2020 one where there are two, one for
-each augmentation that was published with ResNet50, and one for each published distillation of one phase.
+each augmentation that was published with ResNet50, one for each published distillation of one phase, and one for each
+network that SSLD trained in two phases (tables/ssld_bigdata_distill.csv, ssld_finetune.csv), with Fix as a third.
 """
 
 from __future__ import annotations
@@ -49,6 +50,15 @@ def main() -> None:
         if name and name not in written:
             write_text(FOLDER / f"{name}.yaml", recipe(name, row, figures))
             written.add(name)
+    fine = {row["student_model"]: row for row in read(tables / "ssld_finetune.csv")}
+    for row in read(tables / "ssld_bigdata_distill.csv"):
+        name = f"{row['student_model']}_ssld"
+        write_text(FOLDER / f"{name}.yaml", ssld(name, row, fine[row["student_model"]]))
+        written.add(name)
+    steps = {row["step"].partition(" ")[0]: row for row in read(tables / "ssld_ablation_steps.csv")}
+    for name, text in (("ResNet50_vd_ssld_v2", v2(steps)), ("Fix_ResNet50_vd_ssld_v2", fix(steps))):
+        write_text(FOLDER / f"{name}.yaml", text)
+        written.add(name)
     for path in FOLDER.glob("*.yaml"):
         if path.stem not in written:
             path.unlink()
@@ -83,8 +93,103 @@ def recipe(name: str, row: Row, figures: dict[str, Row]) -> str:
     if augment := augmentation(row):
         values["augment"] = augment
     values["train"] = training(row)
-    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=WIDTH)
-    return f"{header(name, network, row, figures)}\n{text}"
+    return f"{header(name, network, row, figures)}\n{dump(values)}"
+
+
+def dump(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=WIDTH)
+
+
+def comment(command: str, about: str) -> str:
+    """The comment before a recipe: its command, and what it is in lines of a length."""
+    return "\n".join(f"# {line}".rstrip() for line in [command, "", *textwrap.wrap(about, WIDTH - 2)])
+
+
+LARGE = {"name": "large", "data": {"extra": [{"path": "imagenet/unlabeled", "labels": False}]}}
+"""SSLD's first phase: ImageNet and about 4 million images without labels, which `edgecls mine` chooses."""
+
+FIX = {
+    "name": "fix",
+    "model": {"input_size": 320, "resize_short": 320},
+    "augment": {"crop_scale": None, "flip": "none", "autoaugment": None},
+    "distill": None,
+    "train": {
+        "freeze": "backbone",
+        "epochs": 10,
+        "batch_size": 512,
+        "optimizer": {"name": "sgd", "lr": 0.001},
+        "schedule": {"name": "cosine", "warmup_epochs": 0.0},
+    },
+}
+"""The classifier alone, on the pixels of the evaluation (Touvron et al. 2019, arXiv:1906.06423)."""
+
+
+def ssld(name: str, large: Row, fine: Row) -> str:
+    """The two phases of one student. Its teacher is the one that the publisher names for its size."""
+    student = large["student_model"]
+    teacher = "ResNet50_vd_ssld" if student.startswith("MobileNet") else "ResNeXt101_32x16d_wsl"
+    values = {
+        "base": COMMON,
+        "name": name,
+        "model": {"name": student},
+        "teacher": {"name": teacher, "weights": "imagenet"},
+        "distill": {"loss": "js"},
+        "train": {
+            "optimizer": {"name": "sgd", "weight_decay": float(large["l2_decay"])},
+            "schedule": {"name": "cosine", "warmup_epochs": 5.0},
+        },
+        "phases": [LARGE | {"train": phase(large)}, {"name": "finetune", "train": phase(fine)}],
+    }
+    about = (
+        f"SSLD in two phases. Published top-1: {large['top1_pct']} after the first ({large['source']}), {fine['top1_pct']}"
+        f" after the second ({fine['source']}). Not trained by us. No labels, no label smoothing, no AutoAugment. The"
+        " unlabeled images are yours to bring: about 4 million of ImageNet-22k there, chosen with edgecls mine."
+        " For another batch change the learning rate in proportion."
+    )
+    return f"{comment(f'edgecls train imagenet/{name}', about)}\n{dump(values)}"
+
+
+def phase(row: Row) -> dict[str, Any]:
+    """``train`` of a phase; the publisher writes ``batch/cards``."""
+    batch = int(row["batch_size/gpu_cards"].partition("/")[0])
+    return {
+        "epochs": int(row["epochs"]),
+        "batch_size": batch,
+        "optimizer": {"lr": float(row["base_lr"])},
+    }
+
+
+def v2(steps: dict[str, Row]) -> str:
+    """ResNet50_vd_ssld_v2: what its row of the steps says that it changes."""
+    row = steps["AutoAugment"]
+    values = {
+        "base": "imagenet/ResNet50_vd_ssld",
+        "name": "ResNet50_vd_ssld_v2",
+        "augment": {"autoaugment": {"flavor": "paddle"}},
+        "train": {"optimizer": {"weight_decay": 2e-5}},
+    }
+    about = (
+        f"SSLD with AutoAugment and less weight decay, in both phases. Published top-1: {row['student_top1_after_pct']}%,"
+        f" {row['student_top1_before_pct']}% without ({row['source']}). Not trained by us."
+    )
+    return f"{comment('edgecls train imagenet/ResNet50_vd_ssld_v2', about)}\n{dump(values)}"
+
+
+def fix(steps: dict[str, Row]) -> str:
+    """Fix_ResNet50_vd_ssld_v2: a third phase."""
+    row = steps["Fix"]
+    first = yaml.safe_load((FOLDER / "ResNet50_vd_ssld.yaml").read_text(encoding="utf-8"))["phases"]
+    values = {
+        "base": "imagenet/ResNet50_vd_ssld_v2",
+        "name": "Fix_ResNet50_vd_ssld_v2",
+        "phases": [*first, FIX],
+    }
+    about = (
+        f"Fix after SSLD: the classifier alone, at 320 pixels, on the pixels of the evaluation. Published top-1:"
+        f" {row['student_top1_after_pct']}%, {row['student_top1_before_pct']}% before ({row['source']}). Epochs, batch and"
+        " learning rate of that phase are not published; these are ours. Not trained by us."
+    )
+    return f"{comment('edgecls train imagenet/Fix_ResNet50_vd_ssld_v2', about)}\n{dump(values)}"
 
 
 def header(name: str, network: str, row: Row, figures: dict[str, Row]) -> str:
@@ -104,8 +209,7 @@ def header(name: str, network: str, row: Row, figures: dict[str, Row]) -> str:
         f"After {row['source']}. {expected + ' ' * bool(expected)}Not trained by us. The global batch is {batch(row)}; for another one change"
         " the learning rate in proportion. Scales and offsets do not decay here."
     )
-    command = f"edgecls train imagenet/{name}"
-    return "\n".join(f"# {line}".rstrip() for line in [command, "", *textwrap.wrap(about, WIDTH - 2)])
+    return comment(f"edgecls train imagenet/{name}", about)
 
 
 def name_of_method(text: str) -> str:

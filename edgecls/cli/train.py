@@ -10,17 +10,25 @@ from edgecls.cli.common import cli_command, overrides
 from edgecls.cli.completers import complete_recipe, complete_run
 from edgecls.cli.show import show_scores
 from edgecls.console import Console
+from edgecls.errors import UsageError
 
 
 @cli_command(
     "edgecls train recipes/mv3_ssld.yaml",
     "edgecls train recipes/mv3_ssld.yaml -o train.epochs=5 -o data.path=photos --dry-run",
+    "edgecls train imagenet/MobileNetV3_large_x1_0 --smoke",
 )
 @click.argument("recipe", type=click.Path(), shell_complete=complete_recipe)
 @overrides
 @click.option("--run", "directory", metavar="DIR", shell_complete=complete_run, help="The run folder itself.")
 @click.option(
     "--resume/--fresh", default=True, help="Go on with the newest run of this very recipe, or begin anew."
+)
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help="See in about a minute that RECIPE runs: few images (drawn ones if its own are absent), small input, a few"
+    " steps; into runs/smoke/.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the plan; do nothing.")
 def command(
@@ -29,6 +37,7 @@ def command(
     overrides: tuple[str, ...],
     directory: str | None,
     resume: bool,
+    smoke: bool,
     dry_run: bool,
 ) -> None:
     """Train the network of RECIPE, distilling from a teacher if it has one.
@@ -41,13 +50,26 @@ def command(
     resolved = load_recipe(recipe, overrides)
     from edgecls import workflow
 
+    place: dict[str, Any] = {"directory": directory, "fresh": not resume}
+    if smoke:
+        if directory:
+            fix = "leave one of them out"
+            raise UsageError(
+                "a smoke test has a folder of its own, under runs/smoke/", where="--run", fix=fix
+            )
+        from edgecls.workflow import smoke as smoking
+
+        resolved = smoking.shrink(resolved, console)
+        place = {"root": smoking.ROOT, "fresh": True}
     if dry_run:
-        plan = workflow.plan(resolved, directory, fresh=not resume)
+        plan = workflow.plan(resolved, **place)
         console.emit(
             {**plan, "resolved": resolved.model_dump()}, lambda p: f"{resolved.dump()}---\n{_plan(p)}"
         )
         return
-    console.emit(workflow.train(resolved, console, directory, fresh=not resume), show_scores)
+    console.emit(workflow.train(resolved, console, **place), show_scores)
+    if smoke:
+        console.log(smoking.about(resolved))
 
 
 def _plan(plan: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,6 +29,36 @@ class Part:
     images: np.ndarray | None = None
     left_out: list[tuple[str, str]] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
+
+
+_EACH = 8  # images of a class that are kept where there are too many classes for all
+
+
+def at_most(part: Part, count: int | None) -> Part:
+    """A part of at most ``count`` images, evenly over its classes; of many classes only some. None: all of it.
+
+    Example:
+        >>> part = Part([*"abcdefgh"] * 8, np.repeat([0, 1, 2, 3], 16), files=[*"abcdefgh"] * 8)
+        >>> np.bincount(at_most(part, 16).labels).tolist()
+        [8, 0, 0, 8]
+    """
+    if count is None or len(part.names) <= count:
+        return part
+    classes = np.unique(part.labels)
+    kept = classes[np.unique(np.linspace(0, len(classes) - 1, max(1, count // _EACH)).astype(int))]
+    each = [np.flatnonzero(part.labels == label) for label in kept]
+    rows = np.sort(np.concatenate([_evenly(rows, count // len(kept)) for rows in each]))
+    return replace(
+        part,
+        names=[part.names[i] for i in rows],
+        labels=part.labels[rows],
+        files=None if part.files is None else [part.files[i] for i in rows],
+        images=None if part.images is None else part.images[rows],
+    )
+
+
+def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
 
 
 @dataclass(frozen=True)

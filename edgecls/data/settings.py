@@ -88,6 +88,12 @@ class Data(Section):
         " has as many as the largest; `balanced` draws as many of each class and keeps the length of the epoch;"
         " `dynamic` goes from `none` in the first epoch to `balanced` in the last",
     )
+    max_images: int | None = Field(
+        default=None,
+        ge=8,
+        description="at most so many images of each split or further source, evenly over its classes; of many classes"
+        " only some, 8 images each; null: all",
+    )
     max_bad_fraction: float = Field(
         default=0.01, ge=0, le=1, description="share of unreadable images above which the training stops"
     )

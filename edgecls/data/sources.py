@@ -17,7 +17,7 @@ import numpy as np
 from edgecls import recipe
 from edgecls.data import readers
 from edgecls.data.copies import Copies, held_out
-from edgecls.data.rows import Part
+from edgecls.data.rows import Part, at_most
 from edgecls.data.sampling import UNLABELLED, make_sampling, stratified
 from edgecls.data.split import Split, check, confirmed, join
 from edgecls.errors import EdgeclsError, MissingError, UsageError
@@ -83,7 +83,8 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
         (['cat', 'dog'], 62, 23)
     """
     contents = readers.read(cfg)
-    classes, parts = contents.classes, contents.parts
+    classes = contents.classes
+    parts = {purpose: at_most(part, cfg.max_images) for purpose, part in contents.parts.items()}
     where = cfg.path or f"data.source: {cfg.source}"
     count = sum(len(part.names) + len(part.bad) for part in parts.values())
     if not count:
@@ -170,6 +171,7 @@ def _with_extra(
         raise UsageError("IDX images cannot be joined with other sources", where="data.extra", fix=fix)
     for number, extra in enumerate(cfg.extra):
         part, said = readers.read_extra(extra, classes)
+        part = at_most(part, cfg.max_images)
         prefix = f"extra {number + 1}"
         part = replace(part, names=[f"{prefix}/{name}" for name in part.names])
         if not part.names:

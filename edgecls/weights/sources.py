@@ -10,7 +10,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from edgecls.errors import MissingError, UsageError
+from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.files import cache_dir, hash_json, read_json, sha256, write_json
 from edgecls.weights.download import Progress, download
 from edgecls.weights.formats import SUFFIXES
@@ -67,6 +67,20 @@ def identify(source: str, network: str) -> Path | dict[str, Any]:
     if found.suffix in PADDLE_PROGRAM:
         return {"sha256": hash_json([sha256(file) for file in program_files(found)])}
     return found
+
+
+def is_here(source: str, network: str) -> bool:
+    """Whether weights are on this computer, so that ``locate`` downloads nothing.
+
+    Args:
+        source: As in ``locate``.
+        network: Catalog name of the network that the weights are for.
+    """
+    try:
+        found = _find(source, network)
+        return isinstance(found, Path) or (_packaged(found) if found.package else _cached(found)).is_file()
+    except EdgeclsError:
+        return False
 
 
 PADDLE_PROGRAM = (".pdmodel", ".pdiparams")  # one network in two files

@@ -10,7 +10,7 @@ from typing import Any
 from edgecls.console import Console
 from edgecls.data.sources import Dataset
 from edgecls.errors import UsageError
-from edgecls.recipe import Model, Recipe, Teacher, Train
+from edgecls.recipe import RANDOM, Model, Recipe, Teacher, Train
 from edgecls.run import Run
 from edgecls.text import plural
 from edgecls.workflow.common import load_data, recipe_preprocess
@@ -21,6 +21,7 @@ _ADD_LABELS = "add labels, or a distill section and a teacher that has weights a
 SEEN_IN_SPLITS = {
     *("source", "path", "val_path", "test_path", "labels", "classes"),
     *("test_fraction", "val_fraction", "max_bad_fraction", "cache"),
+    "max_images",
     *("image_column", "label_column", "extra", "near_duplicates", "sampling"),
 }
 
@@ -85,7 +86,7 @@ def weights_input(network: Model | Teacher) -> Path | dict[str, Any] | None:
     """
     from edgecls.weights.sources import identify
 
-    return identify(network.weights, network.name) if network.weights else None
+    return identify(network.weights, network.name) if network.weights not in (None, RANDOM) else None
 
 
 def trained_on(recipe: Recipe, data: Dataset) -> dict[str, Any]:
@@ -174,15 +175,22 @@ def _check_together(data: Mapping[str, Dataset], last: str) -> None:
             )
 
 
-def _check_sizes(name: str, sizes: Sequence[int]) -> None:
-    """Build the network without values: some cannot take small images, or no other size than they began with."""
+def shapes_of(name: str, size: int) -> list[tuple[int, ...]]:
+    """Shapes of a network's weights for an input of a size; it is built without values.
+
+    Raises:
+        UsageError: The network cannot take images of this size.
+    """
     from edgecls.zoo import build_model
     from edgecls.zoo.cost import without_values
 
-    shapes = {}
-    for size in dict.fromkeys(sizes):
-        with without_values():
-            shapes[size] = [tuple(v.shape) for v in build_model(name, input_size=size).variables]
+    with without_values():
+        return [tuple(v.shape) for v in build_model(name, input_size=size).variables]
+
+
+def _check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Refuse sizes of the input that a network cannot have: some cannot take small images, or no other size than they began with."""
+    shapes = {size: shapes_of(name, size) for size in sizes}
     if len(set(map(str, shapes.values()))) > 1:
         raise UsageError(
             f"the weights of {name} are of one input size, the phases have {', '.join(map(str, shapes))}",

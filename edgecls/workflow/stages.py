@@ -9,7 +9,7 @@ from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
 from edgecls.labels import write_labels
-from edgecls.recipe import Model, Part, Recipe, Teacher, Train
+from edgecls.recipe import RANDOM, Model, Part, Recipe, Teacher, Train
 from edgecls.run import Run
 from edgecls.saving import load_model
 from edgecls.stamps import fingerprint
@@ -226,16 +226,17 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
         auxiliary=True,
     )
     plain = True
-    if section.weights:
+    weights = None if section.weights == RANDOM else section.weights
+    if weights:
         try:
-            loaded = edgecls.load_weights(model, section.weights)
+            loaded = edgecls.load_weights(model, weights)
         except UsageError:
             if not section.acnet:
                 raise
             model, plain = asymmetric(model), False  # they may come from a run that had the branches, too
-            loaded = edgecls.load_weights(model, section.weights)
+            loaded = edgecls.load_weights(model, weights)
         console.log(f"{section.name}: {loaded}")
-    return asymmetric(model, loaded=section.weights is not None) if section.acnet and plain else model
+    return asymmetric(model, loaded=weights is not None) if section.acnet and plain else model
 
 
 def _teacher(recipe: Recipe, run: Run, data: Dataset, console: Console) -> keras.Model:

@@ -64,7 +64,7 @@ def leads() -> bool:
     return Cluster.from_environment().chief
 
 
-def begin_run(recipe: Recipe, directory: str | Path | None, fresh: bool) -> Run:
+def begin_run(recipe: Recipe, directory: str | Path | None, fresh: bool, root: str | Path = "runs") -> Run:
     """``Run.start`` for the chief; for another worker a run in a temporary folder."""
     from edgecls.train.distribution import workers
 
@@ -72,7 +72,7 @@ def begin_run(recipe: Recipe, directory: str | Path | None, fresh: bool) -> Run:
     started: list[Run] = []
 
     def start() -> str:
-        started.append(Run.start(recipe, directory=directory, fresh=fresh))
+        started.append(Run.start(recipe, root=root, directory=directory, fresh=fresh))
         return str(started[0].path)
 
     team.ask_chief(start)

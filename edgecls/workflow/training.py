@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
-from edgecls.recipe import Recipe
+from edgecls.recipe import RANDOM, Recipe
 from edgecls.run import Run
 from edgecls.stamps import changes, fingerprint
 from edgecls.workflow import deploying, scoring
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 _AFTER_TRAINING: dict[str, Any] = {"quantize": True, "export": True, "bench": True, "data": SEEN_IN_SPLITS}
 
 
-def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = False) -> dict[str, Any]:
+def plan(
+    recipe: Recipe, directory: str | Path | None = None, fresh: bool = False, root: str | Path = "runs"
+) -> dict[str, Any]:
     """What ``train`` would do, without doing it: networks, images of each split, steps, the run it would use.
 
     Raises:
@@ -57,7 +59,7 @@ def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = Fals
     return {
         "schema": "edgecls.plan/1",
         "recipe": recipe.name,
-        "run": _fate(recipe, data, Run.matching(recipe, directory=directory, fresh=fresh)),
+        "run": _fate(recipe, data, Run.matching(recipe, root, directory, fresh)),
         "model": {
             "name": student.name,
             "params": student.params,
@@ -87,7 +89,11 @@ def plan(recipe: Recipe, directory: str | Path | None = None, fresh: bool = Fals
 
 @together
 def train(
-    recipe: Recipe, console: Console, directory: str | Path | None = None, fresh: bool = False
+    recipe: Recipe,
+    console: Console,
+    directory: str | Path | None = None,
+    fresh: bool = False,
+    root: str | Path = "runs",
 ) -> dict[str, Any]:
     """Fine-tune the teacher, distil it into the student (or train on labels alone), evaluate, report.
 
@@ -96,17 +102,18 @@ def train(
     Args:
         recipe: What to train, on what.
         console: Is told what happens.
-        directory: The run folder; None: ``runs/<name>/<time>``.
+        directory: The run folder; None: ``<root>/<name>/<time>``.
         fresh: Begin a new run even if one of this recipe is there, and take nothing from others.
+        root: Folder of all runs.
 
     Raises:
         EdgeclsError: See its subclasses; every completed epoch is kept.
     """
     data = check(recipe, console)
     for network in networks(recipe):
-        if network.weights:
+        if network.weights not in (None, RANDOM):
             download_weights(network.weights, network.name, console)
-    run = begin_run(recipe, directory, fresh)
+    run = begin_run(recipe, directory, fresh, root)
     console.log(f"run: {run.path}")
     others = [] if fresh else run.others()
     parts = recipe.parts
