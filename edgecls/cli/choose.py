@@ -183,6 +183,10 @@ def _notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list
     if any(not c["measured"] for c in rows):
         how = f"from {plural(source['networks'], 'network')} measured in {source['precision']}"
         notes.append(f"~: predicted {how}; the others are measured.")
+    if doubtful := sum(not c["sure"] for c in rows):
+        notes.append(
+            f"{plural(doubtful, 'latency', 'latencies')} marked unsure when measured: measure again at rest."
+        )
     if source["precision"] not in (None, result["precision"]):
         notes.append(
             "int8 was not measured on this device: the wide intervals run from what int8 can at most save to nothing. "

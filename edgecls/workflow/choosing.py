@@ -248,15 +248,15 @@ class _Latencies:
         if figure is None:
             return _row(self.predict(executed), measured=False)
         if (size, classes) == (usual, _CLASSES) or (size == usual and not self._predictor):
-            return {"ms": figure.ms, "interval": figure.interval, "measured": True}
+            return {"ms": figure.ms, "interval": figure.interval, "measured": True, "sure": figure.sure}
         changed, before = (self.predict(o, check=False) for o in (executed, parse(usual_text, _CLASSES)))
         factor = changed.ms / before.ms
         if size == usual:  # another classifier alone
             interval = figure.interval and tuple(end * factor for end in figure.interval)
-            return {"ms": figure.ms * factor, "interval": interval, "measured": True}
+            return {"ms": figure.ms * factor, "interval": interval, "measured": True, "sure": figure.sure}
         low, high = (end / changed.ms for end in changed.interval)
         ms = figure.ms * factor
-        return {"ms": ms, "interval": (ms * low, ms * high), "measured": False}
+        return {"ms": ms, "interval": (ms * low, ms * high), "measured": False, "sure": figure.sure}
 
     def predict(self, executed: Sequence[Operation], *, check: bool = True) -> Prediction:
         """Raises as ``of``."""
@@ -271,7 +271,7 @@ class _Latencies:
 
 
 def _row(prediction: Prediction, *, measured: bool) -> dict[str, Any]:
-    return {"ms": prediction.ms, "interval": prediction.interval, "measured": measured}
+    return {"ms": prediction.ms, "interval": prediction.interval, "measured": measured, "sure": True}
 
 
 class _Judge:
@@ -333,6 +333,7 @@ class _Judge:
         row = facts.result(self._precision, self._threads)
         if row and self._device.identity == devices.identity_of(facts.bench):
             latency = {"ms": row["median_ms"], "interval": row.get("ci95_ms"), "measured": True}
+            latency["sure"] = row["status"] == "ok"
         else:
             latency = _row(self._latencies.predict(executed), measured=False)
         size = run.recipe.model.input_size or catalog.get(run.recipe.model.name).input_size
