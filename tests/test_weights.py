@@ -22,7 +22,7 @@ import pytest
 
 import edgecls
 from edgecls.errors import MissingError, UsageError
-from edgecls.weights import readers, sources
+from edgecls.weights import formats, readers, sources
 from edgecls.weights.load import from_torch, state
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import WeightSource
@@ -160,7 +160,7 @@ def test_even_harmless_looking_globals_are_refused(tmp_path, suffix, target):
     module, _, name = target.rpartition(".")
     file.write_bytes(header + f"c{module}\n{name}\n.".encode())
     with pytest.raises(readers.WeightsError, match=target):
-        readers.READERS[suffix](file)
+        formats.READERS[suffix](file)
 
 
 @pytest.fixture
@@ -279,8 +279,8 @@ def test_torn_and_foreign_files(model, tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(readers.WeightsError, match=name):
             edgecls.load_weights(model, tmp_path / name)
-    (tmp_path / "weights.bin").touch()
-    for name in ("absent.pth", "weights.bin"):
+    (tmp_path / "weights.dat").touch()
+    for name in ("absent.pth", "weights.dat"):
         with pytest.raises(UsageError, match=name):
             edgecls.load_weights(model, tmp_path / name)
 
@@ -305,7 +305,7 @@ def test_identify_checks_without_loading_or_downloading(tmp_path, monkeypatch):
         raise AssertionError("nothing may be read or downloaded")
 
     monkeypatch.setattr(sources, "download", never)
-    monkeypatch.setitem(readers.READERS, ".pth", never)
+    monkeypatch.setitem(formats.READERS, ".pth", never)
     file = tmp_path / "weights.pth"
     file.touch()
     assert sources.identify(str(file), SMALL) == file

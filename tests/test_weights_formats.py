@@ -16,7 +16,7 @@ import pytest
 import edgecls
 from edgecls.cli.main import main
 from edgecls.errors import UsageError
-from edgecls.weights import hdf5, load, onnx, paddle, program, readers
+from edgecls.weights import hdf5, onnx, paddle, program, readers, structure
 from edgecls.weights.load import state
 from edgecls.zoo import catalog
 
@@ -147,7 +147,7 @@ NETWORKS = ["InceptionV4", "Res2Net50_vd_26w_4s", "DenseNet121", "DPN68", "Shuff
 @pytest.mark.parametrize("name", NETWORKS)
 def test_arrays_are_told_apart_whatever_order_they_come_in(name):
     with keras.StatelessScope(initialize_variables=False):
-        _, ours = load._nodes(edgecls.build_model(name))
+        _, ours = structure.places_of(edgecls.build_model(name))
     rng, order, left = random.Random(1), [], set(range(len(ours)))
     while left:
         ready = [i for i in sorted(left) if not {j for j, _ in ours[i].before} & left]

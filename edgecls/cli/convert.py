@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Turn weights into a .keras model.
 
-    FILE is a .pdparams, .pdmodel, .onnx, .pth, .npz, .h5 or .keras file, a URL with #sha256=, or "imagenet" for the
-    weights that the catalog knows. Nothing in the file is run.
+    FILE is a .pdparams, .pdmodel, .onnx, .pth, .safetensors, .npz, .h5 or .keras file, a URL with #sha256=, or
+    "imagenet" for the weights that the catalog knows. Nothing in the file is run.
     """
     from edgecls.zoo import catalog
 

@@ -7,16 +7,15 @@ States are kept in PaddlePaddle's form, which the networks' layer names follow: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
 
 from edgecls.errors import UsageError
-from edgecls.weights import formats, program, readers, sources
+from edgecls.weights import checkpoint, formats, readers, sources, structure
 from edgecls.weights.readers import State
 from edgecls.zoo import catalog
 from edgecls.zoo import state as states
@@ -59,9 +58,12 @@ class LoadReport:
     unused: list[str] = field(default_factory=list)  # likewise, but only training needs them: never an error
     mismatched: list[str] = field(default_factory=list)  # "name: shape in the source, shape in the network"
     new_classifier: NewClassifier | None = None  # its arrays are among those missing or mismatched
+    taken: str = ""  # prefix of the arrays in a source that holds more than the network
 
     def __str__(self) -> str:
         text = f"{len(self.loaded)} of {len(self.loaded) + len(self.missing) + len(self.mismatched)} arrays loaded"
+        if self.taken:
+            text += f"; taken from {self.taken.rstrip('.')!r} in the file"
         if self.new_classifier:
             text += f"; {self.new_classifier}"
         for what, names in self.differences().items():
@@ -87,12 +89,14 @@ class Weights:
         where: The source, for messages.
         native: Kernels are in Keras' layouts, not in PaddlePaddle's.
         located: ``where`` is what ``sources.locate`` takes.
+        taken: Prefix of the arrays' names in the source.
     """
 
     arrays: State
     where: str
     native: bool = False
     located: bool = False
+    taken: str = ""
 
 
 def load_weights(
@@ -137,17 +141,23 @@ def read(model: keras.Model, source: str | Path | Mapping[str, np.ndarray]) -> W
 
 def _read_file(model: keras.Model, path: Path, where: str) -> Weights:
     """Read a file by its suffix. ``where`` names it in messages."""
-    if path.suffix in formats.PROGRAMS:
-        return Weights(_from_program(model, *formats.PROGRAMS[path.suffix](path)), where)
-    if path.suffix in formats.NATIVE:
-        return Weights(_from_keras(model, formats.NATIVE[path.suffix](path)), where, native=True)
-    reader = formats.READERS[path.suffix]
-    arrays = reader(path)
-    if reader is readers.read_torch:
-        arrays = from_torch(arrays, model.name)
-    elif reader is readers.read_pdparams:
-        arrays = from_paddle(arrays, model.name)
-    return Weights(arrays, where)
+    suffix = formats.suffix(path)
+    if suffix in formats.PROGRAMS:
+        program = formats.PROGRAMS[suffix](path)
+        return Weights(_multiply(*structure.state_of(model, *program, bool(classifiers(model)))), where)
+    if suffix in formats.NATIVE:
+        return Weights(_from_keras(model, formats.NATIVE[suffix](path)), where, native=True)
+
+    def convert(arrays: State) -> State:
+        if suffix in formats.TORCH:
+            return from_torch(arrays, model.name)
+        return from_paddle(arrays, model.name) if suffix == ".pdparams" else arrays
+
+    with readers.reading(path):
+        arrays, prefix = checkpoint.network_of(
+            formats.READERS[suffix](path), states.state_shapes(model), convert
+        )
+    return Weights(arrays, where, taken=prefix)
 
 
 def state(model: keras.Model) -> State:
@@ -215,44 +225,9 @@ def _from_keras(model: keras.Model, arrays: State) -> State:
     return {names.get(name, name): value for name, value in arrays.items()}
 
 
-def _from_program(model: keras.Model, ops: Iterable[program.Op], arrays: State) -> State:
-    """Arrays of a program by state names; the factors of its dropouts go into the kernels that read the features."""
-    prefixes, ours = _nodes(model)
-    theirs = program.nodes(ops, arrays)
-    names: dict[str, str] = {}
-    factors: dict[str, float] = {}
-    for i, j in program.match(ours, theirs, classifier=bool(classifiers(model))).items():
-        names |= {name: f"{prefixes[i]}.{part}" for part, name in theirs[j].arrays.items()}
-        factors[f"{prefixes[i]}.weight"] = theirs[j].factor
-    return _multiply({names.get(name, name): value for name, value in arrays.items()}, factors)
-
-
-def _nodes(model: keras.Model) -> tuple[list[str], list[program.Node]]:
-    """The layers with weights, in order of execution: their names in the state, and their places in the graph."""
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    names = {}
-    for key, layer, variable in states.variables(model):
-        names[layer.name], _, part = key.rpartition(".")
-        array = np.broadcast_to(np.float32(0), variable.shape)
-        shapes.setdefault(layer.name, {})[part] = states.to_state(layer, array).shape
-    prefixes: list[str] = []
-    found: list[program.Node] = []
-    origins: dict[str, program.Origin] = {}  # operation: where its result comes from
-    for operation in model.operations:
-        inputs = [t._keras_history.operation.name for t in keras.tree.flatten(operation.input)]
-        before = [origins[name] for name in inputs if name in origins]
-        result = program.origin(before, isinstance(operation, layers.Concatenate))
-        if operation.name in shapes:
-            prefixes.append(names[operation.name])
-            found.append(program.Node(shapes[operation.name], result, {}))
-            result = program.Origin({(len(found) - 1, ())})
-        origins[operation.name] = result
-    return prefixes, found
-
-
 def assign(model: keras.Model, weights: Weights, strict: bool = False) -> LoadReport:
     """Put what ``read`` has read into ``model``; see ``load_weights``."""
-    report = LoadReport()
+    report = LoadReport(taken=weights.taken)
     values = []
     for key, layer, variable in states.variables(model):
         if key not in weights.arrays:

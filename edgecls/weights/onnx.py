@@ -19,6 +19,7 @@ PARTS = {
     "MatMul": ("", "weight"),
     "BatchNormalization": ("", "weight", "bias", "_mean", "_variance"),
 }
+QUANTIZED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DequantizeLinear"}
 LINEAR = {
     "Reshape",
     "Flatten",
@@ -51,6 +52,13 @@ def read_onnx(path: Path) -> tuple[list[Op], State]:
         for message in operations:
             if message.text(4) == "Constant" and (value := _attributes(message).get("value")):
                 arrays[message.text(2)] = _tensor(value.messages(5)[0])[1]
+            # An exporter keeps equal arrays once and gives the other names by an Identity.
+            elif message.text(4) == "Identity" and message.text(1) in arrays:
+                arrays[message.text(2)] = arrays[message.text(1)]
+            elif message.text(4) in QUANTIZED:
+                raise WeightsError(
+                    f"a quantized network ({message.text(4)}); its float network's file is needed"
+                )
         made = {name: message.text(4) for message in operations for name in message.texts(2)}
         ops = [_op(message, arrays, made) for message in operations]
         used = {name for op in ops for name in op.arrays.values()}

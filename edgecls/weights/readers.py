@@ -15,7 +15,7 @@ import math
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,34 +37,36 @@ class WeightsError(ValueError):
 
 
 def read_pdparams(path: str | Path) -> State:
-    """Read a PaddlePaddle ``.pdparams`` file: a pickle of ``{state name: array}``.
+    """Read a PaddlePaddle ``.pdparams`` file: a pickle of ``{state name: array}``, or of several in one dictionary.
 
     Raises:
         WeightsError: The pickle names anything but arrays, or is torn.
     """
     with reading(path), Path(path).open("rb") as file:
         content = _Unpickler(file, ARRAYS).load()
-        # Newer versions write a tensor as (internal name, array). The name table that goes along is no tensor.
-        return plain(
-            {
+        if isinstance(content, dict):
+            # Newer versions write a tensor as (internal name, array). The name table that goes along is no tensor.
+            content = {
                 key: value[1] if isinstance(value, tuple) and len(value) == 2 else value
                 for key, value in content.items()
                 if key != "StructuredToParameterName@@"
             }
-        )
+        return plain(flat(content))
 
 
 def read_torch(path: str | Path) -> State:
-    """Read a PyTorch ``.pth`` state dictionary: the legacy stream of pickles, or the zip file of newer versions.
+    """Read a PyTorch ``.pth`` checkpoint: the legacy stream of pickles, or the zip file of newer versions.
+
+    Returns:
+        Its tensors. Those of a state dictionary inside the checkpoint have its key before their names:
+        ``state_dict.fc.weight``.
 
     Raises:
         WeightsError: A pickle names anything but tensors and their storages, or the file is torn.
     """
     with reading(path):
         content = (_torch_zip if zipfile.is_zipfile(path) else _torch_stream)(Path(path))
-        if isinstance(content.get("state_dict"), dict):
-            content = content["state_dict"]
-        return plain({k: v.array() if isinstance(v, _Tensor) else v for k, v in content.items()})
+        return plain({k: v.array() if isinstance(v, _Tensor) else v for k, v in flat(content).items()})
 
 
 def read_npz(path: str | Path) -> State:
@@ -85,30 +87,8 @@ def read_pickle(path: str | Path) -> State:
     Raises:
         WeightsError: The pickle names anything but arrays, or is torn.
     """
-
-    visits = itertools.count(1)
-
-    def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-        # A list may hold one list many times, and that one may do so, too: a few bytes for more than time can visit.
-        if next(visits) > ENTRIES:
-            raise WeightsError(f"refused, it has more than {ENTRIES:,} entries")
-        if not isinstance(value, dict | list | tuple):
-            yield prefix, value
-            return
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from flat(f"{prefix}/{key}" if prefix else str(key), inner)
-
     with reading(path), Path(path).open("rb") as file:
-        return plain(dict(flat("", _Unpickler(file, ARRAYS).load())))
-
-
-READERS: dict[str, Callable[[str | Path], State]] = {
-    ".pdparams": read_pdparams,
-    ".pth": read_torch,
-    ".pt": read_torch,
-    ".npz": read_npz,
-    ".pkl": read_pickle,
-}
+        return plain(flat(_Unpickler(file, ARRAYS).load(), "/"))
 
 
 @contextmanager
@@ -145,17 +125,53 @@ def check_size(path: str | Path, unpacked: int) -> None:
         )
 
 
-def plain(content: dict[Any, Any]) -> State:
-    """``content`` if it is nothing but named arrays of numbers.
+def flat(content: Any, separator: str = ".") -> dict[str, Any]:
+    """What dictionaries and lists inside each other hold, by the joined names; an epoch's number and the like are left out.
+
+    Args:
+        content: What a pickle holds.
+        separator: Stands between the names.
+
+    Example:
+        >>> list(flat({"epoch": 7, "state_dict": {"fc.bias": np.zeros(2)}}))
+        ['state_dict.fc.bias']
 
     Raises:
-        WeightsError: It is anything else.
+        WeightsError: More than ``ENTRIES`` entries.
     """
+    visits = itertools.count(1)
+
+    def visit(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        # A list may hold one list many times, and that one may do so, too: a few bytes for more than time can visit.
+        if next(visits) > ENTRIES:
+            raise WeightsError(f"refused, it has more than {ENTRIES:,} entries")
+        if isinstance(value, dict | list | tuple):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from visit(f"{prefix}{separator}{key}" if prefix else str(key), inner)
+        elif not isinstance(value, SETTINGS):
+            yield prefix, value
+
+    return dict(visit("", content))
+
+
+def plain(content: dict[str, Any]) -> State:
+    """``content`` if it is nothing but arrays of numbers. NumPy has no bfloat16, so files hold it as uint16.
+
+    Raises:
+        WeightsError: It is anything else, or nothing.
+    """
+    if not content:
+        raise WeightsError("no arrays in it")
     for key, value in content.items():
-        plain = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
-        if not isinstance(key, str) or not plain:
+        if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fiub":
             raise WeightsError(f"entry {key!r} is a {type(value).__name__}, not a named array of numbers")
-    return {key: np.asarray(value) for key, value in content.items()}
+    arrays = {key: np.asarray(value) for key, value in content.items()}
+    return {key: _widened(a) if a.dtype == np.uint16 else a for key, a in arrays.items()}
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """bfloat16, the upper half of a float32, as float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -187,6 +203,12 @@ def _frombuffer(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any)
     return np.frombuffer(raw, dtype).reshape(shape, order=order)
 
 
+class Setting:
+    """Stands for an object that tells how a training was run; what it holds is not looked at."""
+
+
+SETTINGS = (str, bytes, int, float, np.generic, type(None), Setting)
+
 # What numpy's own functions do here, written out, because they are private and have moved between versions.
 ARRAYS: dict[str, Any] = {
     "numpy.dtype": np.dtype,
@@ -213,6 +235,7 @@ TORCH_DTYPES = {
     "torch.CharStorage": "i1",
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
+    "torch.BFloat16Storage": "<u2",  # see ``plain``
 }
 
 
@@ -251,10 +274,11 @@ class _TorchUnpickler(_Unpickler):
 
     def __init__(self, file: Any) -> None:
         admitted: dict[str, Any] = {
+            **ARRAYS,
             **TORCH_DTYPES,
+            "argparse.Namespace": Setting,
             "torch._utils._rebuild_tensor_v2": _Tensor,
             "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-            "collections.OrderedDict": collections.OrderedDict,
         }
         super().__init__(file, admitted)
         self.storages: dict[str, _Storage] = {}
@@ -266,7 +290,7 @@ class _TorchUnpickler(_Unpickler):
         return self.storages.setdefault(key, _Storage(dtype, size))
 
 
-def _torch_stream(path: Path) -> dict[Any, Any]:
+def _torch_stream(path: Path) -> Any:
     with path.open("rb") as file:
         magic, protocol, system = (_Unpickler(file, {}).load() for _ in range(3))
         if (magic, protocol) != (TORCH_MAGIC, TORCH_PROTOCOL) or not system["little_endian"]:
@@ -281,7 +305,7 @@ def _torch_stream(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _torch_zip(path: Path) -> dict[Any, Any]:
+def _torch_zip(path: Path) -> Any:
     check_zip(path)
     with zipfile.ZipFile(path) as archive:
         (pickled,) = (n for n in archive.namelist() if n.endswith("data.pkl"))

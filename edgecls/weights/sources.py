@@ -12,8 +12,8 @@ from typing import Any
 
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.files import cache_dir, hash_json, read_json, sha256, write_json
+from edgecls.weights import formats
 from edgecls.weights.download import Progress, download
-from edgecls.weights.formats import SUFFIXES
 from edgecls.weights.paddle import program_files
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import WeightSource
@@ -64,7 +64,7 @@ def identify(source: str, network: str) -> Path | dict[str, Any]:
         if found.package:
             _packaged(found)
         return {"sha256": found.sha256} if found.sha256 else {"url": found.url}
-    if found.suffix in PADDLE_PROGRAM:
+    if formats.suffix(found) in PADDLE_PROGRAM:
         return {"sha256": hash_json([sha256(file) for file in program_files(found)])}
     return found
 
@@ -111,26 +111,32 @@ def _url(source: str) -> WeightSource:
         found = WeightSource.parse(source)
     except ValueError:
         raise UsageError("a URL of weights needs its hash", where=source, fix="append #sha256=HEX") from None
-    _check_suffix(Path(found.file).suffix, source)
+    _check_suffix(found.file, source)
     return found
 
 
 def _file(path: Path) -> Path:
+    # The manual of PaddleClas names a checkpoint without its suffix: output/ResNet50_vd/19/ppcls.
+    if not path.exists() and (whole := path.with_name(f"{path.name}.pdparams")).is_file():
+        return whole
     if path.is_dir():
         raise UsageError("this is a folder, not a weights file", where=str(path), fix="name the file in it")
     if not path.is_file():
         raise UsageError("no such weights file", where=str(path))
-    _check_suffix(path.suffix, str(path))
-    if path.suffix in PADDLE_PROGRAM:
+    _check_suffix(path.name, str(path))
+    if formats.suffix(path) in PADDLE_PROGRAM:
         program_files(path)
     return path
 
 
-def _check_suffix(suffix: str, where: str) -> None:
-    if suffix not in SUFFIXES:
-        raise UsageError(
-            "weights in a format that cannot be read", where=where, fix=f"formats: {' '.join(SUFFIXES)}"
-        )
+def _check_suffix(file: str, where: str) -> None:
+    suffix = formats.suffix(file)
+    if suffix in formats.OTHERS:
+        what, fix = formats.OTHERS[suffix]
+        raise UsageError(what, where=where, fix=fix)
+    if suffix not in formats.SUFFIXES:
+        fix = f"formats: {' '.join(formats.SUFFIXES)}"
+        raise UsageError("weights in a format that cannot be read", where=where, fix=fix)
 
 
 def fetch(source: WeightSource, progress: Progress | None = None) -> Path:
