@@ -5,10 +5,19 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from edgecls import metrics
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.metrics import balanced_interval, difference_interval, evaluate, softmax, wilson
+from edgecls.metrics import (
+    balanced_interval,
+    calibration_error,
+    difference_interval,
+    evaluate,
+    paired,
+    softmax,
+    wilson,
+)
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -176,3 +185,43 @@ def test_ten_thousand_classes_fit_into_memory():
     assert scores["confusion"] is None and len(scores["per_class"]) == 10_000
     assert scores["top5"] == pytest.approx(5 / 10_000, abs=3e-3)
     assert peak < logits.nbytes / 2  # no copy of the scores
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (4, 1), (1, 4), (30, 30), (700, 600)])
+def test_the_paired_test_is_the_exact_binomial_one(lost, won):
+    first = np.r_[np.ones(lost), np.zeros(won), np.ones(20), np.zeros(10)]
+    second = np.r_[np.zeros(lost), np.ones(won), np.ones(20), np.zeros(10)]
+    result = paired(first, second)
+    expect = scipy.stats.binomtest(won, lost + won).pvalue if lost + won else 1.0
+    assert result["p"] == pytest.approx(expect, rel=1e-9)
+    assert (result["first_only"], result["second_only"], result["images"]) == (lost, won, len(first))
+    assert result["difference"] == pytest.approx(second.mean() - first.mean())
+
+
+def test_the_paired_interval_covers_as_it_says():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1500):
+        first = rng.random(150) < 0.8
+        second = np.where(rng.random(150) < 0.2, rng.random(150) < 0.6, first)  # 0.76 on average
+        low, high = paired(first, second)["difference_ci95"]
+        covered += low <= 0.8 * 0.8 + 0.2 * 0.6 - 0.8 <= high
+    assert covered / 1500 > 0.94
+
+
+def test_answers_of_other_images_are_no_pair():
+    with pytest.raises(UsageError, match="same images"):
+        paired([True, False], [True])
+
+
+def test_the_calibration_error_against_a_loop():
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.3, 1.0, 500)
+    right = rng.random(500) < confidence**2
+    expect = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15)
+        if inside.any():
+            expect += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    assert calibration_error(confidence, right) == pytest.approx(expect)
+    assert calibration_error([1.0, 1.0], [1, 1]) == 0

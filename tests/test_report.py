@@ -1,17 +1,24 @@
 """The report page, the model card and the comparison, from run folders of JSON files."""
 
 import base64
-import io
 import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from run_folders import MODEL_FILES, RECIPE, make_models, scores, stamp, stamp_reports, timing, write
+from pages import Page, read
+from run_folders import (
+    RECIPE,
+    finished_run,
+    scores,
+    stamp,
+    stamp_reports,
+    timing,
+    trained_run,
+    write,
+)
 
 from edgecls.data.resizing import describe_interpolation
 from edgecls.files import sha256
@@ -23,7 +30,6 @@ from edgecls.run import Run
 
 EVIL = "<script>alert('x')</script>|*`\n\"&amp;"
 DRAWN: dict[str, list] = {}
-VOID = {"meta", "img", "br", "wbr", "link", "input"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,149 +48,12 @@ def curves_are_drawn_once(monkeypatch):
 
 @pytest.fixture
 def trained(tmp_path) -> Run:
-    """A run that is trained and nothing else."""
-    run = Run(tmp_path / "demo" / "20260102-030405")
-    run.path.mkdir(parents=True)
-    run.file("recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    write(run, "env.json", {"python": "3.11.7", "versions": {"keras": "3.15.1"}})
-    for stage in ("teacher", "student", "qat"):
-        for epoch in range(3):
-            run.metric(stage, epoch, loss=1 / (epoch + 1), accuracy=0.5, val_balanced_accuracy=0.6, lr=0.1)
-    make_models(run)
-    images = {"images.train.sha256": "of train", "images.val.sha256": "of val"}
-    figures = {"epochs": 3, "best_epoch": 1, "best_value": 0.6, "selected": "best"}
-    stamp(run, "teacher", [], ["teacher.keras"], finished="2026-01-02T03:10:00+0000", figures=figures)
-    stamp(
-        run,
-        "student",
-        ["teacher.keras"],
-        ["float.keras"],
-        inputs=images | {"train.epochs": 3},
-        seconds=95.2,
-        finished="2026-01-02T03:20:00+0000",
-        figures=figures,
-    )
-    for name in ("export/model_fp32.tflite", "export/model_int8.tflite", "qat.keras"):
-        run.file(name).unlink()
-    return run
+    return trained_run(tmp_path / "demo" / "20260102-030405")
 
 
 @pytest.fixture
 def finished(trained) -> Run:
-    """A run with every file."""
-    run, models = trained, {"teacher": 0.85, "float": 0.812, "qat": 0.81, "fp32": 0.812, "int8": 0.808}
-    make_models(run)
-    stamp(
-        run,
-        "qat",
-        ["float.keras"],
-        ["qat.keras"],
-        finished="2026-01-02T03:30:00+0000",
-        inputs={"quantize.train.epochs": 4},
-        figures={"epochs": 4, "best_epoch": 3, "selected": "last"},
-    )
-    classes = ["good", "cracked"]
-    entries = {
-        name: scores(value) | {"sha256": sha256(run.file(MODEL_FILES[name]))}
-        for name, value in models.items()
-    }
-    document = {"split": "test", "split_sha256": "of test", "count": 100, "classes": classes}
-    write(run, "eval.json", document | {"models": entries})
-    parts = {
-        n: {"count": c, "per_class": [c - 10, 10], "sha256": f"of {n}"}
-        for n, c in (("train", 270), ("val", 30), ("test", 100))
-    }
-    write(run, "split.json", {"classes": classes, "splits": parts, "bad": [["torn.jpg", "truncated"]]})
-    rungs = [
-        {
-            "name": "float.keras = model_fp32.tflite",
-            "max_abs": 1e-5,
-            "of_range": 2e-6,
-            "limit": 1e-4,
-            "ok": True,
-        },
-        {
-            "name": "qat.keras = model_int8.tflite",
-            "max_steps": 3,
-            "top1_agreement": 0.99,
-            "limit": 1,
-            "ok": False,
-        },
-        {"name": "float.keras ~ model_int8.tflite", "top1_agreement": 0.965},
-    ]
-    files = {
-        "model_fp32.tflite": {"bytes": 6_000_000, "ops": {"CONV_2D": 30}, "partitions": 1},
-        "model_int8.tflite": {
-            "bytes": 1_680_000,
-            "ops": {"CONV_2D": 30, "HARD_SWISH": 2},
-            "float_ops": ["LOGISTIC"],
-            "partitions": 22,
-            "undelegated": ["QUANTIZE"],
-        },
-    }
-    write(run, "verify.json", {"images": 200, "rungs": rungs, "files": files, "size_ratio": 0.28})
-    results = [timing("fp32", 1, 8.0), timing("fp32", 2, 5.0), timing("int8", 1, 3.2, bytes=1_680_000)]
-    results += [timing("int8", 2, 2.5, status="unsure", why="rounds differ by 12 %")]
-    results += [{"model": "model_int8.tflite", "threads": 4, "status": "failed", "why": "worker was killed"}]
-    for row in results:
-        row["sha256"] = sha256(run.file("export", row["model"]))
-    device = {"kind": "host", "name": "bench-box", "cpu": "Test CPU", "cores": 2}
-    write(run, "bench.json", {"device": device, "protocol": {"warmup": 10, "runs": 30}, "results": results})
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 24), "teal").save(buffer, "JPEG")
-    photo = {
-        "file": "/home/somebody/a.jpg",
-        "label": "good",
-        "jpeg_base64": base64.b64encode(buffer.getvalue()).decode(),
-    }
-    photo |= {
-        "float": {"class": "good", "probability": 0.91},
-        "int8": {"class": "cracked", "probability": 0.55},
-    }
-    write(run, "predictions.json", {"photos": [photo]})
-    stamp_reports(run)
-    return run
-
-
-class Page(HTMLParser):
-    """Checks nesting and collects what a browser would fetch or run."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(text)
-        assert not self.open, f"not closed: {self.open}"
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "wbr":
-            self.text = self.text.removesuffix(" ")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> does not match"
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text += f"{data} "
-
-
-def read(path: Path) -> Page:
-    page = Page(path.read_text(encoding="utf-8"))
-    for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "iframe", "object"), "the page must stand alone"
-        assert not [key for key in attributes if key.startswith("on")]
-        for key in ("src", "href", "xlink:href"):
-            assert attributes.get(key, "#").startswith(("#", "data:image/jpeg;base64,"))
-    assert "http:" not in path.read_text() and "https:" not in path.read_text()
-    return page
+    return finished_run(trained)
 
 
 def test_headline_figures_come_from_the_files(finished):
@@ -361,13 +230,6 @@ def test_card_says_what_a_reader_must_know(finished):
         assert said in card, said
 
 
-def test_compare_puts_runs_side_by_side(finished, tmp_path):
-    page = Page(compare([finished, Run(tmp_path / "absent")]))
-    assert "2 runs compared" in page.text
-    assert "80.8 % – " in page.text and "0.40 – " in page.text
-    assert "3.20 ms, 1 thread – " in page.text
-
-
 def change(run: Run, name: str, edit) -> None:
     """Write a JSON file of the run again after ``edit(document)``."""
     document = json.loads(run.file(name).read_text())
@@ -489,6 +351,10 @@ def test_images_that_int8_changed_are_shown(finished):
     page = read(write_report(finished))
     assert "15 images of 100; 12 are shown." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 13
+    wrong = [{"file": "c.jpg", "label": "cracked"}]
+    change(finished, "predictions.json", lambda p: p.update(mistakes=wrong, mistakes_count=4))
+    stamp_reports(finished)
+    assert "4 images of 100; 1 are shown." in read(write_report(finished)).text
     change(finished, "predictions.json", lambda p: p.update(changed=[], changed_count=0))
     stamp_reports(finished)
     assert "None of 100 images." in read(write_report(finished)).text

@@ -53,6 +53,7 @@ def score_rows(facts: Facts) -> list[dict[str, str]]:
             "top1": percent(scores.get("top1")),
             "top1_interval": interval_text(pair(scores.get("top1_ci95"))),
             "top5": percent(scores.get("top5")),
+            "ece": percent(scores.get("ece")),
         }
         for model, scores in _models(facts).items()
     ]
@@ -129,17 +130,19 @@ def photos(facts: Facts) -> list[dict[str, Any]]:
     return [_photo(photo) for photo in rows(facts.predictions.get("photos"))]
 
 
-def changed(facts: Facts) -> dict[str, Any]:
-    """Which images int8 answers otherwise than float.
+def picked(facts: Facts, which: str) -> dict[str, Any]:
+    """Images of a kind: those that int8 answers otherwise than float, or is wrong about.
 
-    ``predictions.json`` has their number among the scored images, ``changed_count``, and some of them, ``changed``:
-    each is ``{"file", "label", "float": {"class", "probability"}, "int8": {...}, "jpeg_base64"}``.
+    Args:
+        facts: ``predictions.json`` has their number among the scored images, ``changed_count``, and some of them,
+            ``changed``: each is ``{"file", "label", "float": {"class", "probability"}, "int8": {...}, "jpeg_base64"}``.
+        which: ``changed`` or ``mistakes``.
     """
     document = facts.predictions
-    listed = [_photo(photo) for photo in rows(document.get("changed"))]
-    count, compared = number(document.get("changed_count")), number(facts.eval.get("count"))
+    listed = [_photo(photo) for photo in rows(document.get(which))]
+    count, compared = number(document.get(f"{which}_count")), number(facts.eval.get("count"))
     return {
-        "known": isinstance(document.get("changed"), list),
+        "known": isinstance(document.get(which), list),
         "count": len(listed) if count is None else int(count),
         "compared": None if compared is None else int(compared),
         "photos": listed,

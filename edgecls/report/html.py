@@ -1,4 +1,4 @@
-"""One HTML page for a run, and one for several runs side by side.
+"""One HTML page for a run.
 
 A page is a single file: style inside, plots as SVG, photographs as base64, no script, no network (a content security
 policy in the page forbids both). Names of files and classes come from strangers; Jinja2 escapes all of them.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgecls.files import atomic
 from edgecls.report import accuracy, plots, sections
 from edgecls.report.facts import Facts, RunLike, bad_images, split_counts, stage_seconds
-from edgecls.report.figures import headline, median
-from edgecls.report.units import duration, milliseconds
+from edgecls.report.figures import headline
+from edgecls.report.units import duration
 from edgecls.report.values import texts
 from edgecls.text import escape, plural
 
@@ -71,7 +70,13 @@ def page(run: RunLike) -> str:
         evaluation=accuracy.evaluation(facts),
         set_aside=sections.set_aside(facts),
         photos=accuracy.photos(facts),
-        changed=accuracy.changed(facts),
+        picked=[
+            {"title": title, **accuracy.picked(facts, which)}
+            for which, title in (
+                ("changed", "Images that int8 answers otherwise than float"),
+                ("mistakes", "Wrong answers that int8 is surest of"),
+            )
+        ],
         curves=plots.curves(facts.metrics),
         ladder=sections.ladder(facts),
         bench=sections.bench(facts),
@@ -83,34 +88,6 @@ def page(run: RunLike) -> str:
         env=sections.flat(facts.env),
         recipe_text=facts.recipe_text,
     )
-
-
-def compare(runs: Sequence[RunLike]) -> str:
-    """Several runs as one HTML table: a column a run, a row a figure.
-
-    Example:
-        >>> Path("compare.html").write_text(compare([Run("runs/a/1"), Run("runs/b/1")]))   # doctest: +SKIP
-    """
-    facts = [Facts(run) for run in runs]
-    table: list[tuple[str, list[str]]] = [
-        ("network", [f.model for f in facts]),
-        ("teacher", [str(f.teacher or "–") for f in facts]),
-    ]
-    figures = [{g.label: g.text for g in headline(f)} for f in facts]
-    for label in dict.fromkeys(label for texts_by_label in figures for label in texts_by_label):
-        table.append((label, [texts_by_label.get(label, "–") for texts_by_label in figures]))
-    table += [(f"Median latency, {p}", [_median_text(f, p) for f in facts]) for p in ("fp32", "int8")]
-    table.append(("Device", [sections.device(f) for f in facts]))
-    table.append(
-        ("Time of all stages", [duration(sum(s for _, s in stage_seconds(f)) or None) for f in facts])
-    )
-    columns = [f"{f.name} {f.time}" for f in facts]
-    return render("compare.html", columns=columns, rows=[{"label": k, "texts": v} for k, v in table])
-
-
-def _median_text(facts: Facts, precision: str) -> str:
-    found = median(facts, precision)
-    return "–" if found is None else f"{milliseconds(found[0])}, {plural(found[1], 'thread')}"
 
 
 def render(template: str, **context: Any) -> str:

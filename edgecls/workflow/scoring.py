@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BATCH = 64
 PHOTOS = 8  # that the report shows
 CHANGED = 12  # photos that int8 answers otherwise, of which the report shows at most so many
+MISTAKES = 12  # photos that int8 is surest of and wrong about
 THUMBNAIL = 160  # pixels
 
 
@@ -51,8 +52,8 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         ``{kind: metrics}`` of these kinds; without labeled test images, empty.
     """
     from edgecls.infer.classifier import KINDS, Classifier
+    from edgecls.metrics import calibration_error, softmax
     from edgecls.metrics import evaluate as score
-    from edgecls.metrics import softmax
 
     test = data.test.subset(data.test.labels >= 0)
     if not len(test):
@@ -66,16 +67,20 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         logits = _logits(Classifier.load(run.path, kind), test)
         scores = score(logits, test.labels, data.classes)
         digest = sha256(run.file(KINDS[kind][0]))
-        models[kind] = scores | {"sha256": digest, "warnings": warnings_of_scores(scores)}
         answers[f"{kind}_class"] = logits.argmax(1).astype(np.int32)
         answers[f"{kind}_probability"] = softmax(logits).max(1)
+        models[kind] = scores | {
+            "ece": calibration_error(answers[f"{kind}_probability"], answers[f"{kind}_class"] == test.labels),
+            "sha256": digest,
+            "warnings": warnings_of_scores(scores),
+        }
         console.say(
             f"{kind}: balanced accuracy {scores['balanced_accuracy']:.3f} on {len(logits)} test images"
         )
         for warning in models[kind]["warnings"]:
             console.log(f"warning: {kind} {warning}")
     with atomic(run.file("answers.npz")) as part:
-        np.savez(part, **dict[str, Any](answers))
+        np.savez(part, labels=test.labels, **dict[str, Any](answers))
     write_json(
         run.file("eval.json"),
         {
@@ -120,7 +125,7 @@ def _eval(run: Run) -> dict[str, Any]:
 
 
 def _answers(run: Run) -> dict[str, np.ndarray]:
-    """``<kind>_class`` and ``<kind>_probability`` of each test image, [N]; empty if none are kept."""
+    """``<kind>_class`` and ``<kind>_probability`` of each test image, [N], and ``labels``; empty if none are kept."""
     with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(run.file("answers.npz")) as file:
         return dict(file.items())
     return {}
@@ -241,7 +246,7 @@ def _logits(classifier: Classifier, split: Split) -> np.ndarray:
 
 
 def _write_predictions(run: Run) -> dict[str, Any]:
-    """Test photos with what the float and the int8 network answer, for the report: a few, and where they differ."""
+    """Test photos with what the float and the int8 network answer, for the report: a few, where they differ, the worst."""
     from edgecls.infer.classifier import Classifier
 
     data = load_data(run.recipe.final.data, Console())
@@ -253,19 +258,24 @@ def _write_predictions(run: Run) -> dict[str, Any]:
         fix = "run edgecls train or edgecls quantize again"
         raise UsageError("the test images have changed since they were scored", where=str(run.path), fix=fix)
 
-    changed = np.flatnonzero(answers["float"][0] != answers["int8"][0])
-    photos, of_changed = (
+    answered, probability = answers["int8"]
+    changed = np.flatnonzero(answers["float"][0] != answered)
+    wrong = np.flatnonzero(answered != test.labels)
+    worst = wrong[np.argsort(-probability[wrong], kind="stable")][:MISTAKES]
+    photos, of_changed, mistakes = (
         _photos(test, chosen, data.classes, answers, preprocess)
-        for chosen in (evenly(test.labels, PHOTOS), changed[evenly(test.labels[changed], CHANGED)])
+        for chosen in (evenly(test.labels, PHOTOS), changed[evenly(test.labels[changed], CHANGED)], worst)
     )
     result = {
         "schema": "edgecls.predictions/1",
         "photos": photos,
         "changed_count": len(changed),
         "changed": of_changed,
+        "mistakes_count": len(wrong),
+        "mistakes": mistakes,
     }
     write_json(run.file("predictions.json"), result)
-    return {"photos": len(photos), "changed": len(changed)}
+    return {"photos": len(photos), "changed": len(changed), "mistakes": len(wrong)}
 
 
 def _photos(
