@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from edgecls.data import images
 from edgecls.errors import EdgeclsError, UsageError
+from edgecls.quiet import import_tensorflow
 from edgecls.text import escape
 
 INTERPOLATIONS = ("bilinear", "bicubic", "area")
@@ -207,6 +207,9 @@ def _pillow(image: np.ndarray, height: int, width: int, kind: str) -> np.ndarray
 
 
 def _tensorflow(image: np.ndarray, height: int, width: int, kind: str) -> np.ndarray:
+    import_tensorflow()  # here, because nothing else that prepares a photo for a .tflite file needs it
+    import tensorflow as tf
+
     with tf.device("CPU:0"):
         if kind == "area":
             resized = tf.raw_ops.ResizeArea(images=image[None], size=[height, width])

@@ -197,7 +197,6 @@ def predict(
     """
     from edgecls.infer.classifier import Classifier
 
-    import_tensorflow()
     classifier = Classifier.load(target or Run.find(None).path)
     skipped: list[dict[str, str]] = []
     results = classifier.predict(images, top, skipped, progress)
