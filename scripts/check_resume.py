@@ -2,8 +2,8 @@
 
     python scripts/check_resume.py [RECIPE] [-o KEY=VALUE ...] [--kills 3] [--seed N]
 
-Both trainings run as ``edgecls train`` does. One is killed with ``kill -9`` as often as asked, each time at a moment that is
-drawn evenly from the time the whole training took, and then once more just after a checkpoint in the middle of an epoch. All
+Both trainings run as ``edgecls train`` does. One is killed with ``kill -9`` just after its first checkpoint in the middle of an
+epoch, and then as often as asked, each time at a moment that is drawn evenly from the time the whole training took. All
 checkpoints at the end must be equal byte for byte: those of the student, the teacher and every phase. Without RECIPE a small
 one on made-up photos is used, with a teacher, EMA, accumulation, Mixup and CutMix. The exit code is 1 if any byte differs.
 """
@@ -60,13 +60,13 @@ def main() -> int:
         whole, killed = folder / "whole", folder / "killed"
         took = finish([*command, "--run", str(whole)], folder)
         print(f"a training that is left alone takes {took:.0f} s", flush=True)
-        for delay in sorted(rng.uniform(0, took) for _ in range(options.kills)):
-            kill_after([*command, "--run", str(killed)], folder, delay)
-            print(f"killed after {delay:.1f} s, {progress(killed)}", flush=True)
         if kill_in_mid_epoch([*command, "--run", str(killed)], folder, killed):
             print(f"killed in the middle of an epoch, {progress(killed)}", flush=True)
         else:
-            print("there was no checkpoint in the middle of an epoch any more: it was done")
+            print("there was no checkpoint in the middle of an epoch")
+        for delay in sorted(rng.uniform(0, took) for _ in range(options.kills)):
+            kill_after([*command, "--run", str(killed)], folder, delay)
+            print(f"killed after {delay:.1f} s, {progress(killed)}", flush=True)
         finish([*command, "--run", str(killed)], folder)
         odd = differences(whole, killed)
     print("\n".join(odd) or "all checkpoints are equal byte for byte")
