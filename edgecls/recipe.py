@@ -212,7 +212,11 @@ class Export(Section):
         default=["fp32", "int8"], min_length=1, description="arithmetic of the files, one file for each"
     )
     output: Literal["float", "uint8"] = Field(
-        default="float", description="type of the logits that the int8 file gives"
+        default="float", description="type of the scores that the int8 file gives; uint8 ones are logits"
+    )
+    scores: Literal["softmax", "logits"] = Field(
+        default="softmax",
+        description="what the files give: probabilities, which apps show as they come, or logits",
     )
 
 

@@ -222,3 +222,29 @@ def test_errors_leave_nothing_behind(tmp_path) -> None:
     (tmp_path / "text.tflite").write_text("hello, this is no model")
     with pytest.raises(UsageError, match="not a TFLite file"):
         metadata.read(tmp_path / "text.tflite")
+
+
+def test_scores(tmp_path) -> None:
+    """Probabilities are the softmax of the logits, computed in the delegate; the ladder holds with both."""
+    model = network(BLOCKS["residual"], **EQUAL)
+    qat, runs = twin(model), {}
+    for scores in ("softmax", "logits"):
+        fp32, int8 = (
+            to_tflite(net, tmp_path / f"{p}.tflite", p, CLASSES, PREPROCESS, scores=scores)
+            for net, p in ((model, "fp32"), (qat, "int8"))
+        )
+        result = verify.ladder(IMAGES, model, fp32, qat, int8)
+        assert [rung.get("ok") for rung in result["rungs"]] == [True, True, None], result["rungs"]
+        assert (result["files"]["int8.tflite"]["partitions"], inspect.describe(int8)["float_ops"]) == (1, [])
+        runs[scores] = [inspect.Runner(path) for path in (fp32, int8)]
+        name = "probabilities" if scores == "softmax" else "logits"
+        assert list(Interpreter(str(int8)).get_signature_runner().get_output_details()) == [name]
+        assert name.encode() + b", one a class" in int8.read_bytes()
+    for with_softmax, without in zip(*runs.values(), strict=True):
+        exp = np.exp(without.outputs(IMAGES).astype(float))
+        np.testing.assert_allclose(
+            with_softmax.outputs(IMAGES), exp / exp.sum(1, keepdims=True), rtol=1e-5, atol=1e-7
+        )
+        np.testing.assert_array_equal(with_softmax(IMAGES).argmax(1), without(IMAGES).argmax(1))
+    raw = to_tflite(qat, tmp_path / "raw.tflite", "int8", CLASSES, PREPROCESS, "uint8", "softmax")
+    assert inspect.Runner(raw).head is None

@@ -27,8 +27,17 @@ from edgecls.console import Console
     type=CommaList(click.Choice(["tflite", "saved_model", "keras"]), "LIST"),
     help="tflite, saved_model, keras (Keras' own layers alone: opens without edgecls).",
 )
+@click.option(
+    "--scores",
+    type=click.Choice(["softmax", "logits"]),
+    help="What the .tflite files give: probabilities or logits; default: what the recipe says.  [recipe: export.scores]",
+)
 def command(
-    console: Console, run: str | None, precisions: tuple[list[str], ...], formats: tuple[list[str], ...]
+    console: Console,
+    run: str | None,
+    precisions: tuple[list[str], ...],
+    formats: tuple[list[str], ...],
+    scores: str | None,
 ) -> None:
     """Write the files of RUN for the phone, with labels and preprocessing inside.
 
@@ -40,5 +49,7 @@ def command(
     with found.lock():
         from edgecls import workflow
 
+        if scores:
+            found.save_recipe(found.recipe.override([f"export.scores={scores}"]))
         result = workflow.export(found, console, precisions=flat(precisions) or None, formats=flat(formats))
         console.emit(result, show_files)

@@ -50,12 +50,16 @@ class Runner:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Real-valued logits [N, classes] of uint8 images [N, size, size, 3]."""
-        logits = []
+        return self.real(self.outputs(images))
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """What the file gives for uint8 images [N, size, size, 3], as it comes."""
+        results = []
         for image in images:
             self.interpreter.set_tensor(self.input["index"], image[None].astype(self.input["dtype"]))
             self.interpreter.invoke()
-            logits.append(self.interpreter.get_tensor(self.output["index"])[0])
-        return self.real(np.stack(logits))
+            results.append(self.interpreter.get_tensor(self.output["index"])[0])
+        return np.stack(results)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Real-valued logits [N, classes] of the bytes of N outputs that were computed elsewhere."""
@@ -64,8 +68,10 @@ class Runner:
 
     def real(self, result: np.ndarray) -> np.ndarray:
         """The real-valued logits behind outputs of the file, as float32."""
-        if self.head:
-            return HEADS[self.head](result)
+        return HEADS[self.head](result) if self.head else self.scores(result)
+
+    def scores(self, result: np.ndarray) -> np.ndarray:
+        """Outputs of the file as real numbers, float32: probabilities where it ends in ``head``, else logits."""
         if result.dtype == np.float32:
             return result
         scale, zero = self.output["quantization"]

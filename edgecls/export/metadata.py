@@ -69,7 +69,7 @@ def add(
     if head:
         heads.append(model, head)
     model.signatureDefs = [_signature(graph)]
-    table = _table(name, image, settings)
+    table = _table(name, image, settings, graph.tensors[graph.outputs[0]].name)
     buffer, entry = _Buffer(), schema.MetadataT()
     buffer.data = np.frombuffer(table, np.uint8)
     entry.name, entry.buffer = _ENTRY, len(model.buffers)
@@ -239,8 +239,8 @@ class _Writer:
         return self.builder.EndObject()
 
 
-def _table(name: str, image: Any, settings: dict[str, Any]) -> bytes:
-    """The ModelMetadata table."""
+def _table(name: str, image: Any, settings: dict[str, Any], scores: str) -> bytes:
+    """The ModelMetadata table; ``scores`` is the name of the output."""
     w = _Writer()
     mean, std = _standard(image, settings)
     options = w.table(2, {0: w.floats(mean), 1: w.floats(std)})
@@ -262,7 +262,7 @@ def _table(name: str, image: Any, settings: dict[str, Any]) -> bytes:
     labels = w.table(5, {0: w.text(LABELS), 1: w.text("class names")}, byte=(2, _AXIS_LABELS))
     feature = w.table(3, {1: w.table(0)}, byte=(0, _FEATURE))
     answer = w.table(
-        7, {0: w.text("logits"), 1: w.text("one logit a class"), 3: feature, 6: w.vector([labels])}
+        7, {0: w.text(scores), 1: w.text(f"{scores}, one a class"), 3: feature, 6: w.vector([labels])}
     )
     graph = w.table(10, {2: w.vector([source]), 3: w.vector([answer])})
     details = w.table(5, {0: w.text(DETAILS), 1: w.text("resize, crop, mean, std")}, byte=(2, 1))

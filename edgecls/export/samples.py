@@ -84,9 +84,9 @@ def write_samples(
     outputs = {}
     for precision, path in files.items():
         runner = inspect.Runner(path)
-        logits = runner(pixels)
-        outputs[path.name] = _output(runner, precision, logits, path)
-        for row, scores in zip(rows, logits, strict=True):
+        results = runner.outputs(pixels)
+        outputs[path.name] = _output(runner, precision, runner.real(results), path)
+        for row, scores in zip(rows, runner.scores(results), strict=True):
             row["top1"][path.name] = classes[scores.argmax()]
             row["scores"][path.name] = [float(f"{score:.{DIGITS}g}") for score in scores]
     document = {
@@ -105,7 +105,14 @@ def _output(runner: inspect.Runner, precision: str, logits: np.ndarray, path: Pa
     step = inspect.output_step(path)
     limit = FLOAT_LIMIT if precision == "fp32" else HALF_LIMIT
     tolerance = STEP_LIMIT * step if step else limit * float(np.ptp(logits))
-    about = {"output": np.dtype(runner.output["dtype"]).name, "tolerance": float(f"{tolerance:.3g}")}
+    if runner.head:  # a probability changes by at most half of what its logit changes against the others
+        tolerance /= 2
+    kind = "probabilities" if runner.head else "logits"
+    about = {
+        "output": np.dtype(runner.output["dtype"]).name,
+        "scores": kind,
+        "tolerance": float(f"{tolerance:.3g}"),
+    }
     if runner.output["dtype"] != np.float32:  # scores are (output - zero_point) * scale
         about["scale"], about["zero_point"] = map(float, runner.output["quantization"])
     return about

@@ -21,6 +21,7 @@ AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
 
 Precision = Literal["fp32", "fp16", "int8"]
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+Scores = Literal["softmax", "logits"]
 MAX_BYTES = 2**31  # offsets in a flatbuffer are signed 32-bit numbers
 
 
@@ -31,6 +32,7 @@ def to_tflite(
     classes: Sequence[str],
     preprocess: Any = None,
     output: Literal["float", "uint8"] = "float",
+    scores: Scores | None = None,
 ) -> Path:
     """Convert a network and write its metadata into the file.
 
@@ -45,6 +47,8 @@ def to_tflite(
         preprocess: The ``Preprocess`` of the network, or its ``to_dict()``; None: resize to 8/7 of the input's side and
             cut the center.
         output: Type of an int8 file's output: dequantized logits, or raw uint8 ones, whose scale is in the file.
+        scores: ``softmax``: the file gives probabilities, by a float operation behind the logits. ``logits``: it gives
+            logits. None: what the network gives. uint8 outputs are logits.
 
     Returns:
         ``path``.
@@ -79,7 +83,10 @@ def to_tflite(
     preprocess = _usual(model) if preprocess is None else preprocess
     if precision == "int8":
         finalize(model)
-    body, head = heads.split(model) if precision == "int8" else (model, None)
+    body, own = heads.split(model) if precision == "int8" or scores else (model, None)
+    raw = precision == "int8" and output == "uint8"
+    asked = scores if scores == "softmax" and not raw else None
+    head = None if scores == "logits" else own or asked
     if head and output != "float":
         raise UsageError(
             f"{output} output of a network with a {head}, which is computed in float", where=model.name

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from edgecls.errors import UsageError
-from edgecls.export import inspect
+from edgecls.export import heads, inspect
 from edgecls.export.inspect import output_step
 from edgecls.quantize import floats
 
@@ -56,20 +56,18 @@ def ladder(
         raise UsageError(f"images must be uint8 [N, size, size, 3], got {images.dtype} {images.shape}")
     files = {Path(path).name: inspect.describe(path) for path in (fp32, fp16, int8) if path}
     runners = {path: inspect.Runner(path) for path in (fp32, fp16, int8) if path}
-    head = next((runner.head for runner in runners.values()), None)
-    float_logits = _keras(float_model, images, head) if float_model else None
+    float_logits = _keras(float_model, images) if float_model else None
     rungs = []
     if float_logits is not None and fp32:
         fp32_logits = runners[fp32](images)
-        rungs.append(_float_rung(float_logits, fp32_logits, f"float.keras = {Path(fp32).name}"))
+        expected = _aligned(float_logits, fp32_logits, runners[fp32].head)
+        rungs.append(_float_rung(expected, fp32_logits, f"float.keras = {Path(fp32).name}"))
     if float_logits is not None and fp16:
         rungs.append(_cost_rung(float_logits, runners[fp16](images), Path(fp16).name))
     if int8:
         int8_logits, step, name = runners[int8](images), output_step(int8), Path(int8).name
         if qat_model:
-            qat_logits = _keras(qat_model, images, head)
-            if head == "SOFTMAX":  # which takes no notice of a summand
-                qat_logits -= np.median(qat_logits - int8_logits, axis=1, keepdims=True)
+            qat_logits = _aligned(_keras(qat_model, images), int8_logits, runners[int8].head)
             rungs.append(_step_rung(qat_logits, int8_logits, step, f"qat.keras = {name}"))
         if float_logits is not None:
             rungs.append(_cost_rung(float_logits, int8_logits, name))
@@ -108,11 +106,19 @@ def device_rung(
     return rung | {"device": device}
 
 
-def _keras(model: keras.Model, images: np.ndarray, head: str | None) -> np.ndarray:
-    """The logits of a network whose files end in ``head``."""
+def _keras(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The logits of a network, also of one that ends in probabilities."""
+    kind = heads.split(model)[1]
     batches = (images[i : i + BATCH].astype(np.float32) for i in range(0, len(images), BATCH))
     outputs = np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
-    return inspect.HEADS[head](outputs) if head else outputs
+    return inspect.HEADS[heads.OPERATORS[kind]](outputs) if kind else outputs
+
+
+def _aligned(logits: np.ndarray, file_logits: np.ndarray, head: str | None) -> np.ndarray:
+    """``logits`` with the summand that those of a file have for each image: a softmax takes no notice of one."""
+    if head != "SOFTMAX":
+        return logits
+    return logits - np.median(logits - file_logits, axis=1, keepdims=True)
 
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:

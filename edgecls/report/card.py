@@ -71,7 +71,7 @@ def card(run: RunLike) -> str:
         preparation=_preparation(facts.preprocess),
         side="size" if (side := number(facts.preprocess.get("size"))) is None else int(side),
         samples=run.file("export", "samples").is_dir(),
-        output=_OUTPUTS.get(str(facts.setting("export_int8", "output")), "logits"),
+        output=_output(facts),
         worst=worst_class(facts),
         absent=absent(facts),
         quantize=facts.command("quantize"),
@@ -90,7 +90,12 @@ def _change(facts: Facts) -> str:
     )
 
 
-_OUTPUTS = {"float": "float32 logits", "uint8": "uint8 logits (scale and zero point are the tensor's)"}
+def _output(facts: Facts) -> str:
+    """What the int8 file gives."""
+    if facts.setting("export_int8", "output") == "uint8":
+        return "uint8 logits (scale and zero point are the tensor's)"
+    softmax = facts.setting("export_int8", "scores") == "softmax"
+    return "float32 probabilities" if softmax else "float32 logits"
 
 
 def _preparation(preprocess: Mapping[str, Any]) -> list[str]:

@@ -124,6 +124,7 @@ def _export_inputs(run: Run, precision: str) -> dict[str, Any]:
         "labels": run.file("labels.txt"),
         "preprocess": run.file("preprocess.json"),
         "output": run.recipe.export.output,
+        "scores": run.recipe.export.scores,
     }
 
 
@@ -135,7 +136,8 @@ def _write_tflite(run: Run, precision: Precision) -> dict[str, Any]:
     network = load_deployed(run.file(SOURCES[precision]))
     preprocess = Preprocess.from_dict(read_json(run.file("preprocess.json")))
     classes = read_labels(run.file("labels.txt"))
-    to_tflite(network, path, precision, classes, preprocess, run.recipe.export.output)
+    wanted = run.recipe.export
+    to_tflite(network, path, precision, classes, preprocess, wanted.output, wanted.scores)
     return {"bytes": path.stat().st_size}
 
 

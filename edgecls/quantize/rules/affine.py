@@ -135,7 +135,7 @@ def _in_kernel(plan: Plan, op: Op, value: Value, scale: np.ndarray, offset: np.n
     """The kernel of ``stem`` normalizes; the pixels' own grid has a zero near the means, one for all channels.
 
     So the border is padded with one color in place of the channels' means: at most 13 of 255 away with ImageNet's.
-    docs/int8.md says what that costs in accuracy.
+    docs/quantize.md says what that costs in accuracy.
     """
     zero = int(np.clip(np.rint(np.mean(-offset / scale)), 0, 255))
     step = float(np.mean(np.abs(scale)))
