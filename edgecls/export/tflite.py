@@ -87,7 +87,7 @@ def to_tflite(
     raw = precision == "int8" and output == "uint8"
     asked = scores if scores == "softmax" and not raw else None
     head = None if scores == "logits" else own or asked
-    if head and output != "float":
+    if head and raw:
         raise UsageError(
             f"{output} output of a network with a {head}, which is computed in float", where=model.name
         )
