@@ -70,18 +70,24 @@ def test_of_a_recipes_own_images_a_few_are_taken(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "stages"),
+    ("recipe", "changes", "stages"),
     [
-        ("imagenet/MobileNetV1_ssld", ["student.large", "student.finetune"]),
+        ("imagenet/MobileNetV1_ssld", (), ["student.large", "student.finetune"]),
+        (
+            "flowers102/R50_vd_distill_MV3_large_x1_0",
+            ("-o", "teacher.train.lr_mult_list=[0.1, 0.1, 0.2, 0.2, 0.3, 0.3]"),
+            ["teacher", "student.distill"],
+        ),
     ],
 )
 def test_recipes_run(
     tmp_path: Path,
     own_cache: None,  # noqa: F811
     recipe: str,
+    changes: tuple[str, ...],
     stages: list[str],
 ) -> None:
-    text = succeed(tmp_path, "train", recipe, *SMALL, "--smoke")
+    text = succeed(tmp_path, "train", recipe, *SMALL, *changes, "--smoke")
     assert "images are drawn in their place" in text and "its figures mean nothing" in text
     (run,) = {
         path.parent for path in tmp_path.glob("runs/smoke/*/*/recipe.yaml") if "latest" not in str(path)
