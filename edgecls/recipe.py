@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from edgecls import _load, _schema, _yaml, phases
 from edgecls._explain import Wrong, usage_error
@@ -28,6 +28,7 @@ from edgecls.augment.settings import Augment
 from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
 from edgecls.phases import Part, Phase
+from edgecls.precisions import Precision, find
 from edgecls.train.distill import AnyDistance, Js
 from edgecls.train.multipliers import check_stages
 from edgecls.train.optimizers import Sgd
@@ -81,7 +82,6 @@ RANDOM = "random"
 Weights = Annotated[str, OnDisk(is_path=_is_file)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.0))]
 Std = Annotated[list[float], Field(min_length=3, max_length=3), AfterValidator(_of_255(0.001))]
-Precision = Literal["fp32", "fp16", "int8"]
 _AFTER_TRAINING = {"quantize", "export", "bench"}
 
 
@@ -175,10 +175,11 @@ class Distill(Section):
 
 
 class Quantize(Section):
-    """Quantization-aware training, which starts from the float network."""
+    """Quantization, which starts from the float network."""
 
-    train: Train = Field(
-        default=Train(epochs=3, optimizer=Sgd(lr=0.002)), description="training with int8 arithmetic"
+    train: Train | None = Field(
+        default=Train(epochs=3, optimizer=Sgd(lr=0.002)),
+        description="training with int8 arithmetic; null: none, ranges and biases from calibration alone",
     )
     calibration_images: int = Field(
         default=256, ge=1, description="training images that the first ranges are measured on"
@@ -208,7 +209,7 @@ class Quantize(Section):
 class Export(Section):
     """The files for the phone."""
 
-    precisions: list[Precision] = Field(
+    precisions: list[Annotated[Precision, BeforeValidator(find)]] = Field(
         default=["fp32", "int8"], min_length=1, description="arithmetic of the files, one file for each"
     )
     output: Literal["float", "uint8"] = Field(

@@ -81,6 +81,9 @@ def test_the_recipe_says_what_is_exported_and_the_ladder_has_those_rungs(folder:
     assert list(workflow.export(run, Console(), ["fp16"])["files"]) == ["fp16"]
     assert "float.keras ~ model_fp16.tflite" in rungs(run)
     assert list(exported(run)) == ["fp16", "int8"]
+    names = ["dynamic_wi8_afp32", "weight_only_wi8"]
+    assert list(workflow.export(run, Console(), names)["files"]) == names
+    assert {f"float.keras ~ model_{name}.tflite" for name in ("fp16", "int8", *names)} < rungs(run).keys()
 
 
 def test_a_run_that_is_not_quantized(folder: Path) -> None:

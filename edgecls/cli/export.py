@@ -7,6 +7,7 @@ import click
 from edgecls.cli.common import CommaList, cli_command, flat, run_argument
 from edgecls.cli.show import show_files
 from edgecls.console import Console
+from edgecls.precisions import NAMES
 
 
 @cli_command("edgecls export", "edgecls export mv3_ssld --precision int8")
@@ -15,8 +16,8 @@ from edgecls.console import Console
     "--precision",
     "precisions",
     multiple=True,
-    type=CommaList(click.Choice(["fp32", "fp16", "int8"]), "LIST"),
-    help="fp32, fp16, int8; default: what the recipe says.",
+    type=CommaList(click.Choice(NAMES), "LIST"),
+    help=f"{', '.join(NAMES)}; default: what the recipe says.",
 )
 @click.option(
     "--format",

@@ -31,7 +31,7 @@ COMMANDS = {
     "From photos to a phone": {
         "init": "Look at a folder of photos and write a recipe for them.",
         "train": "Train the network of a recipe, with or without a teacher.",
-        "quantize": "Make a run int8: quantization-aware training and export.",
+        "quantize": "Make a run or a .keras model int8.",
         "bench": "Measure latency and memory, on a phone or on this computer.",
     },
     "Single steps of a run": {

@@ -157,3 +157,33 @@ def show_quantize(result: Mapping[str, Any]) -> str:
     """Files, ladder, accuracy."""
     parts = [show_verify(result["verify"])] if result.get("verify") else []
     return "\n\n".join([*parts, show_scores(result)])
+
+
+def show_quantized_file(result: Mapping[str, Any]) -> str:
+    """The ladder of a model that no run made, and what it comes to."""
+    judged = plural(result["judged_on"], "photo")
+    seen = "which calibration did not see" if result["held_out"] else "which calibrated it too"
+    return "\n".join(
+        [
+            show_verify(result["verify"]),
+            *(f"in float: {pattern}" for pattern in result["kept_float"]),
+            f"int8 answers {percent(result['agreement'])} % of {judged} as float does, {seen}",
+            *(f"{kind}: {path}" for kind, path in result["files"].items()),
+        ]
+    )
+
+
+def show_sensitivity(result: Mapping[str, Any]) -> str:
+    """The layers that lose most when they alone are int8."""
+    rows = [
+        (row["layer"], row["kind"], number(row["sqnr_db"], 1), percent(row["agreement"]))
+        for row in result["layers"][:_WORST]
+    ]
+    shown, count = len(rows), len(result["layers"])
+    return "\n".join(
+        [
+            f"the {shown} most sensitive of {plural(count, 'layer')}, on {plural(result['judged_on'], 'photo')}",
+            table(("only int8 layer", "kind", "signal to noise, dB", "same answer, %"), rows, left=2),
+            f"plot: {result['plot']}",
+        ]
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
+
+from edgecls.export import flatbuffer
 
 
 def unmark(content: bytes) -> bytes:
@@ -12,7 +13,7 @@ def unmark(content: bytes) -> bytes:
     Args:
         content: The converter's flatbuffer.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    model = flatbuffer.unpack(content)
     graph = model.subgraphs[0]
     codes = [code.builtinCode for code in model.operatorCodes]
     floors, ceils = (
@@ -34,6 +35,4 @@ def unmark(content: bytes) -> bytes:
     for op in graph.operators:
         op.inputs = [source(int(index)) for index in op.inputs]
     graph.outputs = [source(int(index)) for index in graph.outputs]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return flatbuffer.pack(model, len(content))

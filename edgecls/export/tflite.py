@@ -12,15 +12,14 @@ import tensorflow as tf
 
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.export import heads, inspect, marks, metadata
+from edgecls.export import heads, inspect, marks, metadata, small_weights
 from edgecls.files import atomic
+from edgecls.precisions import KINDS, Precision, find
 from edgecls.quantize import exact_arithmetic, finalize, floats, is_quantized
 from edgecls.zoo.layers import Normalize
 
 AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
 
-Precision = Literal["fp32", "fp16", "int8"]
-WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 Scores = Literal["softmax", "logits"]
 MAX_BYTES = 2**31  # offsets in a flatbuffer are signed 32-bit numbers
 
@@ -42,7 +41,9 @@ def to_tflite(
         model: From pixels to logits: the float network for fp32 and fp16, the quantization-aware one for int8. The
             latter is finalized.
         path: The file to write; replaced atomically.
-        precision: ``int8`` computes everything in int8; ``fp16`` stores float weights in half the bytes.
+        precision: A name of ``edgecls.precisions``: ``int8`` computes everything in int8; ``fp16`` and
+            ``weight_only_wi8`` store weights in half and a quarter of the bytes and compute in float;
+            ``dynamic_wi8_afp32`` rounds what convolutions and dense layers take when the file runs.
         classes: One label for each logit.
         preprocess: The ``Preprocess`` of the network, or its ``to_dict()``; None: resize to 8/7 of the input's side and
             cut the center.
@@ -67,8 +68,9 @@ def to_tflite(
         ['cat', 'dog']
     """
     path = Path(path)
-    if precision not in ("fp32", "fp16", "int8"):
-        raise UsageError(f"unknown precision {precision!r}", fix="use fp32, fp16 or int8")
+    precision = find(precision)  # type: ignore[assignment]
+    if precision not in KINDS:
+        raise UsageError(f"unknown precision {precision!r}", fix=f"use one of {', '.join(KINDS)}")
     if (precision == "int8") != is_quantized(model):
         kind = "quantization-aware" if precision == "int8" else "float"
         raise UsageError(f"{precision} needs the {kind} network", where=model.name)
@@ -112,7 +114,7 @@ def _usual(model: keras.Model) -> dict[str, Any]:
 
 def convert(model: keras.Model, precision: Precision, output: str = "float") -> bytes:
     """The bare TFLite flatbuffer of ``model``, batch 1."""
-    size = WEIGHT_BYTES[precision] * model.count_params()
+    size = KINDS[precision].weight_bytes * model.count_params()
     if size >= MAX_BYTES:
         raise EdgeclsError(
             f"a .tflite file holds at most 2 GB, and these weights are {size / 1e9:.1f} GB in {precision}",
@@ -132,10 +134,8 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
             return body(pixels, training=False)
 
     converter = _converter(serve.get_concrete_function(), quantized=precision == "int8")
-    if precision != "fp32":
+    if precision in ("int8", "dynamic_wi8_afp32"):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "fp16":
-        converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8 if output == "uint8" else tf.float32
@@ -144,6 +144,10 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
     except Exception as error:  # the converter raises whatever its passes raise
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EdgeclsError(f"TFLite conversion failed: {text}", where=model.name) from error
+    if precision == "dynamic_wi8_afp32":
+        return small_weights.unpack_depthwise(content)
+    if precision in ("fp16", "weight_only_wi8"):
+        return small_weights.shrink(content, "float16" if precision == "fp16" else "int8")
     return marks.unmark(content) if floats.boundaries(model) else content
 
 

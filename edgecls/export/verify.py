@@ -3,7 +3,7 @@
     float.keras = model_fp32.tflite     the converter and the runtime's float kernels
     qat.keras   = model_int8.tflite     training has seen the arithmetic of the file
     float.keras ~ model_int8.tflite     what quantization costs
-    float.keras ~ model_fp16.tflite     what rounding the weights to 16 bits costs
+    float.keras ~ model_fp16.tflite     what rounding the weights alone costs
     model.tflite = model.tflite on a phone      the kernels of its processor
 
 Every .tflite runs in the same runtime (ai_edge_litert with XNNPACK), because kernels of different runtimes differ by a few
@@ -12,7 +12,7 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def ladder(
     fp32: str | Path | None = None,
     qat_model: keras.Model | None = None,
     int8: str | Path | None = None,
-    fp16: str | Path | None = None,
+    rounded: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Compare whatever is given.
 
@@ -47,23 +47,23 @@ def ladder(
         fp32: model_fp32.tflite.
         qat_model: qat.keras.
         int8: model_int8.tflite.
-        fp16: model_fp16.tflite.
+        rounded: Files of float arithmetic with rounded weights, as model_fp16.tflite.
 
     Returns:
         verify.json: schema, images, rungs (each with its limit and whether it holds), files, size_ratio.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise UsageError(f"images must be uint8 [N, size, size, 3], got {images.dtype} {images.shape}")
-    files = {Path(path).name: inspect.describe(path) for path in (fp32, fp16, int8) if path}
-    runners = {path: inspect.Runner(path) for path in (fp32, fp16, int8) if path}
+    files = {Path(path).name: inspect.describe(path) for path in (fp32, *rounded, int8) if path}
+    runners = {path: inspect.Runner(path) for path in (fp32, *rounded, int8) if path}
     float_logits = _keras(float_model, images) if float_model else None
     rungs = []
     if float_logits is not None and fp32:
         fp32_logits = runners[fp32](images)
         expected = _aligned(float_logits, fp32_logits, runners[fp32].head)
         rungs.append(_float_rung(expected, fp32_logits, f"float.keras = {Path(fp32).name}"))
-    if float_logits is not None and fp16:
-        rungs.append(_cost_rung(float_logits, runners[fp16](images), Path(fp16).name))
+    if float_logits is not None:
+        rungs += [_cost_rung(float_logits, runners[path](images), Path(path).name) for path in rounded]
     if int8:
         int8_logits, step, name = runners[int8](images), output_step(int8), Path(int8).name
         if qat_model:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecls import precisions
 from edgecls.data.images import read_all
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.labels import read_labels
@@ -27,9 +28,7 @@ Logits = NDArray[np.float32]
 
 # kind -> (file in the run folder, the command that makes it)
 KINDS = {
-    "int8": ("export/model_int8.tflite", "edgecls export"),
-    "fp32": ("export/model_fp32.tflite", "edgecls export"),
-    "fp16": ("export/model_fp16.tflite", "edgecls export"),
+    **{name: (f"export/model_{name}.tflite", "edgecls export") for name in precisions.NAMES},
     "float": ("float.keras", "edgecls train"),
     "qat": ("qat.keras", "edgecls quantize"),
     "teacher": ("teacher.keras", "edgecls train"),
@@ -68,7 +67,7 @@ class Classifier:
             path: A run folder or a run's name, a ``.keras`` file (labels and preprocessing come from the run folder
                 it lies in) or a ``.tflite`` file (they come from its metadata; without any, class numbers serve as
                 names).
-            kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
+            kind: Which model of a run folder: a precision of ``edgecls.precisions`` (TFLite), "float", "qat", "teacher" (Keras). By
                 default the int8 file where there is one, else the float model.
 
         Raises:

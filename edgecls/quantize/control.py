@@ -5,7 +5,7 @@ They are read when a ``tf.function`` is traced. After a switch has changed, make
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import keras
@@ -34,10 +34,34 @@ def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
 
 
 def takes_pixels(model: keras.Model) -> bool:
-    """Whether the network begins by normalizing pixels from 0 to 255."""
+    """Whether the network, lowered or quantized, begins by normalizing pixels from 0 to 255."""
     first = model.layers[1] if len(model.layers) > 1 else None
     known = isinstance(first, layers.Quantize) and first.fixed == (0.0, 255.0)
-    return known or isinstance(first, Normalize)
+    return known or isinstance(first, Normalize | keras.layers.Rescaling)
+
+
+def freezing(
+    model: keras.Model, batchnorm_epoch: int | None, ranges_epoch: int | None
+) -> Callable[[int], bool]:
+    """A function to call before each epoch of a training, which freezes what is due.
+
+    Args:
+        model: From ``quantize_model``.
+        batchnorm_epoch: Epoch, from 0, from which on batch normalization keeps its statistics; None: it never does.
+        ranges_epoch: Epoch from which on activations keep their ranges; None: they never do.
+
+    Returns:
+        A function of the epoch. It is True if the step has to be traced again.
+    """
+    limits = (batchnorm_epoch, ranges_epoch)
+
+    def before_epoch(epoch: int) -> bool:
+        frozen = [limit is not None and epoch >= limit for limit in limits]
+        freeze_batchnorm(model, frozen[0])
+        observe(model, not frozen[1])
+        return epoch in limits
+
+    return before_epoch
 
 
 @contextmanager
@@ -82,6 +106,7 @@ __all__ = [
     "exact_arithmetic",
     "fake_quantization",
     "freeze_batchnorm",
+    "freezing",
     "is_quantized",
     "measure_kernels",
     "observe",

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import yaml
 
 from android_bench.output.plausible import row_problem
-from edgecls import _yaml
+from edgecls import _yaml, precisions
 from edgecls.files import sha256
 from edgecls.infer.classifier import KINDS
 from edgecls.metrics import difference_interval
@@ -31,10 +31,9 @@ from edgecls.text import plural
 MODELS = {
     "teacher": "teacher",
     "float": "float student",
-    "fp32": "float TFLite",
-    "fp16": "float16 TFLite",
+    **{name: kind.title for name, kind in precisions.KINDS.items() if kind.source == "float.keras"},
     "qat": "QAT student",
-    "int8": "int8 TFLite",
+    "int8": precisions.KINDS["int8"].title,
 }
 STAGES = {"teacher": "teacher", "student": "student", "qat": "quantization-aware"}
 PHASE = "student, phase {}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from edgecls import precisions
 from edgecls.report.facts import title_of
 from edgecls.report.values import number, pair
 from edgecls.text import plural
@@ -179,8 +180,7 @@ def _median_label(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _precision(row: Mapping[str, Any]) -> str:
-    end = str(row.get("model", "")).removesuffix(".tflite").rpartition("_")[2]
-    return end if end in ("fp32", "fp16", "int8") else "file"
+    return precisions.of_file(str(row.get("model", "")).removesuffix(".tflite")) or "file"
 
 
 def _short(row: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from edgecls import precisions
 from edgecls.report import plots
 from edgecls.report.facts import Facts, split_counts
 from edgecls.report.units import fixed, mebibytes, megabytes, milliseconds, percent
@@ -164,7 +165,7 @@ def _steps(count: float) -> str:
 def bench(facts: Facts) -> dict[str, Any]:
     """Device, protocol, table and plots of bench.json."""
     results = facts.results()
-    names = {f"model_{kind}.tflite": kind for kind in ("fp32", "fp16", "int8")}
+    names = {f"model_{kind}.tflite": kind for kind in precisions.NAMES}
     drawn = (
         plots.latency(results),
         plots.against_latency(

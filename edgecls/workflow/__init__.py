@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgecls.workflow.augmenting import preview
     from edgecls.workflow.benching import bench
     from edgecls.workflow.deploying import explain, export, verify
+    from edgecls.workflow.quantizing import explain_file, quantize_file, sensitivity_file
     from edgecls.workflow.scoring import evaluate, predict, report
     from edgecls.workflow.training import plan, quantize, train
 
@@ -19,12 +20,15 @@ __all__ = [
     "bench",
     "evaluate",
     "explain",
+    "explain_file",
     "export",
     "plan",
     "predict",
     "preview",
     "quantize",
+    "quantize_file",
     "report",
+    "sensitivity_file",
     "train",
     "verify",
 ]
@@ -33,6 +37,7 @@ _MODULES = {
     "augmenting": ("preview",),
     "benching": ("bench",),
     "deploying": ("explain", "export", "verify"),
+    "quantizing": ("explain_file", "quantize_file", "sensitivity_file"),
     "scoring": ("evaluate", "predict", "report"),
     "training": ("plan", "quantize", "train"),
 }

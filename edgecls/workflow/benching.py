@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgecls import precisions
 from edgecls.console import Console, Progress
 from edgecls.errors import MissingError
 from edgecls.files import write_json
@@ -123,9 +124,8 @@ def add_published(document: dict[str, Any]) -> None:
     names = set(catalog.names())
     for result in document["results"]:
         stem = Path(str(result["model"])).name.removesuffix(".tflite")
-        name, _, precision = stem.rpartition("_")
-        if precision not in ("fp32", "fp16", "int8"):
-            name, precision = stem, ""
+        precision = precisions.of_file(stem)
+        name = stem.removesuffix(f"_{precision}")
         if name in names:
             entry = catalog.get(name)
             result["network"], result["top1"] = name, entry.top1

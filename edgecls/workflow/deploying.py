@@ -15,8 +15,8 @@ from edgecls.console import Console
 from edgecls.errors import EdgeclsError, MissingError
 from edgecls.files import atomic, read_json, sha256, write_json
 from edgecls.labels import read_labels
+from edgecls.precisions import KINDS, Precision
 from edgecls.quiet import import_tensorflow
-from edgecls.recipe import Precision
 from edgecls.run import Run, Stage
 from edgecls.saving import load_model
 from edgecls.workflow.common import load_data, load_deployed, recipe_preprocess, run_stage, spread
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
     from edgecls.data.sources import Dataset
     from edgecls.data.split import Split
 
-TFLITE = {
-    "fp32": "export/model_fp32.tflite",
-    "fp16": "export/model_fp16.tflite",
-    "int8": "export/model_int8.tflite",
-}
-SOURCES = {"fp32": "float.keras", "fp16": "float.keras", "int8": "qat.keras"}
+TFLITE = {name: f"export/model_{name}.tflite" for name in KINDS}
+SOURCES = {name: kind.source for name, kind in KINDS.items()}
 MAKERS = {"float.keras": "edgecls train RECIPE", "qat.keras": "edgecls quantize"}
 OTHER_FORMATS = {"saved_model": "export/saved_model", "keras": "export/model.keras"}
 LADDER_IMAGES = 200
@@ -64,7 +60,7 @@ def export(
     Beside the .tflite files it writes ``samples/``: a few photos with the pixels and scores that are right.
 
     Args:
-        precisions: ``fp32``, ``fp16`` and ``int8`` for TFLite; None: what the recipe says, without int8 if the run is
+        precisions: Names of ``edgecls.precisions`` for TFLite; None: what the recipe says, without int8 if the run is
             not quantized.
         formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls).
         data: The run's data, if it is loaded already. Without the photos there are no samples.
@@ -277,7 +273,7 @@ def _climb(run: Run, ladder: Ladder) -> dict[str, Any]:
         ladder.files.get("fp32"),
         networks.get("qat"),
         ladder.files.get("int8"),
-        fp16=ladder.files.get("fp16"),
+        rounded=[path for name, path in ladder.files.items() if name not in ("fp32", "int8")],
     )
     write_json(run.file("verify.json"), result)
     return {"images": len(pixels)}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgecls.data.sources import Dataset
     from edgecls.train.objective import Objective
 
+CORRECTION_IMAGES = 48
 Inputs = dict[str, Any]
 TEACHER = "teacher.keras"
 
@@ -130,7 +131,7 @@ def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inp
 def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
     """Write ``qat.keras``; ``recipe`` is that of the last phase."""
     from edgecls.data.pipeline import batches
-    from edgecls.quantize import calibrate, finalize, freeze_batchnorm, observe, quantize_model
+    from edgecls.quantize import calibrate, correct_biases, finalize, freezing, quantize_model
     from edgecls.train.objective import Objective, as_teacher
     from edgecls.train.stage import EVAL_BATCH, make_objective
 
@@ -139,6 +140,13 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
     model = quantize_model(network)
     calibration_split = spread(data.train, settings.calibration_images)
     calibrate(model, batches(calibration_split, recipe_preprocess(recipe), EVAL_BATCH))
+    if settings.train is None:
+        photos = spread(data.train, CORRECTION_IMAGES)
+        (pixels, _), *_ = batches(photos, recipe_preprocess(recipe), len(photos))
+        shifts = correct_biases(model, pixels)
+        finalize(model)
+        save_network(model, run.file("qat.keras"))
+        return {"corrected_biases": len(shifts)}
     if settings.distill == "float":
         objective = Objective(teacher=as_teacher(network))
     else:
@@ -147,14 +155,7 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
             data, recipe.data.class_weights, settings.train.loss, recipe.distill, teacher
         )
 
-    def before_epoch(epoch: int) -> bool:
-        """Freeze what the recipe says; True if the step has to be traced again."""
-        frozen = [limit is not None and epoch >= limit for limit in limits]
-        freeze_batchnorm(model, frozen[0])
-        observe(model, not frozen[1])
-        return epoch in limits
-
-    limits = (settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
+    before_epoch = freezing(model, settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
     section = ("quantize.train", settings.train)
     figures = _train("qat", model, objective, section, recipe, run, console, data, inputs, before_epoch)
     finalize(model)

@@ -1,0 +1,198 @@
+"""``edgecls quantize MODEL.keras``: ranges, training, sensitivity and bad input, by the command."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+from quantization import SIZE, photos, settled
+
+import edgecls
+from edgecls.export import inspect, metadata
+from edgecls.quantize import fake_quantization, sensitivity
+from edgecls.quantize.ptq import correct_biases
+
+IMAGES = photos(SIZE, 24)
+JUDGED = IMAGES[1::2]
+LABELS = ["ant", "bee", "cat"]
+
+
+def network(*first: layers.Layer, size: int | None = SIZE) -> keras.Model:
+    """Whatever normalizes, two convolutions, a head."""
+    keras.utils.set_random_seed(1)
+    image = x = keras.Input((size, size, 3), name="image")
+    for layer in first:
+        x = layer(x)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="first")(x)
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(8, 3, use_bias=False, name="second")(x))
+    x = layers.Dense(8, activation="relu", name="hidden")(layers.GlobalAveragePooling2D(name="pool")(x))
+    return keras.Model(image, layers.Dense(3, activation="softmax", name="top")(x), name="mine")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos, and a model that has seen them, with its labels beside it."""
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "photos").mkdir()
+    for i, pixels in enumerate(IMAGES):
+        Image.fromarray(pixels).save(folder / "photos" / f"{i:02d}.png")
+    settled(network(layers.Rescaling(1 / 255, name="scale")), IMAGES).save(folder / "mine.keras")
+    (folder / "mine.json").write_text(json.dumps({"labels": LABELS, "resize_short": SIZE}))
+    network().save(folder / "raw.keras")
+    return folder
+
+
+def run(call: Any, folder: Path, *options: str, model: str = "mine") -> dict[str, Any]:
+    words = ("quantize", str(folder / f"{model}.keras"), "--data", str(folder / "photos"), "--json")
+    code, out, err = call(*words, *options)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_ranges_alone(call: Any, folder: Path, tmp_path: Path) -> None:
+    result = run(call, folder, "--out", str(tmp_path))
+    files = {kind: Path(path) for kind, path in result["files"].items()}
+    assert files == {kind: tmp_path / f"mine.{kind}.tflite" for kind in ("int8", "fp32")}
+    assert (result["calibrated_on"], result["judged_on"], result["held_out"]) == (12, 12, True)
+    scores = {kind: inspect.Runner(path)(JUDGED).argmax(1) for kind, path in files.items()}
+    model = keras.models.load_model(folder / "mine.keras")
+    np.testing.assert_array_equal(
+        scores["fp32"], model.predict(JUDGED.astype(np.float32), verbose=0).argmax(1)
+    )
+    assert result["agreement"] == pytest.approx(np.mean(scores["int8"] == scores["fp32"]), abs=1e-4)
+    file = inspect.describe(files["int8"])
+    assert (file["float_ops"], file["partitions"], file["undelegated"]) == ([], 1, ["QUANTIZE"])
+    content = metadata.read(files["int8"])
+    assert content["classes"] == LABELS and content["preprocess"]["resize_short"] == SIZE
+
+
+def test_training_layers_in_float_and_a_model_that_does_not_normalize(
+    call: Any, folder: Path, tmp_path: Path
+) -> None:
+    options = ("--out", str(tmp_path), "--epochs", "2", "--keep-float", "hid*", "--pixels", "-1..1")
+    result = run(call, folder, *options, model="raw")
+    assert result["kept_float"] == ["hid*"]
+    assert result["verify"]["files"]["raw.int8.tflite"]["float_ops"] == ["FULLY_CONNECTED", "RESHAPE"]
+    expected = keras.models.load_model(folder / "raw.keras").predict(JUDGED / 127.5 - 1, verbose=0)
+    fp32 = np.exp(inspect.Runner(tmp_path / "raw.fp32.tflite")(JUDGED))
+    np.testing.assert_allclose(fp32, expected, atol=1e-5)
+    assert metadata.read(tmp_path / "raw.int8.tflite")["classes"] == ["0", "1", "2"]
+    assert not list(tmp_path.glob("*.qat"))  # checkpoints of the training
+
+
+def test_sensitivity_and_the_fewest_layers_in_float(call: Any, folder: Path, tmp_path: Path) -> None:
+    result = run(call, folder, "--sensitivity", "--out", str(tmp_path))
+    rows = result["layers"]
+    assert {row["layer"] for row in rows} == {"first", "second", "pool", "hidden", "top"}
+    assert [row["sqnr_db"] for row in rows] == sorted(row["sqnr_db"] for row in rows)
+    svg = Path(result["plot"]).read_text()
+    assert svg.startswith("<?xml") and "<svg" in svg
+    call_kept = run(call, folder, "--auto", "--max-drop", "100", "--out", str(tmp_path))
+    assert call_kept["kept_float"] == []
+
+
+def test_sensitivity_is_that_of_the_layer_alone() -> None:
+    model = settled(network(layers.Rescaling(1 / 255)), IMAGES)
+    twin = edgecls.quantize_model(model)
+    edgecls.calibrate(twin, [IMAGES])
+    logits = keras.Model(twin.input, twin.layers[-1].input)
+    kernel = twin.get_layer("second")
+    ranges = kernel.ranges["max_var"], kernel.ranges["min_var"]
+    for variable in ranges:  # a coarse grid: 20 steps in place of 127
+        variable.assign(variable * 6)
+    rows = sensitivity.measure(logits, [IMAGES.astype(np.float32)])
+    assert rows[0].layer == "second"
+    with fake_quantization(twin, on=False):
+        expected = np.asarray(logits(IMAGES.astype(np.float32)))
+        kernel.enabled = twin.get_layer("norm.quant").enabled = True
+        noise = np.asarray(logits(IMAGES.astype(np.float32))) - expected
+    assert rows[0].sqnr_db == pytest.approx(
+        10 * np.log10(np.var(expected) + np.mean(expected) ** 2) - 10 * np.log10(np.mean(noise**2)), abs=1e-3
+    )
+
+
+def test_corrected_biases_bring_the_means_back() -> None:
+    twin = edgecls.quantize_model(settled(network(layers.Rescaling(1 / 255)), IMAGES))
+    edgecls.calibrate(twin, [IMAGES], "minmax")
+    twin.get_layer("first").bias.assign_add(np.full(8, 0.02))  # an error that the correction has to find
+    ends = keras.Model(twin.input, [twin.get_layer(name).output for name in ("norm", "hidden")])
+    images = IMAGES.astype(np.float32)
+
+    def means() -> list[np.ndarray]:
+        return [np.asarray(x).reshape(-1, x.shape[-1]).mean(0) for x in ends(images)]
+
+    with fake_quantization(twin, on=False):
+        expected = means()
+    before = means()
+    shifts = correct_biases(twin, images)
+    assert shifts.keys() == {"first", "norm", "hidden", "top"}
+    for now, then, goal in zip(means(), before, expected, strict=True):
+        assert np.abs(now - goal).max() < 1e-5 < np.abs(then - goal).max()
+
+
+def two_inputs() -> keras.Model:
+    images = [keras.Input((8, 8, 3)) for _ in range(2)]
+    return keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Add()(images))))
+
+
+def not_finite() -> keras.Model:
+    model = network(layers.Rescaling(1 / 255))
+    model.get_layer("second").kernel.assign(np.full((3, 3, 8, 8), np.nan))
+    return model
+
+
+BAD_MODELS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "2 inputs and 1 outputs": (two_inputs, ()),
+    "leaves its input size open.*--input-size": (lambda: network(layers.Rescaling(1 / 255), size=None), ()),
+    "does not normalize pixels.*--pixels 0..255": (network, ()),
+    "normalizes pixels from 0 to 255 itself": (lambda: network(layers.Rescaling(1 / 255)), ("--pixels", "0..1")),
+    "values that are not finite": (not_finite, ()),
+    r"not a classifier of RGB images.*\[None, 8, 8, 1\]": (
+        lambda: keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(2)]), (),
+    ),
+    "no layer is called typo": (lambda: network(layers.Rescaling(1 / 255)), ("--keep-float", "typo")),
+    "no quantization rule.*odd": (lambda: network(layers.Rescaling(1 / 255), layers.UnitNormalization(name="odd")), ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_MODELS)
+def test_models_that_cannot_be_used(text: str, call: Any, folder: Path, tmp_path: Path) -> None:
+    make, options = BAD_MODELS[text]
+    make().save(tmp_path / "bad.keras")
+    code, _, err = call("quantize", str(tmp_path / "bad.keras"), "--data", str(folder / "photos"), *options)
+    assert code == 2 and len(err.splitlines()) == 1, err
+    assert re.search(text, err), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.keras"]
+
+
+def test_what_is_missing_or_meant_for_runs(call: Any, folder: Path, tmp_path: Path) -> None:
+    mine, photos_folder = str(folder / "mine.keras"), str(folder / "photos")
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    cases = {
+        (3, "no such file"): (str(tmp_path / "none.keras"), "--data", photos_folder),
+        (3, "no such folder"): (mine, "--data", str(tmp_path / "nowhere")),
+        (3, "no photos"): (mine, "--data", str(tmp_path)),
+        (2, "which photos?"): (mine,),
+        (2, "has no recipe"): (mine, "--data", photos_folder, "-o", "quantize.train.epochs=1"),
+        (2, "--auto needs a limit"): (mine, "--data", photos_folder, "--auto"),
+        (2, "2 labels, and the model has 3"): (
+            mine, "--data", photos_folder, "--labels", str(tmp_path / "labels.txt"),
+        ),
+        (2, "the option is for a .keras file"): ("some_run", "--keep-float", "x"),
+    }  # fmt: skip
+    for (wanted, text), words in cases.items():
+        code, _, err = call("quantize", *words)
+        assert (code, len(err.splitlines())) == (wanted, 1) and text in err, err
+
+
+def test_the_plan_of_a_model(call: Any, folder: Path) -> None:
+    code, out, err = call("quantize", str(folder / "mine.keras"), "--explain", "--keep-float", "hidden")
+    assert code == 0, err
+    assert "hidden: Dense, in float, as asked" in out.splitlines()
