@@ -200,7 +200,7 @@ class Quantize(Section):
 
     @model_validator(mode="after")
     def _rounds_as_the_file_does(self) -> Quantize:
-        if self.train.precision != "float32":
+        if self.train and self.train.precision != "float32":
             text = "quantization-aware training computes in float32, so that it rounds as the int8 file does"
             raise Wrong(text, "train.precision", fix="leave precision out")
         return self
@@ -298,8 +298,9 @@ class Recipe(Section):
     def _stages_are_there(self) -> Recipe:
         trainings: dict[str, tuple[Model | Teacher, Train]] = {
             "train": (self.model, self.train),
-            "quantize.train": (self.model, self.quantize.train),
         }
+        if self.quantize.train is not None:
+            trainings["quantize.train"] = (self.model, self.quantize.train)
         if self.teacher is not None and self.teacher.train is not None:
             trainings["teacher.train"] = (self.teacher, self.teacher.train)
         for section, (network, train) in trainings.items():

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgecls.errors import UsageError
 from edgecls.files import read_json
 from edgecls.labels import check_labels, read_labels
@@ -81,16 +83,19 @@ def read_user_model(
     import keras
 
     from edgecls.data.preprocess import Preprocess
+    from edgecls.export import heads
     from edgecls.quantize import lower, takes_pixels
     from edgecls.zoo.layers import Normalize
 
     network, _ = lower(model, size, keep_float)
-    mean, std = _normalization(takes_pixels(network), pixels, settings, path)
-    if not takes_pixels(network):
-        image = keras.Input((size, size, 3), name="image")
-        network = keras.Model(image, network(Normalize(mean, std, name="normalize")(image)), name=model.name)
-    else:
-        network = model if None not in model.input_shape[1:] else network
+    mean, std = _normalization(network, pixels, settings, path)
+    start = network.layers[1].output if takes_pixels(network) else network.input
+    body, head = heads.split(network)
+    image = keras.Input((size, size, 3), name="image")
+    scores = keras.Model(start, body.output, name="body")(Normalize(mean, std, name="normalize")(image))
+    if head:
+        scores = keras.layers.Activation(head, name="scores")(scores)
+    network = keras.Model(image, scores, name=model.name)
     classes = _classes(path, labels, settings, model.output_shape[-1])
     known = {key: settings[key] for key in SETTINGS if key in settings}
     try:
@@ -149,15 +154,22 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _normalization(
-    inside: bool, pixels: str | None, settings: dict[str, Any], path: Path
+    network: keras.Model, pixels: str | None, settings: dict[str, Any], path: Path
 ) -> tuple[list[float], list[float]]:
-    """Mean and deviation of pixel / 255 for a model, if it does not normalize itself; they are checked."""
-    if inside and pixels:
-        raise UsageError(
-            "the model normalizes pixels from 0 to 255 itself", where="--pixels", fix="leave the option out"
-        )
-    if inside:
-        return list(settings.get("mean", [0.0] * 3)), list(settings.get("std", [1.0] * 3))
+    """Mean and deviation of pixel / 255: those of the network, if it normalizes itself; else what is said of it."""
+    from edgecls.quantize import takes_pixels
+
+    if takes_pixels(network):
+        if pixels:
+            raise UsageError(
+                "the model normalizes pixels from 0 to 255 itself",
+                where="--pixels",
+                fix="leave the option out",
+            )
+        first = network.layers[1]
+        scale, offset = (np.broadcast_to(np.array(x, float), 3) for x in (first.scale, first.offset))
+        std = 1 / (255 * scale)
+        return (-offset * std).tolist(), std.tolist()
     if pixels:
         return PIXELS[pixels]
     if not {"mean", "std"} <= settings.keys():
