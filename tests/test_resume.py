@@ -1,4 +1,4 @@
-"""``kill -9`` at a random moment of every stage: the same command ends with the same files, bit for bit."""
+"""``kill -9`` in every stage, once in the middle of an epoch: the same command ends with the same files, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from edgecls.errors import EdgeclsError
+from edgecls.saving import load_model
+from edgecls.train import checkpoint
 
 EPOCHS = 3
 RECIPE = f"""
@@ -23,15 +28,19 @@ teacher:
   train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}}}
 data: {{source: folder, path: photos}}
 augment: {{crop_scale: [0.5, 1.0], flip: both, rotate90: true, mixup: {{alpha: 0.2}}}}
-train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}, ema_decay: 0.9, accumulate: 2, checkpoint_minutes: 0.01}}
+train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}, ema_decay: 0.9, accumulate: 2}}
+phases:
+- {{name: first, train: {{epochs: 1}}}}
+- {{name: second, augment: {{cutmix: {{alpha: 1.0}}}}, train: {{checkpoint_minutes: 1.0e-5}}}}  # after each step
 distill: {{hard_weight: 0.5}}
 quantize:
   train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.001}}}}
   calibration_images: 16
 """
+MIDDLE = "in the middle of an epoch"
 # command -> its stages that are killed, and within how many seconds of their beginning
-COMMANDS = {
-    "train recipe.yaml": {"teacher": 20.0, "student": 20.0},
+COMMANDS: dict[str, dict[str, float | str]] = {
+    "train recipe.yaml": {"teacher": 20.0, "student.first": 20.0, "student.second": MIDDLE},
     "quantize": {"qat": 20.0, "export_int8": 3.0},
 }
 
@@ -55,7 +64,7 @@ def begin(folder: Path) -> Path:
 
 def finish(folder: Path, command: list[str]) -> Path:
     process = edgecls(folder, command)
-    assert process.wait(timeout=600) == 0, (folder / "log.txt").read_text()[-2000:]
+    assert process.wait(timeout=1200) == 0, (folder / "log.txt").read_text()[-2000:]
     return (folder / "runs/latest").resolve()
 
 
@@ -64,16 +73,33 @@ def events(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
 
 
-def kill_in(folder: Path, command: list[str], stage: str, delay: float) -> None:
-    """Start a command and kill it ``delay`` seconds after ``stage`` began, or let it end before that."""
+def in_the_middle(folder: Path, stage: str) -> bool:
+    """Whether the last checkpoint of a stage was written between two steps of an epoch."""
+    with suppress(EdgeclsError):
+        (run,) = folder.glob("runs/tiny/*/recipe.yaml")
+        return checkpoint.read_state(run.parent / f"checkpoints/{stage}/last.npz")["step"] > 0
+    return False
+
+
+def kill_in(folder: Path, command: list[str], stage: str, when: float | str) -> None:
+    """Start a command and kill it in ``stage``.
+
+    Args:
+        when: Seconds after its beginning (it may end before), or ``MIDDLE``.
+    """
     process = edgecls(folder, command)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not any(e["event"] == "stage" and e["stage"] == stage for e in events(folder)):
         assert process.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()[
             -2000:
         ]
         time.sleep(0.02)
-    time.sleep(delay)
+    if when == MIDDLE:
+        while not in_the_middle(folder, stage):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.005)
+    else:
+        time.sleep(float(when))
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -87,9 +113,9 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(tmp_path: Path) -> No
         command = text.split()
         whole = finish(whole_in, command)
         for stage, within in stages.items():
-            delay = rng.uniform(0.0, within)
-            print(f"killed {delay:.1f} s into {stage}")
-            kill_in(killed_in, command, stage, delay)
+            when = within if isinstance(within, str) else rng.uniform(0.0, within)
+            print(f"killed in {stage}: {when}")
+            kill_in(killed_in, command, stage, when)
             kills += 1
         killed = finish(killed_in, command)
 
@@ -98,7 +124,9 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(tmp_path: Path) -> No
         return {name for name in files if not name.startswith("tensorboard/")}
 
     assert names(killed) == names(whole)
-    for name in ("checkpoints/student/last.npz", "checkpoints/qat/last.npz"):
+    weights = [[np.asarray(v) for v in load_model(run / "float.keras").weights] for run in (whole, killed)]
+    assert [v.tobytes() for v in weights[0]] == [v.tobytes() for v in weights[1]] and len(weights[0]) > 100
+    for name in (f"checkpoints/{stage}/last.npz" for stage in ("student.first", "student.second", "qat")):
         with np.load(whole / name) as a, np.load(killed / name) as b:
             assert [k for k in a.files if k != "meta" and not np.array_equal(a[k], b[k])] == [], name
     for path in whole.glob("export/*.tflite"):

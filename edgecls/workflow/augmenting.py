@@ -33,7 +33,7 @@ def preview(
     """Draw training images of a recipe as each augmentation changes them, through the pipeline of the training.
 
     Args:
-        recipe: Gives images, augmentation and seed.
+        recipe: Gives images, augmentation and seed; of phases the first does.
         console: Is told of bad images.
         out: The picture; its suffix says the format.
         images: Photos to show, from different classes. Operations on a batch mix these.
@@ -49,6 +49,7 @@ def preview(
         UsageError: Pillow does not write files of this suffix, the epoch is none of the training, or there are too
             few training images.
     """
+    recipe = recipe.parts[0].recipe
     epochs = recipe.train.epochs
     if epoch is None:
         epoch = max(0, epochs - recipe.augment.off_epochs - 1)
