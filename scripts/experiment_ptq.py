@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--model", default="EfficientNetLite0")
     parser.add_argument("--weights", required=True)
     parser.add_argument("--size", type=int, default=None, help="input size; the network's own by default")
+    parser.add_argument("--methods", nargs="+", default=["minmax", "percentile", "mse"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     import_tensorflow()
@@ -61,7 +62,7 @@ def main() -> None:
 
     expected, rows = logits(model), []
     print(f"{options.model}, {size} px, {len(seen)} photos calibrate, {len(unseen)} judge")
-    for method in ("minmax", "percentile", "mse"):
+    for method in options.methods:
         network = quantize_model(model)
         with fake_quantization(network, on=False):
             assert (logits(network).argmax(1) == expected.argmax(1)).all()

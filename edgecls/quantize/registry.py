@@ -96,5 +96,5 @@ def missing(layer: Any, what: str = "") -> UsageError:
     return UsageError(
         f"no quantization rule for {what or f'{kind} of class {type(layer).__name__}'}",
         where=layer.name,
-        fix="use a layer that has one, or register a rule (edgecls.quantize.lowers)",
+        fix=f"keep it in float (keep_float=[{layer.name!r}]) or register a rule (edgecls.quantize.lowers)",
     )
