@@ -75,7 +75,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
     except OSError as error:
         remove(temporary)
-        raise _full(error, path) from error
+        raise full_disk(error, path) from error
     except BaseException:
         remove(temporary)
         raise
@@ -107,7 +107,7 @@ def sweep(folder: Path) -> None:
         remove(left)
 
 
-def _full(error: OSError, path: Path) -> Exception:
+def full_disk(error: OSError, path: Path) -> Exception:
     """A full disk, or a limit on files, as the one-line error; every other OSError as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MissingError("no disk space left", where=str(path), fix="free some space and run again")
@@ -218,4 +218,4 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise _full(error, path) from error
+        raise full_disk(error, path) from error

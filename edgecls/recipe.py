@@ -29,7 +29,7 @@ from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
 from edgecls.phases import Part, Phase
 from edgecls.precisions import Precision, find
-from edgecls.train.distill import AnyDistance, Js
+from edgecls.train.distill import Distill
 from edgecls.train.multipliers import check_stages
 from edgecls.train.optimizers import Sgd
 from edgecls.train.settings import Train
@@ -43,6 +43,7 @@ __all__ = [
     "Export",
     "Extra",
     "Model",
+    "OtherTeacher",
     "Part",
     "Phase",
     "Quantize",
@@ -127,8 +128,8 @@ class Model(Section):
     )
 
 
-class Teacher(Section):
-    """The network that the model learns from. Without ``train`` it is used with its ``weights`` as they are."""
+class OtherTeacher(Section):
+    """A further network that the model learns from, in an average with the others."""
 
     name: str = Field(description="network; `edgecls models` lists the names")
     weights: Weights | None = Field(
@@ -148,30 +149,25 @@ class Teacher(Section):
         default=None, description="training of the teacher on the same images; null: none"
     )
 
-    @model_validator(mode="after")
-    def _has_learned(self) -> Teacher:
-        if self.weights is None and self.train is None:
-            raise Wrong(
-                "without weights and without train its answers are random",
-                "weights",
-                "train",
-                fix="add weights (a file or a pretraining) or a train section",
-            )
-        return self
+    @property
+    def has_learned(self) -> bool:
+        """Whether its answers are more than random."""
+        return self.weights is not None or self.train is not None
 
 
-class Distill(Section):
-    """Learning from the teacher's answers (SSLD)."""
+class Teacher(OtherTeacher):
+    """The network that the model learns from. Without ``train`` it is used with its ``weights`` as they are."""
 
-    loss: AnyDistance = Field(default=Js(), description="distance between the two answers")
-    weight: float = Field(default=1.0, ge=0, description="factor of that distance in the loss")
-    hard_weight: float = Field(default=0.0, ge=0, description="factor of the cross-entropy with the labels")
-    teacher_bn: Literal["train", "infer"] = Field(
-        default="train",
-        description="batch normalization of the teacher: with the statistics of the batch (`train`, for large"
-        " batches), or with its stored ones (`infer`)",
+    others: list[OtherTeacher] = Field(
+        default=[],
+        description="further teachers: the model learns the mean of all their probabilities; each has the keys of"
+        " `teacher`",
     )
-    temperature: float = Field(default=1.0, gt=0, description="divides the logits of both networks")
+
+    @property
+    def all(self) -> list[OtherTeacher]:
+        """This one and the others."""
+        return [self, *self.others]
 
 
 class Quantize(Section):
@@ -287,22 +283,27 @@ class Recipe(Section):
         if self.teacher is not None and self.distill is None:
             fix = "add a distill section (distill: {}), or remove the teacher (teacher: null)"
             raise Wrong("the teacher would not be used: distill is missing", "distill", "teacher", fix=fix)
-        if self.quantize.distill == "teacher" and self.distill is None:
-            fix = "add both, or set it to float"
-            raise Wrong(
-                "quantize.distill: teacher needs a teacher and a distill section", "quantize.distill", fix=fix
+        if self.teacher is not None and self.distill is not None:
+            self._has_teachers(self.teacher, self.distill)
+        if self.quantize.distill == "teacher" and (self.distill is None or self.distill.mutual):
+            fix = "add both, or set it to float" if self.distill is None else "set it to float"
+            why = (
+                "needs a teacher and a distill section" if self.distill is None else "needs a trained teacher"
             )
+            raise Wrong(f"quantize.distill: teacher {why}", "quantize.distill", fix=fix)
         return self
 
     @model_validator(mode="after")
     def _stages_are_there(self) -> Recipe:
-        trainings: dict[str, tuple[Model | Teacher, Train]] = {
+        trainings: dict[str, tuple[Model | OtherTeacher, Train]] = {
             "train": (self.model, self.train),
         }
         if self.quantize.train is not None:
             trainings["quantize.train"] = (self.model, self.quantize.train)
-        if self.teacher is not None and self.teacher.train is not None:
-            trainings["teacher.train"] = (self.teacher, self.teacher.train)
+        for place, teacher in enumerate(self.teacher.all if self.teacher is not None else []):
+            if teacher.train is not None:
+                key = f"teacher.others.{place - 1}.train" if place else "teacher.train"
+                trainings[key] = (teacher, teacher.train)
         for section, (network, train) in trainings.items():
             entry = catalog.find(network.name)
             if entry is None:
@@ -314,6 +315,22 @@ class Recipe(Section):
                 raise Wrong(f"{key}: {error.what}", key, fix=error.fix) from None
         return self
 
+    @staticmethod
+    def _has_teachers(teacher: Teacher, distill: Distill) -> None:
+        """Check that there are answers to learn."""
+        if distill.mutual and (teacher.train is not None or teacher.others):
+            fix = "remove it: the second student trains as the first does"
+            key = "teacher.train" if teacher.train is not None else "teacher.others"
+            raise Wrong("with distill.mutual the teacher is a second student", key, "distill.mutual", fix=fix)
+        for place, one in enumerate([] if distill.mutual else teacher.all):
+            if not one.has_learned:
+                key = f"teacher.others[{place - 1}]" if place else "teacher"
+                raise Wrong(
+                    f"{key}: without weights and without train its answers are random",
+                    "teacher.others" if place else "teacher",
+                    fix="add weights (a file or a pretraining) or a train section",
+                )
+
     @property
     def parts(self) -> list[Part]:
         """The student's trainings in their order: the phases, or the whole training where there are none."""
@@ -323,6 +340,14 @@ class Recipe(Section):
     def final(self) -> Recipe:
         """The recipe of the last phase: its pixels and data are those of all that comes after the training."""
         return self.parts[-1].recipe
+
+    @property
+    def teachers(self) -> dict[str, OtherTeacher]:
+        """The networks that answer, by the names of their stages; a second student (``distill.mutual``) is not one."""
+        sections = [part.recipe.distill for part in self.parts]
+        if self.teacher is None or not any(section and not section.mutual for section in sections):
+            return {}
+        return {f"teacher.{k}" if k > 1 else "teacher": each for k, each in enumerate(self.teacher.all, 1)}
 
     def dump(self) -> str:
         """The resolved recipe as YAML; ``load_recipe`` of it gives an equal recipe."""
@@ -369,8 +394,8 @@ def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
     except ValidationError as error:
         raise usage_error(error, tree, Recipe) from None
     _check_network("model", recipe.model, tree)
-    if recipe.teacher is not None:
-        _check_network("teacher", recipe.teacher, tree)
+    for place, teacher in enumerate(recipe.teacher.all if recipe.teacher is not None else []):
+        _check_network("teacher" if place == 0 else f"teacher.others[{place - 1}]", teacher, tree)
     resolved = _yaml.Tree(recipe.model_dump(), tree.origins)
     for index, whole in enumerate(phases.laid_over(resolved, _kinds())):
         try:
@@ -385,7 +410,7 @@ def _kinds() -> frozenset[tuple[str, ...]]:
     return _schema.tagged(Recipe)
 
 
-def _check_network(section: str, network: Model | Teacher, tree: _yaml.Tree) -> None:
+def _check_network(section: str, network: Model | OtherTeacher, tree: _yaml.Tree) -> None:
     try:
         catalog.get(network.name)
     except catalog.UnknownModelError as error:

@@ -95,7 +95,6 @@ WRONG = [
     ("teacher.weights=imagenet", "key 'teacher.name' is missing", ""),
     ("distill={}", "distill needs a teacher", "add a teacher section"),
     ("teacher={name: EfficientNetLite0, weights: imagenet}", "the teacher would not be used", "distill: {}"),
-    ("teacher={name: EfficientNetLite0}", "teacher: without weights and without train", "add weights"),
     ("quantize.distill=teacher", "needs a teacher and a distill section", "set it to float"),
     ("model.std=[0, 0, 0]", "model.std: expected fractions of 255, from 0.001 to 1, got [0, 0, 0]", ""),
     ("model.mean=[123.675, 116.28, 103.53]", "model.mean: expected fractions of 255", "divide them by 255"),

@@ -17,11 +17,12 @@ from edgecls.errors import EdgeclsError, UsageError
 from edgecls.recipe import Augment, Train
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
-from edgecls.train.distill import Js
+from edgecls.train.distill import Js, Kl
 from edgecls.train.loop import Trainer, fit
 from edgecls.train.losses import CrossEntropy
-from edgecls.train.objective import Objective, as_teacher
+from edgecls.train.objective import Mutual, Objective, Pair, as_teacher
 from edgecls.train.optimizers import Sgd
+from edgecls.train.teachers import Cached, Networks
 
 RNG = np.random.default_rng(7)
 CLASSES, IMAGES, BATCH, SIZE = 3, 24, 8, 8
@@ -279,12 +280,61 @@ def test_parts_that_do_not_divide_the_batch_are_refused() -> None:
 
 
 def test_a_teacher_has_no_dropout_and_does_not_train() -> None:
-    teacher = as_teacher(network())
-    assert not teacher.trainable_variables
-    np.testing.assert_array_equal(teacher(PIXELS, training=False).shape, (IMAGES, CLASSES))
-    batch_stats = [np.asarray(teacher(PIXELS, training=True)) for _ in range(2)]
+    model = network()
+    stored, of_batch = Networks([model]), Networks([model], batch_stats=True)
+    assert not model.trainable_variables
+    np.testing.assert_array_equal(stored(PIXELS), model(PIXELS, training=False))
+    batch_stats = [np.asarray(of_batch(PIXELS)) for _ in range(2)]
     np.testing.assert_allclose(*batch_stats, atol=1e-5)
-    assert np.abs(batch_stats[0] - teacher(PIXELS, training=False)).max() > 1e-3
+    assert np.abs(batch_stats[0] - stored(PIXELS)).max() > 1e-3
+
+
+def test_several_teachers_answer_with_the_mean_of_their_probabilities() -> None:
+    models = [network(seed) for seed in (1, 2, 3)]
+    mean = np.mean([softmax(np.asarray(model(PIXELS, training=False))) for model in models], axis=0)
+    np.testing.assert_allclose(softmax(np.asarray(Networks(models)(PIXELS))), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_known_answers_are_learned_as_those_of_the_network_that_gave_them() -> None:
+    """A step with the answers in the batch moves the student as one in which the teacher gives them."""
+    teacher = Networks([network(1)])
+    answers = tf.nn.log_softmax(teacher(PIXELS))
+    known = tf.data.Dataset.from_tensor_slices((PIXELS, TARGETS, answers)).batch(BATCH)
+    live = trainer(accumulate=2)
+    cached = Trainer(network(), Objective(teacher=Cached(None)), live.config, IMAGES // BATCH)
+    live.run_epoch(known.map(lambda pixels, targets, _: (pixels, targets)), lambda step: None)
+    cached.run_epoch(known, lambda step: None)
+    for a, b in zip(live.model.get_weights(), cached.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_each_of_two_students_learns_labels_and_the_other(tmp_path: Path) -> None:
+    """Deep mutual learning: the loss of each as in arXiv:1706.00384, equations 4 to 6."""
+    pair, pixels = Pair(network(1), network(2)), PIXELS / 255
+    objective = Mutual(Objective(distance=Kl(), hard_weight=1.0))
+    targets = tf.constant(TARGETS)
+    with tf.GradientTape(persistent=True) as tape:
+        first, second = pair(pixels, training=False)
+        losses = objective(pixels, targets, [first, second])
+        p, q = softmax(first.numpy()), softmax(second.numpy())
+        alone = tf.reduce_sum(
+            CrossEntropy()(first, targets) - tf.reduce_sum(q * tf.nn.log_softmax(first), -1)
+        )
+    hard = -(TARGETS * (np.log(p) + np.log(q))).sum(-1)
+    np.testing.assert_allclose(losses, hard + ((p - q) * (np.log(p) - np.log(q))).sum(-1), rtol=1e-4)
+    weight = pair.first.trainable_weights[-1].value  # no gradient comes through what the other is taught
+    np.testing.assert_allclose(tape.gradient(losses, weight), tape.gradient(alone, weight), atol=1e-4)
+    config = trainer().config.model_copy(update={"bn_momentum": 0.5})
+    subject = Trainer(pair, objective, config, IMAGES // BATCH)
+    before = [[w.copy() for w in model.get_weights()] for model in (pair.first, pair.second)]
+    state = fit(subject, epoch_batches, scores, tmp_path)
+    assert state["epochs"] == config.epochs and pair.second.layers[2].momentum == 0.5
+    for model, old in zip((pair.first, pair.second), before, strict=True):
+        assert not any(np.array_equal(a, b) for a, b in zip(model.get_weights(), old, strict=True))
+    resumed = Pair(network(3), network(4))
+    assert fit(Trainer(resumed, objective, config, IMAGES // BATCH), epoch_batches, scores, tmp_path) == state
+    for a, b in zip(resumed.get_weights(), pair.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_checkpoints_refuse_another_architecture_and_torn_files(tmp_path: Path) -> None:
@@ -303,7 +353,7 @@ def test_objective_adds_hard_and_soft_losses() -> None:
     logits, targets = RNG.normal(size=(4, CLASSES)).astype(np.float32), tf.constant(TARGETS[:4])
     teacher = as_teacher(network(2))
     both = Objective(teacher=teacher, soft_weight=2.0, hard_weight=0.5)(PIXELS[:4], targets, logits)
-    soft = Js()(teacher(PIXELS[:4], training=False), logits, targets)
+    soft = Js()(teacher(PIXELS[:4]), logits, targets)
     np.testing.assert_allclose(both, 2.0 * soft + 0.5 * CrossEntropy()(logits, targets), rtol=1e-5)
     np.testing.assert_allclose(Objective(teacher=teacher)(PIXELS[:4], targets, logits), soft, rtol=1e-6)
 
@@ -313,5 +363,5 @@ def test_distillation_weighs_an_image_by_what_the_teacher_says() -> None:
     teacher, weights = as_teacher(network(2)), np.array([1.0, 2.0, 5.0], np.float32)
     plain = Objective(teacher=teacher)(PIXELS[:4], targets, logits)
     weighted = Objective(class_weights=tf.constant(weights), teacher=teacher)(PIXELS[:4], targets, logits)
-    expected = softmax(np.asarray(teacher(PIXELS[:4], training=False))) @ weights
+    expected = softmax(np.asarray(teacher(PIXELS[:4]))) @ weights
     np.testing.assert_allclose(weighted, plain * expected, rtol=1e-4)

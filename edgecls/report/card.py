@@ -132,7 +132,7 @@ def _training(facts: Facts) -> list[str]:
     lines = []
     for stage, (title, section, settings) in _stages(facts).items():
         network = at(facts.recipe, section, "name")
-        if stage != "teacher" or network:
+        if stage != "teacher" or (network and not at(facts.recipe, "distill", "mutual")):
             done = stage in facts.stamps
             text = _phase(facts, stage, section, settings) if done else "not done yet"
             lines.append(f"{title}: {text}")
@@ -148,8 +148,9 @@ def _distillation(facts: Facts, stage: str) -> str:
         facts.setting(stage, f"distill.{key}") for key in ("loss.name", "loss", "weight", "hard_weight")
     )
     loss = named or bare  # a recipe may give the bare name
+    of = "two students" if facts.setting(stage, "distill.mutual") is True else "teacher and student"
     where = f" of the {title_of(stage)}" if len(facts.trainings) > 1 else ""
-    return f"Distillation{where}: {loss} loss between teacher and student, weight {weight}, labels {labels}"
+    return f"Distillation{where}: {loss} loss between {of}, weight {weight}, labels {labels}"
 
 
 def _phase(facts: Facts, stage: str, section: str, settings: str) -> str:

@@ -1,4 +1,4 @@
-"""Distances between a teacher's answers and the student's, each with its options.
+"""Distillation in a recipe: the section itself, and distances between a teacher's answers and the student's.
 
 A distance is a section of the recipe (``distill.loss``) that is called. A new one is a class in ``DISTANCES``. None of
 them needs labels, and no gradient flows into the teacher.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from edgecls._explain import Wrong
 from edgecls._lazy import Lazy
-from edgecls._schema import Section, one_of
+from edgecls._schema import FilePath, Section, one_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -161,3 +162,62 @@ if TYPE_CHECKING:
     AnyDistance = Distance
 else:
     AnyDistance = one_of(DISTANCES)  # the type of the recipe's ``distill.loss`` key
+
+
+class Distill(Section):
+    """Learning from the teacher's answers (SSLD)."""
+
+    loss: AnyDistance = Field(default=Js(), description="distance between the two answers")
+    weight: float = Field(default=1.0, ge=0, description="factor of that distance in the loss")
+    hard_weight: float = Field(default=0.0, ge=0, description="factor of the cross-entropy with the labels")
+    teacher_bn: Literal["train", "infer"] = Field(
+        default="train",
+        description="batch normalization of the teacher: with the statistics of the batch (`train`, for large"
+        " batches), or with its stored ones (`infer`)",
+    )
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of both networks")
+    mutual: bool = Field(
+        default=False,
+        description="the teacher is a second student: both learn from the labels and from each other, in the same"
+        " steps (DML); it is dropped after the training",
+    )
+    views: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="each image has that many fixed crops, mirrors and colors; the teacher's answers to them are"
+        " computed once and kept on disk, so that further epochs cost the student alone; null: new ones in each"
+        " epoch, and the teacher answers in each step",
+    )
+    top_k: int | None = Field(
+        default=None,
+        ge=1,
+        description="classes of an answer that `views` keeps, the likeliest; the rest is spread over the others;"
+        " null: all",
+    )
+    store: FilePath | None = Field(
+        default=None,
+        description="folder of the answers of `views`, which several runs may share; null: in the run",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Distill:
+        if self.views is not None and self.teacher_bn == "train":
+            fix = "set distill.teacher_bn to infer, or remove distill.views"
+            raise Wrong(
+                "views cannot keep answers that depend on the rest of the batch",
+                "teacher_bn",
+                "views",
+                fix=fix,
+            )
+        for key in ("top_k", "store"):
+            if self.views is None and getattr(self, key) is not None:
+                raise Wrong(f"{key} is of views, which are off", key, fix="set distill.views, or remove it")
+        if self.mutual and self.views is not None:
+            raise Wrong(
+                "views need a teacher that does not change", "views", "mutual", fix="remove one of the two"
+            )
+        if self.mutual and not self.hard_weight:
+            fix = "set distill.hard_weight above 0; 1 as published"
+            raise Wrong("two students need labels to learn from", "hard_weight", "mutual", fix=fix)
+        return self

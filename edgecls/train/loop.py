@@ -27,7 +27,7 @@ from edgecls.train.distribution import Workers, workers
 from edgecls.train.losses import smooth
 from edgecls.train.memory import peak_memory
 from edgecls.train.multipliers import Optimizers, frozen, lr_factors
-from edgecls.train.objective import Objective
+from edgecls.train.objective import Mutual, Objective
 from edgecls.train.precision import LossScale, computing_in
 from edgecls.train.schedules import make_schedule
 from edgecls.train.step import Averages, accumulated, clipped, counter, decayed, same_everywhere
@@ -55,7 +55,7 @@ class Trainer:
     """
 
     model: keras.Model
-    objective: Objective
+    objective: Objective | Mutual
     config: Train
     steps_per_epoch: int
     section: str = "train"
@@ -66,7 +66,7 @@ class Trainer:
         train = self.config
         self._schedule = self._rate(1.0)
         if train.bn_momentum is not None:
-            for layer in self.model.layers:
+            for layer in self.model._flatten_layers(include_self=False):
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.momentum = train.bn_momentum
         parts = train.accumulate * self.strategy.num_replicas_in_sync
@@ -124,7 +124,7 @@ class Trainer:
 
         Args:
             batches: Yields (pixels uint8 or float32 [B, H, W, 3], targets float32 [B, classes]), already mixed; a row of zeros for
-                an unlabeled image. A dataset is distributed over the replicas; other batches are already.
+                an unlabeled image. A third tensor is what the objective's teacher takes. A dataset is distributed over the replicas; other batches are already.
             on_step: Called with the number of steps done in this epoch.
             start: Steps of this epoch that were done before; the figures of a restored checkpoint go on with them.
 
@@ -181,14 +181,16 @@ class Trainer:
             fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
             raise EdgeclsError(what, fix=fix)
 
-    def _distributed_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
-        self.strategy.run(self._replica_step, args=(pixels, targets))
+    def _distributed_step(self, *batch: tf.Tensor) -> None:
+        self.strategy.run(self._replica_step, args=batch)
 
-    def _replica_step(self, pixels: tf.Tensor, targets: tf.Tensor) -> None:
+    def _replica_step(self, pixels: tf.Tensor, targets: tf.Tensor, *answers: tf.Tensor) -> None:
         train, weights = self.config, self.model.trainable_variables
         targets = smooth(targets, train.label_smoothing)
         before = [tf.identity(v.value) for v in self._statistics]
-        gradients, (losses, logits) = accumulated(self._forward, (pixels, targets), train.accumulate)
+        gradients, (losses, logits) = accumulated(
+            self._forward, (pixels, targets, *answers), train.accumulate
+        )
         moved = [v.value - old for v, old in zip(self._statistics, before, strict=True)]
         context = tf.distribute.get_replica_context()
         gradients, moved, totals = context.all_reduce(
@@ -210,14 +212,16 @@ class Trainer:
         sums = tf.concat([totals, tf.stack([tf.where(finite, norm, 0.0), tf.cast(finite, tf.float32)])], 0)
         self._totals.assign_add(tf.cast(sums, tf.float64))
 
-    def _forward(self, pixels: tf.Tensor, targets: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+    def _forward(
+        self, pixels: tf.Tensor, targets: tf.Tensor, *answers: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Any]:
         """Gradients of the loss, which add up to those of the global batch; losses [B] and the main logits [B, C]."""
         weights = [w.value for w in self.model.trainable_variables]
         pixels = tf.cast(pixels, tf.float32)  # here, so that a GPU gets a quarter of the bytes
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)  # and no others: no gradient is computed below the first layer that trains
             logits = keras.tree.flatten(self.model(pixels, training=True))  # the main classifier's first
-            losses = self.objective(pixels, targets, logits)
+            losses = self.objective(pixels, targets, logits, *answers)
             loss = tf.reduce_sum(losses) / self.config.batch_size
             scaled = loss * self._loss_scale.factor
         return tape.gradient(scaled, weights), (losses, logits[0])

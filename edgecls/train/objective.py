@@ -1,4 +1,4 @@
-"""What a training step minimizes: labels, a teacher's logits, or both."""
+"""What a training step minimizes: labels, a teacher's logits, or both; or what two students say of each other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from edgecls.train.distill import Distance, Js
 from edgecls.train.losses import CrossEntropy, Loss
+from edgecls.train.teachers import Networks, Teacher
 
 AUXILIARY = 0.3  # of the loss of each auxiliary classifier (Szegedy et al. 2014, arXiv:1409.4842)
 
@@ -23,12 +24,10 @@ class Objective:
         distance: How the student's answers are compared with the teacher's.
         class_weights: float32 [C] factors of the loss by class, or None. In distillation the teacher's probabilities
             decide the class of an image, so no labels are needed.
-        teacher: Takes the same pixels as the student and gives logits; None: the student learns from labels alone.
+        teacher: Gives the logits that are learned; None: the student learns from labels alone.
         soft_weight: Factor of the distillation loss, which needs no labels.
         hard_weight: Factor of the loss of the labels, which is added to the distillation loss.
         temperature: Softmax temperature of the distillation loss.
-        teacher_batch_stats: The teacher's batch normalization uses the statistics of the batch (True), which SSLD
-            found better on ImageNet, or its stored ones (False).
 
     Example:
         >>> objective = Objective(class_weights=tf.constant([1.0, 2.0]))
@@ -40,14 +39,17 @@ class Objective:
     loss: Loss = field(default_factory=CrossEntropy)
     distance: Distance = field(default_factory=Js)
     class_weights: tf.Tensor | None = None
-    teacher: keras.Model | None = None
+    teacher: Teacher | None = None
     soft_weight: float = 1.0
     hard_weight: float = 0.0
     temperature: float = 1.0
-    teacher_batch_stats: bool = False
 
     def __call__(
-        self, pixels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor | Sequence[tf.Tensor]
+        self,
+        pixels: tf.Tensor,
+        targets: tf.Tensor,
+        logits: tf.Tensor | Sequence[tf.Tensor],
+        answers: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The loss of each image.
 
@@ -56,14 +58,19 @@ class Objective:
             targets: Soft labels, float32 [B, C]; a row of zeros for an unlabeled image.
             logits: The student's, float32 [B, C]. A network with auxiliary classifiers gives a list, the main one
                 first; ``AUXILIARY`` times the loss of each other one is added.
+            answers: What the batch carries for the teacher, float32 [B, C].
 
         Returns:
             float32 [B].
         """
-        main, *auxiliary = keras.tree.flatten(logits)
-        teacher_logits = (
-            None if self.teacher is None else self.teacher(pixels, training=self.teacher_batch_stats)
-        )
+        teacher_logits = None if self.teacher is None else self.teacher(pixels, answers)
+        return self.compared(targets, keras.tree.flatten(logits), teacher_logits)
+
+    def compared(
+        self, targets: tf.Tensor, logits: Sequence[tf.Tensor], teacher_logits: tf.Tensor | None
+    ) -> tf.Tensor:
+        """As a call, with the teacher's logits at hand; None: the labels alone."""
+        main, *auxiliary = logits
         loss = self._classifier_loss(main, targets, teacher_logits)
         for each in auxiliary:
             loss += AUXILIARY * self._classifier_loss(each, targets, teacher_logits)
@@ -75,6 +82,7 @@ class Objective:
         """Loss of one classifier."""
         if teacher_logits is None:
             return self.loss(logits, targets, self.class_weights)
+        teacher_logits = tf.stop_gradient(teacher_logits)  # they may be a student's
         loss = self.soft_weight * self.distance(teacher_logits, logits, targets, self.temperature)
         if self.class_weights is not None:
             loss *= tf.reduce_sum(tf.nn.softmax(teacher_logits) * self.class_weights, axis=-1)
@@ -83,14 +91,48 @@ class Objective:
         return loss
 
 
-def as_teacher(model: keras.Model) -> keras.Model:
-    """Freeze a model for teaching: its weights do not train and its dropout is off.
+@dataclass(frozen=True)
+class Mutual:
+    """Deep mutual learning (Zhang et al. 2018, arXiv:1706.00384): each of two students is the other's teacher.
 
-    Batch normalization still obeys ``training=``, so that SSLD's batch statistics are possible.
+    Both are updated in the same step, each by ``objective`` with the other's logits, into which no gradient flows.
+
+    Attributes:
+        objective: Loss of one student; it has no teacher of its own.
+        classifiers: How many of the logits are the first student's: its classifier and its auxiliary ones.
     """
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-    for variable in model.trainable_variables:
-        variable.trainable = False
-    return model
+
+    objective: Objective
+    classifiers: int = 1
+    teacher: None = None
+
+    def __call__(
+        self,
+        pixels: tf.Tensor,
+        targets: tf.Tensor,
+        logits: Sequence[tf.Tensor],
+        answers: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The losses of both students together for each image; see ``Objective``."""
+        outputs = keras.tree.flatten(logits)
+        first, second = outputs[: self.classifiers], outputs[self.classifiers :]
+        return self.objective.compared(targets, first, second[0]) + self.objective.compared(
+            targets, second, first[0]
+        )
+
+
+class Pair(keras.Model):
+    """Two networks on the same pixels, trained as one: the logits of the first, then those of the second."""
+
+    def __init__(self, first: keras.Model, second: keras.Model) -> None:
+        super().__init__(name=first.name)
+        self.first, self.second = first, second
+
+    def call(self, pixels: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
+        """Logits of both, auxiliary ones too."""
+        return keras.tree.flatten([model(pixels, training=training) for model in (self.first, self.second)])
+
+
+def as_teacher(model: keras.Model) -> Networks:
+    """One network that answers with its stored statistics."""
+    return Networks([model])

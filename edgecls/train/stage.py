@@ -20,7 +20,8 @@ from edgecls.train.callbacks import Callback
 from edgecls.train.distribution import Workers, workers
 from edgecls.train.loop import Trainer, fit
 from edgecls.train.losses import CrossEntropy, Loss
-from edgecls.train.objective import Objective, as_teacher
+from edgecls.train.objective import Mutual, Objective
+from edgecls.train.teachers import Networks, Teacher
 
 EVAL_BATCH = 64
 
@@ -30,7 +31,7 @@ def make_objective(
     weights: str,
     loss: Loss,
     distill: Distill | None = None,
-    teacher: keras.Model | None = None,
+    teacher: keras.Model | Teacher | None = None,
 ) -> Objective:
     """The loss that a recipe asks for.
 
@@ -39,28 +40,29 @@ def make_objective(
         weights: ``data.class_weights`` of the recipe: ``none`` or ``balanced``.
         loss: What the labels ask for.
         distill: How to learn from the teacher.
-        teacher: Network whose answers are learned; None: the labels alone.
+        teacher: Whose answers are learned; None: the labels alone.
     """
     factors = None
     if weights == "balanced":
         factors = tf.constant(class_weights(data.train.labels, len(data.classes)), tf.float32)
-    if teacher is None or distill is None:
+    if distill is None:
         return Objective(loss, class_weights=factors)
+    if isinstance(teacher, keras.Model):
+        teacher = Networks([teacher], batch_stats=distill.teacher_bn == "train")
     return Objective(
         loss,
         distill.loss,
         class_weights=factors,
-        teacher=as_teacher(teacher),
+        teacher=teacher,
         soft_weight=distill.weight,
         hard_weight=distill.hard_weight,
         temperature=distill.temperature,
-        teacher_batch_stats=distill.teacher_bn == "train",
     )
 
 
 def train_network(
     model: keras.Model,
-    objective: Objective,
+    objective: Objective | Mutual,
     config: Train,
     section: str,
     recipe: Recipe,
@@ -91,6 +93,7 @@ def train_network(
     """
     team = workers()
     steps = data.train.epoch_size // config.batch_size
+    views = objective.teacher.views if objective.teacher is not None else None
     trainer = Trainer(model, objective, config, steps, section=section)
 
     feed = Batches(
@@ -103,6 +106,8 @@ def train_network(
         epochs=config.epochs,
         classes=len(data.classes),
         cast=False,
+        views=None if views is None else views.count,
+        answers=views,
         share=team.share,
         distribute=team.distribute,
     )

@@ -10,7 +10,7 @@ from typing import Any
 from edgecls.console import Console
 from edgecls.data.sources import Dataset
 from edgecls.errors import UsageError
-from edgecls.recipe import RANDOM, Model, Recipe, Teacher, Train
+from edgecls.recipe import RANDOM, Model, OtherTeacher, Recipe, Train
 from edgecls.run import Run
 from edgecls.text import plural
 from edgecls.workflow.common import load_data, recipe_preprocess
@@ -37,21 +37,22 @@ def check(recipe: Recipe, console: Console) -> dict[str, Dataset]:
             not fill, labels that are needed and missing; phases that do not fit together.
         EdgeclsError: As ``load_dataset``.
     """
-    parts, teacher = recipe.parts, recipe.teacher
+    parts, teachers = recipe.parts, recipe.teachers
     sizes = {part.stage: recipe_preprocess(part.recipe).size for part in parts}
     for part in parts:
-        if part.recipe.teacher and part.recipe.teacher.input_size not in (None, sizes[part.stage]):
-            raise UsageError(
-                f"teacher.input_size is {part.recipe.teacher.input_size}, the student's input {sizes[part.stage]}",
-                fix="leave it out: teacher and student see the same pixels",
-            )
+        for teacher in part.recipe.teacher.all if part.recipe.teacher else []:
+            if teacher.input_size not in (None, sizes[part.stage]):
+                raise UsageError(
+                    f"teacher.input_size is {teacher.input_size}, the student's input {sizes[part.stage]}",
+                    fix="leave it out: teacher and student see the same pixels",
+                )
     for network in networks(recipe):
         weights_input(network)
     read = partial(_read_once, {}, console)
-    data = {"teacher": read(recipe)} if teacher else {}
+    data = {"teacher": read(recipe)} if teachers else {}
     data |= {part.stage: read(part.recipe) for part in parts}
-    if teacher:
-        check_batches({"teacher.train": teacher.train}, data["teacher"])
+    for stage, teacher in teachers.items():
+        check_batches({f"{stage}.train": teacher.train}, data["teacher"])
         if teacher.train and (data["teacher"].train.labels < 0).all():
             raise UsageError("the training images have no labels", where="teacher.train", fix=_ADD_LABELS)
     for part in parts:
@@ -60,12 +61,16 @@ def check(recipe: Recipe, console: Console) -> dict[str, Dataset]:
     final = parts[-1]
     if "int8" in final.recipe.export.precisions:
         check_batches({"quantize.train": final.recipe.quantize.train}, data[final.stage])
-    trained = data if teacher and teacher.train else {part.stage: data[part.stage] for part in parts}
+    trained = (
+        data
+        if any(teacher.train for teacher in teachers.values())
+        else {part.stage: data[part.stage] for part in parts}
+    )
     _check_together(trained, final.stage)
     _check_sizes(recipe.model.name, list(sizes.values()))
-    if teacher:
-        taught = [sizes[part.stage] for part in parts if part.recipe.distill]
-        _check_sizes(teacher.name, [recipe_preprocess(recipe).size, *taught])
+    taught = [sizes[part.stage] for part in parts if part.recipe.distill]
+    for network in networks(recipe)[1:]:
+        _check_sizes(network.name, [recipe_preprocess(recipe).size, *taught])
     return data
 
 
@@ -77,7 +82,7 @@ def _read_once(known: dict[str, Dataset], console: Console, recipe: Recipe) -> D
     return known[key]
 
 
-def weights_input(network: Model | Teacher) -> Path | dict[str, Any] | None:
+def weights_input(network: Model | OtherTeacher) -> Path | dict[str, Any] | None:
     """First weights of a network, as a stage's input.
 
     Raises:
@@ -131,9 +136,9 @@ def check_trained_on(run: Run, data: Dataset) -> None:
         )
 
 
-def networks(recipe: Recipe) -> list[Model | Teacher]:
-    """The networks that a recipe names."""
-    return [recipe.model, recipe.teacher] if recipe.teacher else [recipe.model]
+def networks(recipe: Recipe) -> list[Model | OtherTeacher]:
+    """The networks that a recipe names, the student first."""
+    return [recipe.model, *(recipe.teacher.all if recipe.teacher else [])]
 
 
 def _check_labels(recipe: Recipe, data: Dataset) -> None:

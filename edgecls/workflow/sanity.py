@@ -59,6 +59,8 @@ def bn_momentum(model: keras.Model) -> float | None:
     """Weight of the old running statistics in the model's batch normalizations; None without any that move."""
     import keras
 
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [
+        layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     moving = [layer.momentum for layer in layers if layer.trainable and not getattr(layer, "frozen", False)]
     return max(moving, default=None)

@@ -9,7 +9,7 @@ from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
 from edgecls.labels import write_labels
-from edgecls.recipe import RANDOM, Model, Part, Recipe, Teacher, Train
+from edgecls.recipe import RANDOM, Model, OtherTeacher, Part, Recipe, Train
 from edgecls.run import Run
 from edgecls.saving import load_model
 from edgecls.stamps import fingerprint
@@ -30,17 +30,22 @@ if TYPE_CHECKING:
     import keras
 
     from edgecls.data.sources import Dataset
-    from edgecls.train.objective import Objective
+    from edgecls.train.objective import Mutual, Objective
+    from edgecls.train.teachers import Cached, Networks
 
 CORRECTION_IMAGES = 48
 Inputs = dict[str, Any]
-TEACHER = "teacher.keras"
 
 
-def teacher_inputs(recipe: Recipe, teacher: Teacher, data: Dataset) -> Inputs:
+def teacher_file(stage: str) -> str:
+    """The network that the stage of a teacher writes, relative to the run."""
+    return f"{stage}.keras"
+
+
+def teacher_inputs(recipe: Recipe, teacher: OtherTeacher, data: Dataset) -> Inputs:
     """What the teacher depends on."""
     return _shared_inputs(recipe, data) | {
-        "teacher": teacher.model_dump(exclude={"weights"}),
+        "teacher": teacher.model_dump(exclude={"weights", "others"}),
         "weights": weights_input(teacher),
     }
 
@@ -48,14 +53,20 @@ def teacher_inputs(recipe: Recipe, teacher: Teacher, data: Dataset) -> Inputs:
 def part_inputs(part: Part, data: Dataset, run: Run) -> Inputs:
     """What a training of the student depends on."""
     recipe = part.recipe
-    teacher = {"teacher": run.file(TEACHER)} if recipe.distill else {}
+    second = recipe.teacher if recipe.distill and recipe.distill.mutual else None
     return _shared_inputs(recipe, data) | {
         "model": recipe.model.model_dump(exclude={"weights"}),
         "weights": run.file(part.before) if part.before else weights_input(recipe.model),
         "train": recipe.train,
-        "distill": recipe.distill,
-        **teacher,
+        **_distill_inputs(recipe, run),
+        **({"second": second, "second_weights": weights_input(second)} if second else {}),
     }
+
+
+def _distill_inputs(recipe: Recipe, run: Run) -> Inputs:
+    """How and from whom a network learns; where the answers are kept does not change them."""
+    distill = recipe.distill.model_dump(exclude={"store"}) if recipe.distill else None
+    return {"distill": distill, **{stage: run.file(teacher_file(stage)) for stage in recipe.teachers}}
 
 
 def part_outputs(part: Part) -> list[str]:
@@ -69,10 +80,10 @@ def qat_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
         "float": run.file("float.keras"),
         "quantize": recipe.quantize,
     }
-    if recipe.quantize.distill != "float":
-        inputs["distill"] = recipe.distill
     if recipe.quantize.distill == "teacher":
-        inputs["teacher"] = run.require(TEACHER, fix="train first: edgecls train RECIPE")
+        for stage in recipe.teachers:
+            run.require(teacher_file(stage), fix="train first: edgecls train RECIPE")
+        inputs |= _distill_inputs(recipe, run)
     return inputs
 
 
@@ -94,33 +105,43 @@ def on_devices(work: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any
 
 
 def make_teacher(
-    recipe: Recipe, teacher: Teacher, run: Run, console: Console, data: Dataset, inputs: Inputs
+    stage: str, recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs
 ) -> dict[str, Any]:
-    """Write ``teacher.keras``: the teacher with its weights, trained if the recipe says so."""
+    """Write a teacher's network: with its weights, trained if the recipe says so."""
     from edgecls.train.stage import make_objective
 
-    model = _network(teacher, recipe, data, console)
+    teacher = recipe.teachers[stage]
+    model = _network(teacher, recipe, data, console, is_trained=teacher.train is None)
     figures: dict[str, Any] = {}
     if teacher.train:
         objective = make_objective(data, recipe.data.class_weights, teacher.train.loss)
         section = ("teacher.train", teacher.train)
-        figures = _train("teacher", model, objective, section, recipe, run, console, data, inputs)
-    save_network(model, run.file(TEACHER))
+        figures = _train(stage, model, objective, section, recipe, run, console, data, inputs)
+    save_network(model, run.file(teacher_file(stage)))
     return figures
 
 
 def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
     """Train the student once, from the recipe's weights or those that the part before has left."""
+    from edgecls.train.objective import Mutual, Pair
     from edgecls.train.stage import make_objective
 
     recipe, section = part.recipe, part.recipe.model
     if part.before:
         section = section.model_copy(update={"weights": str(run.file(part.before))})
     model = _network(section, recipe, data, console)
-    teacher = _teacher(recipe, run, data, console) if recipe.distill else None
-    objective = make_objective(data, recipe.data.class_weights, recipe.train.loss, recipe.distill, teacher)
+    teacher = _answering(part.stage, recipe, run, console, data)
+    of_one = make_objective(data, recipe.data.class_weights, recipe.train.loss, recipe.distill, teacher)
+    trained: keras.Model = model
+    objective: Objective | Mutual = of_one
+    if recipe.teacher and recipe.distill and recipe.distill.mutual:
+        console.log(
+            f"{part.stage}: learns with a second student, {recipe.teacher.name}, which is dropped afterwards"
+        )
+        trained = Pair(model, _network(recipe.teacher, recipe, data, console))
+        objective = Mutual(of_one, classifiers=len(model.outputs))
     place = (part.section, recipe.train)
-    figures = _train(part.stage, model, objective, place, recipe, run, console, data, inputs)
+    figures = _train(part.stage, trained, objective, place, recipe, run, console, data, inputs)
     if part.is_last:
         write_labels(run.file("labels.txt"), data.classes)
         write_json(run.file("preprocess.json"), recipe_preprocess(recipe).to_dict())
@@ -150,10 +171,10 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
     if settings.distill == "float":
         objective = Objective(teacher=as_teacher(network))
     else:
-        teacher = _teacher(recipe, run, data, console) if settings.distill == "teacher" else None
-        objective = make_objective(
-            data, recipe.data.class_weights, settings.train.loss, recipe.distill, teacher
-        )
+        last = run.recipe.parts[-1].stage  # whose cached answers, if any, are of the same images
+        teacher = _answering(last, recipe, run, console, data) if settings.distill == "teacher" else None
+        distill = recipe.distill if teacher else None
+        objective = make_objective(data, recipe.data.class_weights, settings.train.loss, distill, teacher)
 
     before_epoch = freezing(model, settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
     section = ("quantize.train", settings.train)
@@ -166,7 +187,7 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
 def _train(
     stage: str,
     model: keras.Model,
-    objective: Objective,
+    objective: Objective | Mutual,
     section: tuple[str, Train],
     recipe: Recipe,
     run: Run,
@@ -210,8 +231,14 @@ def _train(
     return figures | {"warnings": warnings}
 
 
-def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: Console) -> keras.Model:
-    """A network that takes the recipe's pixels, with the weights the recipe names."""
+def _network(
+    section: Model | OtherTeacher, recipe: Recipe, data: Dataset, console: Console, is_trained: bool = False
+) -> keras.Model:
+    """A network that takes the recipe's pixels, with the weights the recipe names.
+
+    Raises:
+        UsageError: ``is_trained``, the network is used as it is, and its weights are of other classes.
+    """
     import edgecls
     from edgecls.reparam import asymmetric
 
@@ -237,14 +264,53 @@ def _network(section: Model | Teacher, recipe: Recipe, data: Dataset, console: C
             model, plain = asymmetric(model), False  # they may come from a run that had the branches, too
             loaded = edgecls.load_weights(model, weights)
         console.log(f"{section.name}: {loaded}")
+        if is_trained and loaded.new_classifier:
+            raise UsageError(
+                f"the teacher knows {loaded.new_classifier.source_classes} classes, the data has {len(data.classes)}",
+                where=section.weights,
+                fix="give weights of these classes, or a train section that teaches it",
+            )
     return asymmetric(model, loaded=weights is not None) if section.acnet and plain else model
 
 
-def _teacher(recipe: Recipe, run: Run, data: Dataset, console: Console) -> keras.Model:
-    """The run's teacher for the pixels of a recipe: those of a phase may be more than it was made for."""
-    path, size = run.file(TEACHER), recipe_preprocess(recipe).size
+def _answering(
+    stage: str, recipe: Recipe, run: Run, console: Console, data: Dataset
+) -> Cached | Networks | None:
+    """Who answers in a training: the run's teachers, or what they said of the recipe's views; None without any."""
+    from edgecls.train.teachers import Cached, Networks
+    from edgecls.train.views import make_views
+
+    if not recipe.teachers or recipe.distill is None:
+        return None
+    models = [_teacher(*each, recipe, run, data, console) for each in recipe.teachers.items()]
+    networks = Networks(models, batch_stats=recipe.distill.teacher_bn == "train")
+    if recipe.distill.views is None:
+        return networks
+    with console.progress() as progress:
+        task = progress.add_task("answers of the teacher", text="")
+        views = make_views(
+            networks,
+            recipe,
+            data,
+            recipe_preprocess(recipe),
+            run.file("views", stage),
+            console.log,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if recipe.augment.mixup or recipe.augment.cutmix:
+        console.log(
+            "mixed images: the teacher's answers are mixed as labels are; it has not seen the mixture"
+        )
+    return Cached(views)
+
+
+def _teacher(
+    stage: str, section: OtherTeacher, recipe: Recipe, run: Run, data: Dataset, console: Console
+) -> keras.Model:
+    """A teacher of the run for the pixels of a recipe: those of a phase may be more than it was made for."""
+    path = run.file(teacher_file(stage))
     teacher = load_model(path)
-    if recipe.teacher is None or teacher.input_shape[1] == size:
+    if teacher.input_shape[1] == recipe_preprocess(recipe).size:
         return teacher
-    section = recipe.teacher.model_copy(update={"weights": str(path)})
-    return main_output(_network(section, recipe, data, console))
+    resized = section.model_copy(update={"weights": str(path)})
+    return main_output(_network(resized, recipe, data, console))

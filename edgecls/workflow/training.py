@@ -23,7 +23,6 @@ from edgecls.workflow.checking import (
 )
 from edgecls.workflow.common import download_weights, load_data, recipe_preprocess
 from edgecls.workflow.stages import (
-    TEACHER,
     make_part,
     make_qat,
     make_teacher,
@@ -31,6 +30,7 @@ from edgecls.workflow.stages import (
     part_inputs,
     part_outputs,
     qat_inputs,
+    teacher_file,
     teacher_inputs,
 )
 from edgecls.workflow.together import begin_run, leads, run_stage, together
@@ -119,11 +119,12 @@ def train(
     parts = recipe.parts
     final = data[parts[-1].stage]
     write_json(run.file("split.json"), final.describe())
-    if recipe.teacher:
+    teachers = recipe.teachers
+    for stage, teacher in teachers.items():
         images = data["teacher"]
-        inputs = teacher_inputs(recipe, recipe.teacher, images)
-        work = partial(on_devices, make_teacher, recipe, recipe.teacher, run, console, images, inputs)
-        run_stage(run, console, "teacher", inputs, [TEACHER], work, others)
+        inputs = teacher_inputs(recipe, teacher, images)
+        work = partial(on_devices, make_teacher, stage, recipe, run, console, images, inputs)
+        run_stage(run, console, stage, inputs, [teacher_file(stage)], work, others)
     for part in parts:
         images = data[part.stage]
         inputs = part_inputs(part, images, run)
@@ -131,7 +132,7 @@ def train(
         run_stage(run, console, part.stage, inputs, part_outputs(part), work, others)
     if not leads():
         return {}
-    scores = scoring.score_run(run, console, final, ["teacher", "float"] if recipe.teacher else ["float"])
+    scores = scoring.score_run(run, console, final, ["teacher", "float"] if teachers else ["float"])
     scoring.report(run, console)
     return {
         "schema": "edgecls.train/1",
@@ -218,12 +219,12 @@ def _fate(recipe: Recipe, data: Mapping[str, Dataset], run: Run | None) -> dict[
     if run is None:
         return {"path": None, "state": "new"}
     to_do: dict[str, str] = {}
-    if recipe.teacher:
-        inputs = teacher_inputs(recipe, recipe.teacher, data["teacher"])
-        to_do["teacher"] = run.stage("teacher", inputs, [TEACHER]).why
+    for stage, teacher in recipe.teachers.items():
+        inputs = teacher_inputs(recipe, teacher, data["teacher"])
+        to_do[stage] = run.stage(stage, inputs, [teacher_file(stage)]).why
     for part in recipe.parts:
-        reads = [TEACHER] * bool(part.recipe.distill) + [part.before] * bool(part.before)
-        if all(run.file(str(name)).exists() for name in reads):
+        reads = [*map(teacher_file, part.recipe.teachers), *([part.before] if part.before else [])]
+        if all(run.file(name).exists() for name in reads):
             inputs = part_inputs(part, data[part.stage], run)
             to_do[part.stage] = run.stage(part.stage, inputs, part_outputs(part)).why
         else:
