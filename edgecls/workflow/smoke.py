@@ -11,10 +11,10 @@ from PIL import Image
 from edgecls.console import Console
 from edgecls.errors import MissingError, UsageError
 from edgecls.files import atomic
-from edgecls.recipe import RANDOM, Data, Model, Recipe, Teacher
+from edgecls.recipe import RANDOM, Data, Model, OtherTeacher, Recipe
 from edgecls.text import plural
 from edgecls.weights.sources import is_here
-from edgecls.workflow.checking import shapes_of
+from edgecls.workflow.checking import networks, shapes_of
 from edgecls.workflow.common import load_data, recipe_preprocess
 
 ROOT = Path("runs/smoke")
@@ -45,14 +45,17 @@ def shrink(recipe: Recipe, console: Console) -> Recipe:
     values["name"] = f"{recipe.name[:90]}.smoke"
     _shrink_pixels(recipe, values)
     phases = [phase.get("train", {}) for phase in values["phases"]]
-    teacher = (values["teacher"] or {}).get("train") or {}
-    for section in (values["train"], values["quantize"]["train"], teacher, *phases):
+    teachers = _teachers(values)
+    trained = [teacher["train"] for teacher in teachers if teacher["train"]]
+    for section in (values["train"], values["quantize"]["train"], *trained, *phases):
         _shrink_training(section)
     values["quantize"]["calibration_images"] = BATCH
-    for key, network in (("model", recipe.model), ("teacher", recipe.teacher)):
-        if network and not _has_weights(network):
+    for section, network in zip([values["model"], *teachers], networks(recipe), strict=True):
+        if not _has_weights(network):
             console.log(f"{network.name}: {network.weights} is not on this computer; random weights")
-            values[key]["weights"] = RANDOM
+            section["weights"] = RANDOM
+    if values["distill"]:
+        values["distill"]["store"] = None  # its answers are of the whole recipe
     _shrink_data(recipe, values, console)
     return Recipe.model_validate(values)
 
@@ -77,13 +80,18 @@ def _shrink_pixels(recipe: Recipe, values: dict[str, Any]) -> None:
         new = max(small, 32 * round(small * size / min(sizes) / 32)) if small < min(sizes) else size
         short = round(recipe_preprocess(each).resize_short * new / size)
         section |= {"input_size": new, "resize_short": max(new, short)}
-    if values["teacher"]:
-        values["teacher"]["input_size"] = None
+    for teacher in _teachers(values):
+        teacher["input_size"] = None
+
+
+def _teachers(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sections of all teachers."""
+    return [values["teacher"], *values["teacher"]["others"]] if values["teacher"] else []
 
 
 def _smallest(recipe: Recipe, size: int) -> int:
     """The first of ``SIZES`` that all networks can be built for with the same weights; ``size`` if there is none."""
-    names = [recipe.model.name, *([recipe.teacher.name] if recipe.teacher else [])]
+    names = [network.name for network in networks(recipe)]
     usual = [shapes_of(name, size) for name in names]
     for small in (each for each in SIZES if each < size):
         try:
@@ -94,7 +102,7 @@ def _smallest(recipe: Recipe, size: int) -> int:
     return size
 
 
-def _has_weights(network: Model | Teacher) -> bool:
+def _has_weights(network: Model | OtherTeacher) -> bool:
     """Whether the first weights are here, or none are asked for."""
     return network.weights in (None, RANDOM) or is_here(network.weights, network.name)
 

@@ -267,7 +267,7 @@ def _network(
         if is_trained and loaded.new_classifier:
             raise UsageError(
                 f"the teacher knows {loaded.new_classifier.source_classes} classes, the data has {len(data.classes)}",
-                where=section.weights,
+                where=str(section.weights),
                 fix="give weights of these classes, or a train section that teaches it",
             )
     return asymmetric(model, loaded=weights is not None) if section.acnet and plain else model
