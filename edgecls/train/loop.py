@@ -78,7 +78,8 @@ class Trainer:
         with self.strategy.scope():
             self._settings = ExitStack()
             self._settings.enter_context(frozen(self.model, train.freeze))
-            for network in (self.model, self.objective.teacher):
+            teacher = self.objective.teacher
+            for network in (self.model, *(teacher.models if teacher is not None else ())):
                 if network is not None:
                     self._settings.enter_context(computing_in(network, train.precision))
             weights = self.model.trainable_variables

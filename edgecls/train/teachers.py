@@ -19,9 +19,11 @@ class Teacher(ABC):
 
     Attributes:
         views: The answers that the batches must carry; None: the teacher needs none.
+        models: The networks that compute the answers in the step.
     """
 
     views: Views | None = None
+    models: Sequence[keras.Model] = ()
 
     @abstractmethod
     def __call__(self, pixels: tf.Tensor, answers: tf.Tensor | None = None) -> tf.Tensor:
