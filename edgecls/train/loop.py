@@ -27,7 +27,7 @@ from edgecls.train.distribution import Workers, workers
 from edgecls.train.losses import smooth
 from edgecls.train.memory import peak_memory
 from edgecls.train.multipliers import Optimizers, frozen, lr_factors
-from edgecls.train.objective import Mutual, Objective
+from edgecls.train.objective import Mutual, Objective, parts_of
 from edgecls.train.precision import LossScale, computing_in
 from edgecls.train.schedules import make_schedule
 from edgecls.train.step import Averages, accumulated, clipped, counter, decayed, same_everywhere
@@ -77,13 +77,14 @@ class Trainer:
             )
         with self.strategy.scope():
             self._settings = ExitStack()
-            self._settings.enter_context(frozen(self.model, train.freeze))
             teacher = self.objective.teacher
-            for network in (self.model, *(teacher.models if teacher is not None else ())):
-                if network is not None:
-                    self._settings.enter_context(computing_in(network, train.precision))
+            students = parts_of(self.model)
+            for student in students:
+                self._settings.enter_context(frozen(student, train.freeze))
+            for network in (*students, *(teacher.models if teacher is not None else ())):
+                self._settings.enter_context(computing_in(network, train.precision))
             weights = self.model.trainable_variables
-            factors = lr_factors(self.model, train.lr_mult_list)
+            factors = [factor for each in students for factor in lr_factors(each, train.lr_mult_list)]
             self.optimizer = Optimizers(train.optimizer, self._rate, weights, factors)
             self._loss_scale = LossScale(train.precision)
             self.averages = Averages(self.model, train.ema_decay)

@@ -133,6 +133,11 @@ class Pair(keras.Model):
         return keras.tree.flatten([model(pixels, training=training) for model in (self.first, self.second)])
 
 
+def parts_of(model: keras.Model) -> list[keras.Model]:
+    """The networks that are trained as one model."""
+    return [model.first, model.second] if isinstance(model, Pair) else [model]
+
+
 def as_teacher(model: keras.Model) -> Networks:
     """One network that answers with its stored statistics."""
     return Networks([model])
