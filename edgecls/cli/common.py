@@ -156,12 +156,21 @@ def run_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_or_file(text: str | None) -> Path:
-    """The path of the argument RUN|FILE: a file, or the folder of a run; the newest run for None."""
+    """The path of the argument RUN|FILE: a file or SavedModel, or the folder of a run; the newest run for None."""
     from edgecls.run import Run
 
-    if text is not None and (path := Path(text)).is_file():
+    if text is not None and is_model(path := Path(text)):
         return path
     return Run.find(text).path
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is a file, or the folder of a SavedModel."""
+    if not path.is_dir():
+        return path.is_file()
+    from edgecls.infer.opening import is_saved_model
+
+    return is_saved_model(path)
 
 
 def table(

@@ -39,6 +39,7 @@ COMMANDS = {
         "verify": "Compare keras, qat and tflite on real images.",
         "eval": "Accuracy, confusion and per-class figures of a run or file.",
         "predict": "Classify photos.",
+        "serve": "Classify photos over HTTP.",
         "report": "Write the HTML page and the model card of a run.",
     },
     "Looking around": {

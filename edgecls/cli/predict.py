@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgecls.cli.common import cli_command, percent, run_or_file
+from edgecls.cli.common import cli_command, is_model, percent, run_or_file
 from edgecls.cli.completers import complete_run
 from edgecls.console import Console
 from edgecls.data.listing import is_photo_name, list_photos
@@ -29,7 +29,7 @@ from edgecls.text import escape, plural
     "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name for each photo."
 )
 def command(console: Console, arguments: tuple[str, ...], top: int) -> None:
-    """Classify photos, and all photos in folders, with a run or a .keras or .tflite file.
+    """Classify photos, and all photos in folders, with a run a .keras or .tflite file, or a SavedModel.
 
     Without RUN or FILE the newest run is taken. A photo that cannot be read is named and left out; the command fails
     if none can be read.
@@ -62,6 +62,8 @@ def _is_model(arguments: Sequence[str]) -> bool:
     A folder of photos that is called as a run is taken for the run where other arguments follow.
     """
     path = Path(arguments[0])
+    if is_model(path) and path.is_dir():
+        return True
     if not path.is_dir():
         return not is_photo_name(path.name)
     try:

@@ -57,11 +57,12 @@ class Photo(NamedTuple):
     """What was assumed about its values or its size; empty: nothing."""
 
 
-def decode(data: bytes) -> Photo:
+def decode(data: bytes, most: int | None = None) -> Photo:
     """Decode one image.
 
     Args:
         data: The file's content.
+        most: Images of more pixels are refused before they are decoded; None: ``REFUSED_PIXELS``.
 
     Raises:
         ValueError: It is no image, damaged, far too large or of an unsupported kind; the text says which.
@@ -75,7 +76,7 @@ def decode(data: bytes) -> Photo:
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
         with _turn(image.width * image.height):
-            return _decode(image, data)
+            return _decode(image, data, REFUSED_PIXELS if most is None else most)
     except Image.UnidentifiedImageError:
         raise ValueError("not an image") from None
     except ValueError as error:
@@ -93,14 +94,12 @@ def _turn(pixels: int) -> Iterator[None]:
         yield
 
 
-def _decode(image: Image.Image, data: bytes) -> Photo:
+def _decode(image: Image.Image, data: bytes, most: int) -> Photo:
     width, height = image.size
     if not width * height:
         raise ValueError("no pixels")
-    if width * height > REFUSED_PIXELS:
-        raise ValueError(
-            f"{width}x{height} pixels are more than the {REFUSED_PIXELS / 1e6:.0f} million allowed"
-        )
+    if width * height > most:
+        raise ValueError(f"{width}x{height} pixels are more than the {most / 1e6:.0f} million allowed")
     kind, factor = image.format, 1
     while (width // factor) * (height // factor) > MAX_PIXELS:
         factor += 1

@@ -4,10 +4,16 @@ delegate and in steps of 1/256. So it converts the network without it, and the f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from ai_edge_litert import schema_py_generated as schema
+
+from edgecls._lazy import Lazy
+
+if TYPE_CHECKING:
+    import keras
+else:  # reading a file's metadata imports this module, and needs no Keras
+    keras = Lazy("keras")
 
 OPERATORS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
 

@@ -32,7 +32,7 @@ class Runner:
     """One file in one interpreter.
 
     Args:
-        path: The .tflite file.
+        path: The .tflite file, or its content.
         threads: How many threads the interpreter uses.
 
     Attributes:
@@ -41,8 +41,9 @@ class Runner:
         head: ``SOFTMAX`` or ``LOGISTIC`` if the file gives probabilities, which ``HEADS`` turns into logits.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1) -> None:
-        self.interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads)
+    def __init__(self, path: str | Path | bytes, threads: int = 1) -> None:
+        source = {"model_content": path} if isinstance(path, bytes) else {"model_path": os.fspath(path)}
+        self.interpreter = Interpreter(**source, num_threads=threads)
         self.interpreter.allocate_tensors()
         self.input: dict[str, Any] = self.interpreter.get_input_details()[0]
         self.output: dict[str, Any] = self.interpreter.get_output_details()[0]

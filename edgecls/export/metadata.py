@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,10 @@ from flatbuffers.table import Table
 from edgecls.data.resizing import describe_preprocess
 from edgecls.errors import UsageError
 from edgecls.export import heads
-from edgecls.labels import format_labels, parse_labels
-from edgecls.text import first_line
+from edgecls.export.attached import DETAILS, LABELS, attached
+from edgecls.labels import format_labels
 
 SIGNATURE = "serving_default"
-LABELS, DETAILS = "labels.txt", "edgecls.json"
-MEMBER_LIMIT = 8_000_000
-"""Bytes of labels or details: 100,000 classes with long names need less."""
 _ENTRY, _IDENTIFIER = "TFLITE_METADATA", b"M001"
 # Field numbers and union members of metadata_schema.fbs.
 _RGB, _IMAGE, _FEATURE, _NORMALIZATION, _AXIS_LABELS = 1, 2, 1, 1, 2
@@ -107,12 +103,7 @@ def read(path: str | Path) -> dict[str, Any]:
     content = Path(path).read_bytes()
     if content[4:8] != b"TFL3":
         raise UsageError("not a TFLite file", where=str(path))
-    try:
-        classes, details = _attached(content)
-    except (ValueError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(
-            f"the metadata cannot be read: {first_line(error)}", where=str(path), fix="export the file again"
-        ) from None
+    classes, details = attached(content, str(path))
     model = schema.Model.GetRootAs(content)
     signatures = [model.SignatureDefs(i).SignatureKey().decode() for i in range(model.SignatureDefsLength())]
     return {
@@ -123,29 +114,6 @@ def read(path: str | Path) -> dict[str, Any]:
         "normalization": _normalization(model),
         "signatures": signatures,
     }
-
-
-def _attached(content: bytes) -> tuple[list[str], dict[str, Any]]:
-    """Labels and details in the zip at the end of a file; empty where there is none."""
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        return [], {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = archive.namelist()
-        text = [name for name in names if name == LABELS or name.endswith(".txt")]
-        classes = parse_labels(_member(archive, text[0]).decode()) if text else []
-        details = json.loads(_member(archive, DETAILS)) if DETAILS in names else {}
-    if not isinstance(details, dict):
-        raise ValueError(f"{DETAILS} is not a JSON object")
-    return classes, details
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member's content. A few bytes can be packed gigabytes, so no more than the limit is unpacked."""
-    with archive.open(name) as file:
-        content = file.read(MEMBER_LIMIT + 1)
-    if len(content) > MEMBER_LIMIT:
-        raise ValueError(f"{name} is larger than {MEMBER_LIMIT / 1e6:.0f} MB")
-    return content
 
 
 def _signature(graph: Any) -> Any:

@@ -1,10 +1,10 @@
-"""One classifier over a run folder, a ``.keras`` file or a ``.tflite`` file."""
+"""One classifier over a run folder, a ``.keras`` or ``.tflite`` file, or a SavedModel."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecls import precisions
-from edgecls.data.images import read_all
-from edgecls.errors import EdgeclsError, MissingError, UsageError
-from edgecls.labels import read_labels
+from edgecls.data import decoding, images
+from edgecls.errors import MissingError, UsageError
+from edgecls.infer.opening import BATCH, Forward, Logits, Pixels, is_saved_model, open_model
 from edgecls.metrics import softmax
 from edgecls.run import Run
-from edgecls.saving import load_model
-from edgecls.text import escape, first_line
+from edgecls.text import escape
 
 if TYPE_CHECKING:
     from edgecls.data.preprocess import Preprocess
 
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
+Photo = str | os.PathLike[str] | bytes | NDArray[np.uint8]
+"""A path, the bytes of an image file, or its pixels: uint8 [H, W], [H, W, 1] or [H, W, 3], RGB."""
 
 # kind -> (file in the run folder, the command that makes it)
 KINDS = {
@@ -35,11 +34,10 @@ KINDS = {
 }
 PREFERRED = ("int8", "float")
 MODEL_SUFFIXES = (".keras", ".tflite")
-BATCH = 32
 
 
 class Classifier:
-    """A model with its class names and its preprocessing.
+    """A model with its class names and its preprocessing. Any number of threads may use one classifier.
 
     Attributes:
         path: The model file.
@@ -48,49 +46,70 @@ class Classifier:
 
     Example:
         >>> classifier = Classifier.load("runs/latest")  # doctest: +SKIP
-        >>> pixels = classifier.preprocess.load("photo.jpg")  # doctest: +SKIP
+        >>> pixels = classifier.pixels("photo.jpg")  # doctest: +SKIP
         >>> classifier.logits(pixels[None]).shape  # doctest: +SKIP
         (1, 10)
     """
 
-    def __init__(
-        self, path: Path, forward: Callable[[Pixels], Logits], classes: list[str], preprocess: Preprocess
-    ) -> None:
+    def __init__(self, path: Path, forward: Forward, classes: list[str], preprocess: Preprocess) -> None:
         self.path, self.classes, self.preprocess = path, classes, preprocess
         self._forward = forward
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], kind: str | None = None) -> Classifier:
+    def load(cls, path: str | os.PathLike[str], kind: str | None = None, workers: int = 1) -> Classifier:
         """Load a classifier.
 
         Args:
-            path: A run folder or a run's name, a ``.keras`` file (labels and preprocessing come from the run folder
-                it lies in) or a ``.tflite`` file (they come from its metadata; without any, class numbers serve as
-                names).
-            kind: Which model of a run folder: a precision of ``edgecls.precisions`` (TFLite), "float", "qat", "teacher" (Keras). By
+from edgecls import precisions
+            path: A run folder or a run's name; a ``.keras`` file or the folder of a SavedModel (labels and
+                preprocessing come from the run folder it lies in); or a ``.tflite`` file (they come from its metadata;
+                without any, class numbers serve as names).
+            kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
                 default the int8 file where there is one, else the float model.
+            workers: How many threads may compute at once: so many interpreters are made of a ``.tflite`` file. More
+                threads than that wait for each other. The other kinds have one model.
 
         Raises:
             MissingError: The path, or this kind of model, is not there.
             UsageError: The file is broken or is no image classifier that edgecls made.
         """
         path = Path(path)
-        if path.suffix not in MODEL_SUFFIXES and not path.is_file():
+        if path.suffix not in MODEL_SUFFIXES and not path.is_file() and not is_saved_model(path):
             path = _model_of_run(path, kind)
         elif kind is not None:
             raise UsageError(
                 "a kind chooses among the models of a run folder", where=str(path), fix="leave it out"
             )
-        if not path.is_file():
+        if not path.exists():
             raise MissingError("no such file or run folder", where=str(path), fix="check the path")
-        if path.suffix == ".tflite":
-            return cls(path, *_load_tflite(path))
-        if path.suffix == ".keras":
-            return cls(path, *_load_keras(path))
-        raise UsageError("not a model file", where=str(path), fix="give a run, a .keras or a .tflite file")
+        if path.suffix not in MODEL_SUFFIXES and not is_saved_model(path):
+            fix = "give a run, a .keras or a .tflite file, or a SavedModel"
+            raise UsageError("not a model file", where=str(path), fix=fix)
+        return cls(path, *open_model(path, workers))
+
+    def pixels(self, photo: Photo, most: int | None = None) -> Pixels:
+        """The model's input for one photo: uint8 RGB ``[S, S, 3]``.
+
+        Args:
+            photo: A path, the bytes of an image file, or its pixels.
+            most: Image files of more pixels are refused before they are decoded.
+
+        Raises:
+            ValueError: It cannot be read or decoded; the text is the reason, without a name.
+        """
+        if isinstance(photo, np.ndarray):
+            if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (1,), (3,)):
+                raise ValueError(
+                    f"pixels are uint8 [H, W], [H, W, 1] or [H, W, 3], not {photo.dtype} {list(photo.shape)}"
+                )
+            if not photo.size:
+                raise ValueError("no pixels")
+            return self.preprocess.array(photo)
+        data = photo if isinstance(photo, bytes) else images.content(os.fspath(photo))
+        return self.preprocess.array(decoding.decode(data, most).pixels)
 
     def logits(self, images: Pixels) -> Logits:
-        """Scores ``[N, C]`` float32 of ``images``, uint8 RGB ``[N, S, S, 3]`` as ``preprocess.load`` gives them.
+        """Scores ``[N, C]`` float32 of ``images``, uint8 RGB ``[N, S, S, 3]`` as ``pixels`` gives them.
 
         Raises:
             UsageError: The images have another shape or type.
@@ -100,7 +119,7 @@ class Classifier:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise UsageError(
                 f"the model takes uint8 [N, {size}, {size}, 3], not {images.dtype} {list(images.shape)}",
-                fix="make the pixels with the classifier's preprocess.load",
+                fix="make the pixels with the classifier's pixels()",
             )
         if not len(images):
             return np.zeros((0, len(self.classes)), np.float32)
@@ -108,26 +127,27 @@ class Classifier:
 
     def predict(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        photos: Iterable[Photo],
         top: int = 5,
-        skipped: list[dict[str, str]] | None = None,
+        skipped: list[dict[str, Any]] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> list[dict[str, Any]]:
-        r"""The likeliest classes of image files.
+        r"""The likeliest classes of photos.
 
         Args:
-            paths: JPEG, PNG or other image files.
+            photos: Paths of image files, the bytes of such files, or pixels (``Photo``).
             top: How many classes to name, likeliest first.
-            skipped: A list that gets ``{"image": path, "why": reason}`` of each file that cannot be read. None: such a
-                file is an error.
-            progress: Called with the number of files that are done.
+            skipped: A list that gets ``{"image": path, "why": reason}`` of each photo that cannot be read. None: such a
+                photo is an error.
+            progress: Called with the number of photos that are done.
 
         Returns:
             For each image ``{"image": path, "predictions": [{"class", "probability"}]}``. A path that is not UTF-8 or
-            has control characters is written with escapes (``\xff``).
+            has control characters is written with escapes (``\xff``). Bytes and pixels have no path: their position in
+            ``photos`` stands for it.
 
         Raises:
-            UsageError: A file cannot be read, and ``skipped`` is None; its name is in the text.
+            UsageError: A photo cannot be read, and ``skipped`` is None; its name is in the text.
 
         Example:
             >>> classifier = Classifier.load("runs/latest")  # doctest: +SKIP
@@ -136,26 +156,49 @@ class Classifier:
         """
         if top < 1:
             raise UsageError(f"top must be at least 1, not {top}")
-        files, results = [os.fspath(path) for path in paths], []
-        for start in range(0, len(files), BATCH):  # a folder of a million photos must not need memory for all
-            read, pixels, bad = read_all(files[start : start + BATCH], self.preprocess.array)
-            if bad and skipped is None:
-                fix = "check the path, or leave it out"
-                raise UsageError(f"cannot read the image: {bad[0][1]}", where=escape(bad[0][0]), fix=fix)
-            if skipped is not None:
-                skipped += [{"image": escape(file), "why": reason} for file, reason in bad]
+        given, results = list(photos), []
+        for start in range(0, len(given), BATCH):  # a folder of a million photos must not need memory for all
+            part = given[start : start + BATCH]
+            names = [_name(photo, start + i) for i, photo in enumerate(part)]
+            read, pixels = [], []
+            for name, outcome in zip(names, self._attempt_all(part), strict=True):
+                if isinstance(outcome, np.ndarray):
+                    read.append(name)
+                    pixels.append(outcome)
+                elif skipped is None:
+                    fix = "check the path, or leave it out"
+                    raise UsageError(f"cannot read the image: {outcome}", where=str(name), fix=fix)
+                else:
+                    skipped.append({"image": name, "why": outcome})
             if read:
-                probabilities = softmax(self.logits(np.stack(pixels)))
+                rows = softmax(self.logits(np.stack(pixels)))
                 results += [
-                    self._answer(file, row, top) for file, row in zip(read, probabilities, strict=True)
+                    {"image": name, "predictions": self.best(row, top)}
+                    for name, row in zip(read, rows, strict=True)
                 ]
-            progress(min(start + BATCH, len(files)))
+            progress(start + len(part))
         return results
 
-    def _answer(self, file: str, probabilities: NDArray[Any], top: int) -> dict[str, Any]:
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        predictions = [{"class": self.classes[i], "probability": float(probabilities[i])} for i in best]
-        return {"image": escape(file), "predictions": predictions}
+    def best(self, probabilities: NDArray[Any], top: int) -> list[dict[str, Any]]:
+        """The ``top`` likeliest classes of one image, likeliest first: ``[{"class", "probability"}]``."""
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return [{"class": self.classes[i], "probability": float(probabilities[i])} for i in order]
+
+    def _attempt_all(self, photos: Sequence[Photo]) -> list[Pixels | str]:
+        """``pixels`` of each photo, in threads; for one that cannot be read, the reason."""
+
+        def attempt(photo: Photo) -> Pixels | str:
+            try:
+                return self.pixels(photo)
+            except ValueError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(images.threads()) as pool:
+            return list(pool.map(attempt, photos))
+
+
+def _name(photo: Photo, position: int) -> str | int:
+    return position if isinstance(photo, (bytes, np.ndarray)) else escape(os.fspath(photo))
 
 
 def _model_of_run(path: Path, kind: str | None) -> Path:
@@ -169,118 +212,3 @@ def _model_of_run(path: Path, kind: str | None) -> Path:
             return run / KINDS[name][0]
     file, command = KINDS[kind or "float"]
     raise MissingError(f"the run has no {file}", where=str(run), fix=f"make it with: {command}")
-
-
-def _load_keras(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
-    model = load_model(path)
-    shape, outputs = tuple(model.input_shape), tuple(model.output_shape)
-    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or len(outputs) != 2:
-        raise UsageError(
-            f"not an image classifier: it maps {list(shape)} to {list(outputs)}",
-            where=str(path),
-            fix="it must map [batch, S, S, 3] to [batch, classes]",
-        )
-
-    def forward(images: Pixels) -> Logits:
-        parts = (images[i : i + BATCH].astype(np.float32) for i in range(0, len(images), BATCH))
-        return np.concatenate([np.asarray(model.predict_on_batch(part), np.float32) for part in parts])
-
-    classes, preprocess = _sidecars(path)
-    if preprocess is None:
-        raise UsageError(
-            "nothing beside the model says how its images are prepared",
-            where=str(path),
-            fix="keep the .keras in its run folder, or use the .tflite, which carries it",
-        )
-    return forward, *_fitting(path, classes, preprocess, shape[1], outputs[-1])
-
-
-def _load_tflite(path: Path) -> tuple[Callable[[Pixels], Logits], list[str], Preprocess]:
-    from edgecls.export.inspect import Runner
-
-    try:
-        runner = Runner(path, threads=min(4, os.cpu_count() or 1))
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"not a usable TFLite file: {first_line(error)}", where=str(path), fix="export it again"
-        ) from error
-    shape, outputs = [int(d) for d in runner.input["shape"]], runner.output["shape"]
-    tensors = (runner.interpreter.get_input_details(), runner.interpreter.get_output_details())
-    one_each = all(len(details) == 1 for details in tensors)
-    fits = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3 and len(outputs) == 2
-    if not fits or not one_each or runner.input["dtype"] != np.uint8:
-        raise UsageError(
-            f"not an image classifier with uint8 input: it takes {np.dtype(runner.input['dtype']).name} {shape}",
-            where=str(path),
-            fix="export the model with edgecls",
-        )
-    classes, preprocess = _metadata(path)
-    return runner, *_fitting(path, classes, preprocess, shape[1], int(outputs[1]))
-
-
-def _fitting(
-    path: Path, classes: list[str] | None, preprocess: Preprocess | None, size: int, outputs: int
-) -> tuple[list[str], Preprocess]:
-    """Check that labels and preprocessing fit the model's shapes. Without them: class numbers, ImageNet's resize."""
-    from edgecls.data.preprocess import Preprocess
-
-    classes = classes or [str(i) for i in range(outputs)]
-    if len(classes) != outputs:
-        raise UsageError(
-            f"the model has {outputs} outputs, but there are {len(classes)} labels",
-            where=str(path),
-            fix="use the labels of the run that made the model",
-        )
-    if preprocess is None:  # the usual evaluation of ImageNet models; the file normalizes the pixels itself
-        preprocess = Preprocess(size)
-    if preprocess.size != size:
-        raise UsageError(
-            f"the model takes {size} px images, but the preprocessing beside it makes {preprocess.size} px",
-            where=str(path),
-            fix="use the preprocess.json of the run that made the model",
-        )
-    return classes, preprocess
-
-
-def _metadata(path: Path) -> tuple[list[str] | None, Preprocess | None]:
-    """Labels and preprocessing from the file's metadata."""
-    from edgecls.data.preprocess import Preprocess
-    from edgecls.export import metadata
-
-    try:
-        content = metadata.read(path)
-        settings = content.get("preprocess")
-        return content.get("classes") or None, Preprocess.from_dict(settings) if settings else None
-    except EdgeclsError:
-        raise
-    except Exception as error:  # a zip, JSON or table that somebody tampered with
-        raise UsageError(
-            f"its metadata is broken: {first_line(error)}", where=str(path), fix="export it again"
-        ) from error
-
-
-def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
-    """Labels and preprocessing from the run folder a ``.keras`` file lies in."""
-    from edgecls.data.preprocess import Preprocess
-
-    labels, settings, recipe = (path.parent / n for n in ("labels.txt", "preprocess.json", "recipe.yaml"))
-    classes = read_labels(labels) if labels.is_file() else None
-    is_teacher = (
-        path.name == KINDS["teacher"][0] and recipe.is_file()
-    )  # a phase's pixels may not be the teacher's
-    if settings.is_file() and not is_teacher:
-        try:
-            return classes, Preprocess.from_dict(json.loads(settings.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"cannot read it: {first_line(error)}", where=str(settings), fix="train or export again"
-            ) from error
-    if recipe.is_file():
-        from edgecls.recipe import load_recipe
-        from edgecls.zoo import catalog
-
-        resolved = load_recipe(recipe)
-        resolved = resolved if is_teacher else resolved.final
-        entry = catalog.get(resolved.model.name)
-        return classes, Preprocess.from_recipe(entry, resolved.model, resolved.data.antialias)
-    return classes, None

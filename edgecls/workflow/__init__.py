@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from edgecls.workflow.benching import bench
     from edgecls.workflow.deploying import explain, export, verify
     from edgecls.workflow.quantizing import explain_file, quantize_file, sensitivity_file
-    from edgecls.workflow.scoring import evaluate, predict, report
+    from edgecls.workflow.scoring import evaluate, report
+    from edgecls.workflow.serving import predict, serve
     from edgecls.workflow.training import plan, quantize, train
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "quantize_file",
     "report",
     "sensitivity_file",
+    "serve",
     "train",
     "verify",
 ]
@@ -38,7 +40,8 @@ _MODULES = {
     "benching": ("bench",),
     "deploying": ("explain", "export", "verify"),
     "quantizing": ("explain_file", "quantize_file", "sensitivity_file"),
-    "scoring": ("evaluate", "predict", "report"),
+    "scoring": ("evaluate", "report"),
+    "serving": ("predict", "serve"),
     "training": ("plan", "quantize", "train"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -181,30 +181,6 @@ def evaluate(
         "split": shown,
         "classes": classifier.classes,
         "metrics": metrics | {"warnings": warnings_of_scores(metrics)},
-    }
-
-
-def predict(
-    target: Path | None,
-    images: Sequence[Path],
-    top: int = 5,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Any]:
-    """The likeliest classes of photos, by a run's int8 file (or float network), or by a model file.
-
-    Returns:
-        ``{"schema", "model", "results", "skipped"}``; see ``Classifier.predict``.
-    """
-    from edgecls.infer.classifier import Classifier
-
-    classifier = Classifier.load(target or Run.find(None).path)
-    skipped: list[dict[str, str]] = []
-    results = classifier.predict(images, top, skipped, progress)
-    return {
-        "schema": "edgecls.predict/1",
-        "model": str(classifier.path),
-        "results": results,
-        "skipped": skipped,
     }
 
 
