@@ -3,8 +3,11 @@
 import base64
 import io
 import json
+import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +21,7 @@ from brightest import CLASSES, SIZE
 from PIL import Image
 from served import Process, multipart, serving, until
 
+from edgecls.cli.main import cli
 from edgecls.data.preprocess import Preprocess
 from edgecls.infer.bodies import Limits
 from edgecls.infer.classifier import Classifier
@@ -420,3 +424,39 @@ def test_what_it_cannot_start_with_is_one_line(call, run, tmp_path, monkeypatch)
 def test_a_server_of_a_tflite_file_imports_no_tensorflow(server):
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "litert" in maps and "/tensorflow/" not in maps
+
+
+# docs/serve.md, and the page in a browser ---------------------------------------------------------------------------
+
+
+def examples(language: str) -> list[str]:
+    text = (Path(__file__).parents[1] / "docs/serve.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("language", ["bash", "python"])
+def test_examples_of_the_docs_work(server, tmp_path, language):
+    if language == "bash" and not shutil.which("curl"):
+        pytest.skip("no curl")
+    for channel, name in enumerate(("photo.jpg", "other.jpg")):
+        brightest.photo(tmp_path / name, channel)
+    blocks = examples(language)
+    assert blocks
+    for block in blocks:
+        text = block.replace("127.0.0.1:9292", f"127.0.0.1:{server.port}")
+        program = (
+            ["bash", "-euo", "pipefail", "-c", f'curl() {{ command curl -sSf "$@"; }}\n{text}']
+            if language == "bash"
+            else [sys.executable, "-c", text]
+        )
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ("ant" in done.stdout) if "predict" in text or "labels" in text else done.stdout
+
+
+def test_what_the_docs_say_of_statuses_is_so():
+    text = (Path(__file__).parents[1] / "docs/serve.md").read_text(encoding="utf-8")
+    told = {int(status) for status in re.findall(r"^\| (\d{3}) \|", text, re.MULTILINE)}
+    assert told >= {status for _, _, status, _ in BAD.values()} | {404, 408, 503}
+    for option in re.findall(r"`(--[a-z-]+)", text):
+        assert option in {flag for p in cli.get_command(None, "serve").params for flag in p.opts}, option
