@@ -38,10 +38,10 @@ function show(model, predictions) {
   for (const { class: name, probability } of predictions) {
     const row = element("div", "", "row");
     row.append(element("span", name), element("span", percent(probability)));
-    const meter = element("meter");
-    meter.value = probability;
-    meter.setAttribute("aria-label", name);
-    section.append(row, meter);
+    const bar = element("progress");
+    bar.value = probability;
+    bar.setAttribute("aria-label", name);
+    section.append(row, bar);
   }
   return section;
 }
@@ -51,6 +51,7 @@ async function add(file, models) {
   const image = element("img");
   image.src = URL.createObjectURL(file);
   image.onload = () => URL.revokeObjectURL(image.src);
+  image.onerror = () => image.remove();  // not a photo, or of a kind that the browser does not know
   image.alt = "";
   const answers = element("div", "", "answers");
   const sections = element("div", "", "models");
