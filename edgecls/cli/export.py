@@ -25,9 +25,9 @@ from edgecls.precisions import NAMES
     multiple=True,
     default=["tflite"],
     show_default=True,
-    type=CommaList(click.Choice(["tflite", "saved_model", "keras", "android"]), "LIST"),
-    help="tflite, saved_model, keras (Keras' own layers alone: opens without edgecls), android (a folder for an app: the "
-    "file, labels, a Kotlin class).",
+    type=CommaList(click.Choice(["tflite", "saved_model", "keras", "onnx", "android"]), "LIST"),
+    help="tflite, saved_model, keras (Keras' own layers alone: opens without edgecls), onnx, android (a folder for an app: "
+    "the file, labels, a Kotlin class).",
 )
 @click.option(
     "--scores",

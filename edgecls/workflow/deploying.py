@@ -22,15 +22,22 @@ from edgecls.saving import load_model
 from edgecls.workflow.common import load_data, load_deployed, recipe_preprocess, run_stage, spread
 
 if TYPE_CHECKING:
+    import keras
+
     from edgecls.data.sources import Dataset
     from edgecls.data.split import Split
 
 TFLITE = {name: f"export/model_{name}.tflite" for name in KINDS}
 SOURCES = {name: kind.source for name, kind in KINDS.items()}
 MAKERS = {"float.keras": "edgecls train RECIPE", "qat.keras": "edgecls quantize"}
-OTHER_FORMATS = {"saved_model": "export/saved_model", "keras": "export/model.keras"}
+OTHER_FORMATS = {
+    "saved_model": "export/saved_model",
+    "keras": "export/model.keras",
+    "onnx": "export/model.onnx",
+}
 APPS = {"android": "export/android"}
 LADDER_IMAGES = 200
+ONNX_IMAGES = 20
 SAMPLES = 8
 SAMPLES_FOLDER = "export/samples"
 
@@ -63,8 +70,9 @@ def export(
     Args:
         precisions: Names of ``edgecls.precisions`` for TFLite; None: what the recipe says, without int8 if the run is
             not quantized.
-        formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls), ``android`` (a
-            folder for an app, around the int8 file if that is among the precisions, else the first).
+        formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls), ``onnx`` (compared
+            with onnxruntime on the run's photos), ``android`` (a folder for an app, around the int8 file if that is among
+            the precisions, else the first).
         data: The run's data, if it is loaded already. Without the photos there are no samples.
 
     Returns:
@@ -87,7 +95,7 @@ def export(
             files[form] = str(_write_app(run, form, "int8" if "int8" in precisions else precisions[0]))
     for form in OTHER_FORMATS:
         if form in formats:
-            files[form] = str(_write_other(run, form))
+            files[form] = str(_write_other(run, console, form, data))
     return {"schema": "edgecls.export/1", "run": str(run.path), "files": files, "samples": samples}
 
 
@@ -179,16 +187,29 @@ def _write_samples(run: Run, split: Split, files: dict[str, Path]) -> dict[str, 
     return {"photos": len(samples)}
 
 
-def _write_other(run: Run, form: str) -> Path:
+def _write_other(run: Run, console: Console, form: str, data: Dataset | None) -> Path:
     """Write the float network in a format of ``OTHER_FORMATS``; the ``.keras`` has Keras' own layers alone."""
     import_tensorflow()
     from edgecls.export.stock import to_stock
 
     model = load_deployed(run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}"))
     path = run.file(OTHER_FORMATS[form])
+    if form == "onnx":
+        _write_onnx(run, console, model, path, data)
+        return path
     with atomic(path) as part:
         model.export(part, verbose=False) if form == "saved_model" else to_stock(model).save(part)
     return path
+
+
+def _write_onnx(run: Run, console: Console, model: keras.Model, path: Path, data: Dataset | None) -> None:
+    from edgecls.export.onnx import to_onnx
+
+    classes, settings = read_labels(run.file("labels.txt")), read_json(run.file("preprocess.json"))
+    data = data or load_data(run.recipe.final.data, console)
+    images = _pixels(spread(data.train, ONNX_IMAGES), run)
+    difference = to_onnx(model, path, classes, settings, images)
+    console.log(f"onnx: within {difference:.1g} of the outputs' range of Keras on {len(images)} photos")
 
 
 def _write_app(run: Run, form: str, precision: Precision) -> Path:
@@ -297,15 +318,16 @@ def _climb(run: Run, ladder: Ladder) -> dict[str, Any]:
 
 def _photos_of_training(run: Run, data: Dataset) -> tuple[list[str], Callable[[], np.ndarray]]:
     """Digests and pixels of 200 of the training images."""
+    split = spread(data.train, LADDER_IMAGES)
+    return split.digests, partial(_pixels, split, run)
+
+
+def _pixels(split: Split, run: Run) -> np.ndarray:
+    """What the run's network sees of a split: uint8 [N, S, S, 3]."""
     from edgecls.data.pipeline import batches
 
-    split = spread(data.train, LADDER_IMAGES)
-
-    def read() -> np.ndarray:
-        pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe.final), 50)]
-        return np.concatenate(pixels).astype(np.uint8)
-
-    return split.digests, read
+    pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe.final), 50)]
+    return np.concatenate(pixels).astype(np.uint8)
 
 
 def _photos_of_folder(run: Run, console: Console, folder: Path) -> tuple[list[str], Callable[[], np.ndarray]]:
