@@ -70,7 +70,7 @@ def undeclared(folders: list[str], declared: set[str]) -> dict[str, str]:
 
 
 def test_every_import_is_declared() -> None:
-    bench, whole = set(requirements("BENCH")), set(requirements("BENCH", "CORE", "SERVE"))
+    bench, whole = set(requirements("BENCH")), set(requirements("BENCH", "CORE", "SERVE", "ONNX"))
     assert undeclared(["android_bench"], bench) == {}
     assert undeclared(["edgecls"], whole) == {}
     assert undeclared(["tests", "scripts"], whole | set(requirements("DEV", "DEMO"))) == {}
@@ -90,7 +90,7 @@ def test_the_whole_kit_is_in_every_extra_but_that_of_benchmarks(library: Path) -
 
 def test_constraints_are_within_the_ranges() -> None:
     versions = pins()
-    for name, requirement in requirements("BENCH", "CORE", "DEMO", "DEV", "SERVE").items():
+    for name, requirement in requirements("BENCH", "CORE", "DEMO", "DEV", "SERVE", "ONNX").items():
         assert versions[name] in requirement.specifier, requirement
     assert all(re.fullmatch(r"[0-9][\w.]*", version) for version in versions.values())
 
