@@ -73,7 +73,8 @@ def test_every_import_is_declared() -> None:
     bench, whole = set(requirements("BENCH")), set(requirements("BENCH", "CORE", "SERVE", "ONNX"))
     assert undeclared(["android_bench"], bench) == {}
     assert undeclared(["edgecls"], whole) == {}
-    assert undeclared(["tests", "scripts"], whole | set(requirements("DEV", "DEMO"))) == {}
+    elsewhere = {"mediapipe": "scripts/check_mediapipe.py"}  # runs in an environment of its own
+    assert undeclared(["tests", "scripts"], whole | set(requirements("DEV", "DEMO"))) == elsewhere
     assert list(undeclared(["edgecls"], whole - {"numpy"})) == ["numpy"]  # the search itself works
 
 
