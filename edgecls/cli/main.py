@@ -40,6 +40,7 @@ COMMANDS = {
         "eval": "Accuracy, confusion and per-class figures of a run or file.",
         "predict": "Classify photos.",
         "serve": "Classify photos over HTTP.",
+        "mine": "Choose unlabeled photos for a distillation.",
         "report": "Write the HTML page and the model card of a run.",
     },
     "Looking around": {

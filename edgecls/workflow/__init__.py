@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgecls.workflow.augmenting import preview
     from edgecls.workflow.benching import bench
     from edgecls.workflow.deploying import explain, export, verify
+    from edgecls.workflow.mining import mine
     from edgecls.workflow.quantizing import explain_file, quantize_file, sensitivity_file
     from edgecls.workflow.scoring import evaluate, report
     from edgecls.workflow.serving import predict, serve
@@ -23,6 +24,7 @@ __all__ = [
     "explain",
     "explain_file",
     "export",
+    "mine",
     "plan",
     "predict",
     "preview",
@@ -39,6 +41,7 @@ _MODULES = {
     "augmenting": ("preview",),
     "benching": ("bench",),
     "deploying": ("explain", "export", "verify"),
+    "mining": ("mine",),
     "quantizing": ("explain_file", "quantize_file", "sensitivity_file"),
     "scoring": ("evaluate", "report"),
     "serving": ("predict", "serve"),

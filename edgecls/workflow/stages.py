@@ -111,7 +111,7 @@ def make_teacher(
     from edgecls.train.stage import make_objective
 
     teacher = recipe.teachers[stage]
-    model = _network(teacher, recipe, data, console, is_trained=teacher.train is None)
+    model = build_network(teacher, recipe, data, console, is_trained=teacher.train is None)
     figures: dict[str, Any] = {}
     if teacher.train:
         objective = make_objective(data, recipe.data.class_weights, teacher.train.loss)
@@ -129,7 +129,7 @@ def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inp
     recipe, section = part.recipe, part.recipe.model
     if part.before:
         section = section.model_copy(update={"weights": str(run.file(part.before))})
-    model = _network(section, recipe, data, console)
+    model = build_network(section, recipe, data, console)
     teacher = _answering(part.stage, recipe, run, console, data)
     of_one = make_objective(data, recipe.data.class_weights, recipe.train.loss, recipe.distill, teacher)
     trained: keras.Model = model
@@ -138,7 +138,7 @@ def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inp
         console.log(
             f"{part.stage}: learns with a second student, {recipe.teacher.name}, which is dropped afterwards"
         )
-        trained = Pair(model, _network(recipe.teacher, recipe, data, console))
+        trained = Pair(model, build_network(recipe.teacher, recipe, data, console))
         objective = Mutual(of_one, classifiers=len(model.outputs))
     place = (part.section, recipe.train)
     figures = _train(part.stage, trained, objective, place, recipe, run, console, data, inputs)
@@ -231,7 +231,7 @@ def _train(
     return figures | {"warnings": warnings}
 
 
-def _network(
+def build_network(
     section: Model | OtherTeacher, recipe: Recipe, data: Dataset, console: Console, is_trained: bool = False
 ) -> keras.Model:
     """A network that takes the recipe's pixels, with the weights the recipe names.
@@ -313,4 +313,4 @@ def _teacher(
     if teacher.input_shape[1] == recipe_preprocess(recipe).size:
         return teacher
     resized = section.model_copy(update={"weights": str(path)})
-    return main_output(_network(resized, recipe, data, console))
+    return main_output(build_network(resized, recipe, data, console))

@@ -1,0 +1,1 @@
+"""Searching: further training images (``mine``), the best settings (``tune``)."""
