@@ -353,6 +353,7 @@ with open_store(Path({str(tmp_path / "kept.sqlite")!r})) as store:
         ("own", [], 2, "the recipe has no teacher"),
         ("own", ["-o", "distill={}", "-o", "teacher={name: MobileNetV1_x0_25, weights: random}"], 3, "is not trained yet (runs/r)"),
         ("own", ["-o", "distill={}", "-o", "teacher={name: MobileNetV1_x0_25, weights: gone.npz}"], 2, "gone.npz"),
+        ("", ["--save", "extra.json"], 2, "the counts get this name"),
         ("damaged", [], 1, "damaged: file is not a database"),
     ],
 )  # fmt: skip

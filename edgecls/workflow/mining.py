@@ -103,10 +103,12 @@ def mine(mining: Mining, console: Console) -> dict[str, Any]:
 
     Raises:
         MissingError: There is no folder, photo, teacher or disk space.
-        UsageError: The teacher has other classes than the recipe.
+        UsageError: The teacher has other classes than the recipe, or the list ends with .json.
         EdgeclsError: More than ``data.max_bad_fraction`` of the photos cannot be read.
         Interrupted: Ctrl-C; what was found out is kept.
     """
+    if mining.save == mining.summary:
+        raise UsageError("the counts get this name", where=f"--save {mining.save}", fix="end it with .csv")
     files = _photos(mining, console)
     try:
         return _mine(mining, files, console)
@@ -134,8 +136,10 @@ def _mine(mining: Mining, files: list[str], console: Console) -> dict[str, Any]:
         with _bar(console, "asking the teacher") as progress:
             kept = [files[i] for i in rest], [digests[i] for i in rest]
             numbers, probabilities, gone = search.score(*kept, teacher, store, progress)
-    drops |= {rest[i]: drop for i, drop in gone.items()}
-    _check_bad(mining, {i: drop for i, drop in drops.items() if drop.reason == "unreadable"}, files, console)
+    if gone:
+        drops |= {rest[i]: drop for i, drop in gone.items()}
+        unreadable = {i: drop for i, drop in drops.items() if drop.reason == "unreadable"}
+        _check_bad(mining, unreadable, files, console)
     asked = np.array([rest[i] for i in range(len(rest)) if i not in gone], np.int64)
     answers = Answers(np.full(len(files), -1, np.int32), np.zeros(len(files), np.float32))
     answers.classes[rest], answers.probabilities[rest] = numbers, probabilities
