@@ -63,8 +63,7 @@ class Evaluation:
         self.digests = [digest for split in splits.values() for digest in split.digests]
         self.number = {digest: i for i, digest in reversed(list(enumerate(self.digests)))}
         self.key = hashlib.sha256("".join(sorted(self.number)).encode()).hexdigest()
-        usable = candidates.has_contrast(thumbnails) if len(thumbnails) else np.zeros(0, bool)
-        self.rows = np.flatnonzero(usable)
+        self.rows = np.flatnonzero(candidates.has_contrast(thumbnails))
         self.thumbnails = thumbnails[self.rows]
         self.codes = candidates.codes(self.thumbnails)
 
@@ -116,8 +115,9 @@ def look(files: Sequence[str], store: Store, progress: Progress) -> tuple[list[s
                     thumbnails[digest] = thumbnail
             if new:
                 store.add_files(new, thumbnails)
+            known |= new
             for path in paths:
-                *_, digest, bad = (known | new)[path]
+                *_, digest, bad = known[path]
                 if bad:
                     unreadable[len(digests)] = Drop("unreadable", bad)
                 digests.append(digest)
