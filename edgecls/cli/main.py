@@ -43,6 +43,9 @@ COMMANDS = {
         "mine": "Choose unlabeled photos for a distillation.",
         "report": "Write the HTML page and the model card of a run.",
     },
+    "Making it better": {
+        "tune": "Search for better values of a recipe's keys.",
+    },
     "Looking around": {
         "augment": "See what training sees: a picture of each augmentation.",
         "runs": "List the runs with their state and main figures.",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgecls.workflow.scoring import evaluate, report
     from edgecls.workflow.serving import predict, serve
     from edgecls.workflow.training import plan, quantize, train
+    from edgecls.workflow.tuning import tune
 
 __all__ = [
     "bench",
@@ -34,6 +35,7 @@ __all__ = [
     "sensitivity_file",
     "serve",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -46,6 +48,7 @@ _MODULES = {
     "scoring": ("evaluate", "report"),
     "serving": ("predict", "serve"),
     "training": ("plan", "quantize", "train"),
+    "tuning": ("tune",),
 }
 
 

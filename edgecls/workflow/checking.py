@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ SEEN_IN_SPLITS = {
 }
 
 
-def check(recipe: Recipe, console: Console) -> dict[str, Dataset]:
+def check(recipe: Recipe, console: Console, known: dict[str, Dataset] | None = None) -> dict[str, Dataset]:
     """Read the data of a recipe and refuse what could not be trained, before anything is written.
+
+    Args:
+        recipe: What is to be trained.
+        console: Is told what happens.
+        known: Images that were read before, by their ``data`` section as JSON; gets those that are read now.
 
     Returns:
         The images of each stage: ``teacher`` if there is one, and the student's (``Recipe.parts``).
@@ -48,7 +53,7 @@ def check(recipe: Recipe, console: Console) -> dict[str, Dataset]:
                 )
     for network in networks(recipe):
         weights_input(network)
-    read = partial(_read_once, {}, console)
+    read = partial(_read_once, {} if known is None else known, console)
     data = {"teacher": read(recipe)} if teachers else {}
     data |= {part.stage: read(part.recipe) for part in parts}
     for stage, teacher in teachers.items():
@@ -180,6 +185,7 @@ def _check_together(data: Mapping[str, Dataset], last: str) -> None:
             )
 
 
+@cache
 def shapes_of(name: str, size: int) -> list[tuple[int, ...]]:
     """Shapes of a network's weights for an input of a size; it is built without values.
 

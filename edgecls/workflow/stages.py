@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecls.console import Console
@@ -13,6 +13,7 @@ from edgecls.recipe import RANDOM, Model, OtherTeacher, Part, Recipe, Train
 from edgecls.run import Run
 from edgecls.saving import load_model
 from edgecls.stamps import fingerprint
+from edgecls.train.callbacks import Callback
 from edgecls.workflow.checking import trained_on, weights_input
 from edgecls.workflow.common import (
     load_deployed,
@@ -121,7 +122,14 @@ def make_teacher(
     return figures
 
 
-def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
+def make_part(
+    part: Part,
+    run: Run,
+    console: Console,
+    data: Dataset,
+    inputs: Inputs,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Train the student once, from the recipe's weights or those that the part before has left."""
     from edgecls.train.objective import Mutual, Pair
     from edgecls.train.stage import make_objective
@@ -141,7 +149,9 @@ def make_part(part: Part, run: Run, console: Console, data: Dataset, inputs: Inp
         trained = Pair(model, build_network(recipe.teacher, recipe, data, console))
         objective = Mutual(of_one, classifiers=len(model.outputs))
     place = (part.section, recipe.train)
-    figures = _train(part.stage, trained, objective, place, recipe, run, console, data, inputs)
+    figures = _train(
+        part.stage, trained, objective, place, recipe, run, console, data, inputs, callbacks=callbacks
+    )
     if part.is_last:
         write_labels(run.file("labels.txt"), data.classes)
         write_json(run.file("preprocess.json"), recipe_preprocess(recipe).to_dict())
@@ -195,6 +205,7 @@ def _train(
     data: Dataset,
     inputs: Inputs,
     before_epoch: Callable[[int], bool] = lambda epoch: False,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train a stage's network in its run, watched; say which epoch's weights were kept if not the one asked for."""
     from edgecls.train.stage import train_network
@@ -215,7 +226,7 @@ def _train(
             recipe_preprocess(recipe),
             run.file("checkpoints", stage),
             fingerprint(inputs),
-            [watcher],
+            [watcher, *callbacks],
             before_epoch,
         )
     name_bad(data.train.bad[named:], console)
