@@ -87,5 +87,6 @@ def test_a_run(folder: Path, capsys) -> None:  # noqa: F811
     files = workflow.export(run, Console(), formats=["onnx"])["files"]
     assert files == {"onnx": str(run.file("export/model.onnx"))}
     assert "of Keras on 4 photos" in (text := capsys.readouterr().err) and "Traceback" not in text
+    assert "Warning" not in text
     session = onnxruntime.InferenceSession(files["onnx"], providers=["CPUExecutionProvider"])
     assert session.get_outputs()[0].shape == ["batch", 2]
