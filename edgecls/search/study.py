@@ -63,14 +63,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with answering(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-        kind = sqlalchemy.make_url(url).get_backend_name()
-        storage = optuna.storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if kind == "sqlite" else None,
-            heartbeat_interval=_BEAT_SECONDS,
-            grace_period=_SILENT_SECONDS,
-            heartbeat_stale_trial_callback=try_again,
-        )
+        storage = _storage(url)
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
         )
@@ -85,25 +78,35 @@ def open_study(
     return study
 
 
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    kind = sqlalchemy.make_url(url).get_backend_name()
+    try:
+        return optuna.storages.RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if kind == "sqlite" else None,
+            heartbeat_interval=_BEAT_SECONDS,
+            grace_period=_SILENT_SECONDS,
+            heartbeat_stale_trial_callback=try_again,
+        )
+    except ImportError as error:
+        name = getattr(error.__cause__ or error, "name", None)
+        what = f"package {name!r} is not installed, which talks to this storage"
+        raise MissingError(what, where=shown(url), fix="install it with pip") from None
+
+
 @contextmanager
 def answering(url: str) -> Iterator[None]:
     """Turn the errors of a storage into one line.
 
     Raises:
         UsageError: ``url`` is none.
-        MissingError: The storage does not answer, is of another version, or its package is not installed.
+        MissingError: The storage does not answer.
     """
     try:
         yield
     except sqlalchemy.exc.ArgumentError:
         fix = "for example sqlite:///tune.db or postgresql://USER:PASSWORD@HOST/NAME"
         raise UsageError("not the URL of a storage", where=f"--storage {shown(url)}", fix=fix) from None
-    except ImportError as error:
-        name = getattr(error.__cause__ or error, "name", None)
-        if name is None:
-            raise
-        what = f"package {name!r} is not installed, which talks to this storage"
-        raise MissingError(what, where=shown(url), fix="install it with pip") from None
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, sqlalchemy.exc.SQLAlchemyError) else error
         fix = "see that it is there and can be reached; finished trials are kept in it"
