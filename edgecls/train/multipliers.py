@@ -119,6 +119,7 @@ class Optimizers:
         factors: One for each of ``weights``.
 
     Example:
+        >>> import keras
         >>> from edgecls.train.optimizers import Sgd
         >>> w = [keras.Variable([1.0]), keras.Variable([1.0])]
         >>> both = Optimizers(Sgd(weight_decay=0.0), lambda factor: 0.5 * factor, w, [1.0, 0.1])
