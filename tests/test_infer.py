@@ -13,6 +13,7 @@ from PIL import Image
 from edgecls.errors import MissingError, UsageError
 from edgecls.infer.classifier import Classifier
 from edgecls.labels import write_labels
+from edgecls.metrics import softmax
 
 CLASSES = ["ant", "bee", "cat"]
 SIZE = 32
@@ -96,6 +97,25 @@ def test_a_saved_model_answers_as_the_keras_file(run, photos, call):
     assert classifier.classes == CLASSES and classifier.preprocess == keras_file.preprocess
     code, out, _ = call("predict", str(run / "export" / "saved_model"), photos[2], "--top", "1")
     assert code == 0 and out.startswith(f"{photos[2]}: cat ")
+
+
+@pytest.mark.parametrize("end", ["layer", "activation", "dense"])
+def test_a_model_that_gives_probabilities_is_not_softened_twice(run, tmp_path, end):
+    import keras
+
+    network = keras.models.load_model(run / "float.keras")
+    scores = {
+        "layer": lambda x: keras.layers.Softmax()(x),
+        "activation": lambda x: keras.layers.Activation("softmax")(x),
+        "dense": lambda x: keras.layers.Dense(3, "softmax", kernel_initializer="identity")(x),
+    }[end](network.output)
+    mine = keras.Model(network.input, scores)
+    mine.save(tmp_path / "mine.keras")
+    for name in ("labels.txt", "preprocess.json"):
+        shutil.copy(run / name, tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+    said = softmax(Classifier.load(tmp_path / "mine.keras").logits(pixels))
+    np.testing.assert_allclose(said, mine.predict_on_batch(pixels.astype(np.float32)), atol=1e-6)
 
 
 def test_threads_may_share_a_keras_model(run):

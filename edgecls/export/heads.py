@@ -18,15 +18,19 @@ else:  # reading a file's metadata imports this module, and needs no Keras
 OPERATORS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
 
 
+def ending(model: keras.Model) -> str | None:
+    """The function of ``OPERATORS`` that a network's scores come from, if one: its last layer, or that layer's activation."""
+    end = model.outputs[0]._keras_history.operation
+    if isinstance(end, keras.layers.Softmax):
+        return "softmax"
+    kind = keras.activations.serialize(end.activation) if getattr(end, "activation", None) else None
+    return kind if kind in OPERATORS else None
+
+
 def split(model: keras.Model) -> tuple[keras.Model, str | None]:
     """The part of a network up to its logits, and the function of ``OPERATORS`` that follows them, if one does."""
-    end = model.output._keras_history.operation
-    kind = None
-    if isinstance(end, keras.layers.Softmax):
-        kind = "softmax"
-    elif isinstance(end, keras.layers.Activation):
-        kind = keras.activations.serialize(end.activation)
-    if kind not in OPERATORS:
+    end, kind = model.output._keras_history.operation, ending(model)
+    if kind is None or not isinstance(end, keras.layers.Softmax | keras.layers.Activation):
         return model, None
     return keras.Model(model.input, end.input, name=model.name), kind
 

@@ -87,8 +87,17 @@ def open_model(path: Path, workers: int = 1) -> Opened:
 
 
 def _open_keras(path: Path) -> Opened:
+    from edgecls.export.heads import OPERATORS, ending
+    from edgecls.export.inspect import HEADS
+
     model = load_model(path)
-    return _of_batches(path, model.predict_on_batch, tuple(model.input_shape), tuple(model.output_shape))
+    kind = ending(model)
+
+    def logits(images: NDArray[np.float32]) -> Any:
+        scores = model.predict_on_batch(images)
+        return HEADS[OPERATORS[kind]](scores) if kind else scores
+
+    return _of_batches(path, logits, tuple(model.input_shape), tuple(model.output_shape))
 
 
 def _open_saved_model(path: Path) -> Opened:
