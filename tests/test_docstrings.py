@@ -31,7 +31,7 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     failures: list[str] = []
     globs = {**vars(module), "edgecls": edgecls, "np": np}
     for example in doctest.DocTestFinder().find(module, name, globs=globs):
-        doctest.DocTestRunner(optionflags=OPTIONS).run(example, out=failures.append)
+        doctest.DocTestRunner(verbose=False, optionflags=OPTIONS).run(example, out=failures.append)
     assert not failures, "".join(failures)
 
 

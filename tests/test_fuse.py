@@ -24,7 +24,7 @@ from edgecls.export.tflite import convert
 from edgecls.reparam import asymmetric
 from edgecls.run import Run
 from edgecls.weights.load import from_paddle, state
-from edgecls.workflow import training
+from edgecls.workflow import stages
 from edgecls.zoo import blocks
 from edgecls.zoo import layers as zoo_layers
 from edgecls.zoo.state import state_shapes
@@ -281,6 +281,6 @@ def test_acnet_from_recipe_to_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     # A later run may start from the branches of this one.
     recipe = run.recipe.override([f"model.weights={run.file('float.keras')}"])
-    again = training._network(recipe.model, recipe, SimpleNamespace(classes=["blue", "red"]), Console())
+    again = stages.build_network(recipe.model, recipe, SimpleNamespace(classes=["blue", "red"]), Console())
     for was, now in zip(trained.variables, again.variables, strict=True):
         np.testing.assert_array_equal(now, was, err_msg=was.path)

@@ -15,7 +15,7 @@ from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, network, photos
 import edgecls
 from edgecls.errors import UsageError
 from edgecls.export import verify
-from edgecls.quantize import layers
+from edgecls.quantize import floats, layers
 from edgecls.quantize.rules import activations, arithmetic, gates, linear, norm, pools, resize
 from edgecls.saving import Deferred
 from edgecls.zoo import hrnet, pooling, pplcnet_v2, vit
@@ -57,6 +57,14 @@ LAYERS = [
     case(layers.Quantize(decay=0.9, floor=-3.0, headroom=1.1), MAP, MAP, (0, 2), **IN_NETWORKS),
     case(linear.QuantizedConv2D(4, 3, input_scale=6.0), MAP, (14, 14, 4), (292, 8), **IN_NETWORKS),
     case(linear.QuantizedDepthwiseConv2D(3, output_shift=3.0), MAP, (14, 14, 8), (80, 16), **IN_NETWORKS),
+    case(
+        linear.QuantizedConv2DTranspose(4, 3, strides=2, padding="same"),
+        MAP,
+        (32, 32, 4),
+        (292, 2),
+        **IN_NETWORKS,
+    ),
+    case(floats.Boundary(), MAP, **IN_NETWORKS),
     case(linear.QuantizedDense(5, use_bias=False), (8,), (5,), (40, 15), **IN_NETWORKS),
     case(norm.FreezableBatchNormalization(output_scale=6.0), MAP, MAP, (16, 16), **IN_NETWORKS),
     case(gates.ScaledHardSwish(), MAP, **IN_NETWORKS),
