@@ -64,7 +64,8 @@ def sequential() -> keras.Model:
 def transfer() -> keras.Model:
     base = keras.applications.MobileNet((SIZE, SIZE, 3), 0.25, include_top=False, weights=None)
     image = keras.Input((SIZE, SIZE, 3), name="photo")
-    x = layers.Rescaling(1 / 127.5, -1)(layers.RandomFlip("horizontal")(image))
+    # Zero is a pixel's value, so that the border can be exact. Of 1 / 127.5 and -1 it is half a pixel off.
+    x = layers.Rescaling(1 / 128, -127 / 128)(layers.RandomFlip("horizontal")(image))
     x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(base(x)))
     return keras.Model(image, layers.Dense(CLASSES, activation="softmax", name="top")(x))
 
