@@ -52,8 +52,7 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         ``{kind: metrics}`` of these kinds; without labeled test images, empty.
     """
     from edgecls.infer.classifier import KINDS, Classifier
-    from edgecls.metrics import calibration_error, softmax
-    from edgecls.metrics import evaluate as score
+    from edgecls.metrics import softmax
 
     test = data.test.subset(data.test.labels >= 0)
     if not len(test):
@@ -65,15 +64,11 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
     for kind in [kind for kind in kinds if kind not in models]:
         import_tensorflow()
         logits = _logits(Classifier.load(run.path, kind), test)
-        scores = score(logits, test.labels, data.classes)
+        scores = _scores(logits, test.labels, data.classes)
         digest = sha256(run.file(KINDS[kind][0]))
         answers[f"{kind}_class"] = logits.argmax(1).astype(np.int32)
         answers[f"{kind}_probability"] = softmax(logits).max(1)
-        models[kind] = scores | {
-            "ece": calibration_error(answers[f"{kind}_probability"], answers[f"{kind}_class"] == test.labels),
-            "sha256": digest,
-            "warnings": warnings_of_scores(scores),
-        }
+        models[kind] = scores | {"sha256": digest}
         console.say(
             f"{kind}: balanced accuracy {scores['balanced_accuracy']:.3f} on {len(logits)} test images"
         )
@@ -93,6 +88,16 @@ def score_run(run: Run, console: Console, data: Dataset, kinds: Sequence[str]) -
         },
     )
     return {kind: models[kind] for kind in kinds}
+
+
+def _scores(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """What ``metrics.evaluate`` says of logits, with their calibration error, ``ece``, and what is wrong with them."""
+    from edgecls.metrics import calibration_error, softmax
+    from edgecls.metrics import evaluate as score
+
+    scores, probabilities = score(logits, labels, classes), softmax(logits)
+    ece = calibration_error(probabilities.max(1), probabilities.argmax(1) == labels)
+    return scores | {"ece": ece, "warnings": warnings_of_scores(scores)}
 
 
 def drop(scores: dict[str, Any]) -> float | None:
@@ -152,7 +157,6 @@ def evaluate(
     """
     from edgecls.data.sources import load_for_scoring
     from edgecls.infer.classifier import Classifier
-    from edgecls.metrics import evaluate as score
 
     import_tensorflow()
     run = _run_of(target)
@@ -174,13 +178,13 @@ def evaluate(
         raise UsageError(
             "there are no labeled images to score", where=shown, fix="add labels, or name others"
         )
-    metrics = score(_logits(classifier, labelled), labelled.labels, classifier.classes)
+    metrics = _scores(_logits(classifier, labelled), labelled.labels, classifier.classes)
     return {
         "schema": "edgecls.evaluate/1",
         "model": str(classifier.path),
         "split": shown,
         "classes": classifier.classes,
-        "metrics": metrics | {"warnings": warnings_of_scores(metrics)},
+        "metrics": metrics,
     }
 
 
