@@ -60,14 +60,14 @@ def ladder(
     rungs = []
     if float_logits is not None and fp32:
         fp32_logits = runners[fp32](images)
-        expected = _aligned(float_logits, fp32_logits, runners[fp32].head)
+        expected = _as_told(float_logits, runners[fp32].head)
         rungs.append(_float_rung(expected, fp32_logits, f"float.keras = {Path(fp32).name}"))
     if float_logits is not None:
         rungs += [_cost_rung(float_logits, runners[path](images), Path(path).name) for path in rounded]
     if int8:
         int8_logits, step, name = runners[int8](images), output_step(int8), Path(int8).name
         if qat_model:
-            qat_logits = _aligned(_keras(qat_model, images), int8_logits, runners[int8].head)
+            qat_logits = _as_told(_keras(qat_model, images), runners[int8].head)
             rungs.append(_step_rung(qat_logits, int8_logits, step, f"qat.keras = {name}"))
         if float_logits is not None:
             rungs.append(_cost_rung(float_logits, int8_logits, name))
@@ -114,11 +114,13 @@ def _keras(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return inspect.HEADS[heads.OPERATORS[kind]](outputs) if kind else outputs
 
 
-def _aligned(logits: np.ndarray, file_logits: np.ndarray, head: str | None) -> np.ndarray:
-    """``logits`` with the summand that those of a file have for each image: a softmax takes no notice of one."""
+def _as_told(logits: np.ndarray, head: str | None) -> np.ndarray:
+    """``logits`` as far as a file's probabilities tell them: up to a summand for each image, and not below a least one."""
     if head != "SOFTMAX":
         return logits
-    return logits - np.median(logits - file_logits, axis=1, keepdims=True)
+    apart = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    logs = apart - np.log(np.exp(apart).sum(axis=1, keepdims=True))
+    return np.maximum(logs, np.log(inspect.LEAST)).astype(np.float32)
 
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:
