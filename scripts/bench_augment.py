@@ -22,6 +22,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
+import marked
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -30,7 +31,6 @@ from edgecls.augment.compose import generator
 from edgecls.augment.registry import START
 from edgecls.augment.settings import only
 from edgecls.environment import cpu_model
-from edgecls.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "augment.md"
 BEGIN, END = "<!-- measured by scripts/bench_augment.py -->", "<!-- end -->"
@@ -148,8 +148,7 @@ def main() -> int:
     )
     print(text)
     if options.write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+        marked.rewrite(PAGE, BEGIN, END, text)
     ratio = speeds[0] / speeds[-1]
     print(f"ours: {speeds[0]:,.0f} images/s and core (at least {MIN_SPEED}), {ratio:.1f} times Pillow's")
     return 0 if speeds[0] >= MIN_SPEED and ratio >= MIN_RATIO else 1

@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import marked
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from edgecls.data import images, near_duplicates
 from edgecls.data.rows import Part
 from edgecls.data.split import check
-from edgecls.files import write_text
 from edgecls.search import mine as search
 from edgecls.search.mine_store import open_store
 
@@ -48,9 +48,7 @@ def main() -> None:
         result = measure(folder, arguments.images, arguments.evaluation)
     print(json.dumps(result, indent=2))
     if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        write_text(PAGE, f"{head}{BEGIN}\n\n{table(result)}\n\n{END}{rest.partition(END)[2]}")
+        marked.rewrite(PAGE, BEGIN, END, f"\n{table(result)}\n")
 
 
 def photo(number: int) -> Image.Image:

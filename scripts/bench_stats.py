@@ -26,6 +26,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import marked
+
 from android_bench.measure import history
 from android_bench.measure.baseline import duel
 
@@ -157,8 +159,7 @@ def main() -> int:
     text = table(rows, chosen.sessions)
     print(text)
     if chosen.docs:
-        before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-        DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        marked.rewrite(DOCS, BEGIN, END, text)
     turns = [row for row in rows if row[0] == "by turns"]
     false, covered = max(row[3] for row in turns if not row[2]), min(row[4] for row in turns)
     print(f"by turns: at most {false:.1%} false verdicts, at least {covered:.1%} of the intervals hold")

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import marked
 import numpy as np
 from PIL import Image
 
@@ -119,8 +120,7 @@ def main() -> None:
     table = measure(options.photos)
     print(table)
     if options.write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        marked.rewrite(PAGE, BEGIN, END, table)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ The table is printed, and with ``--write`` put into docs/augment.md.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -26,6 +26,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import experiments
 import keras
 import numpy as np
 
@@ -75,39 +76,24 @@ def rows() -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     """Do the runs that are missing, then show the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    chosen = experiments.options(__doc__, "runs/experiment_augment.jsonl", PAGE, rows())
+
+    def recipe(name: str, seed: int) -> Recipe:
+        return make_recipe(chosen.data, rows()[name], seed)
+
+    @functools.cache
+    def data() -> Dataset:
+        return few(load_data(recipe(BASELINE, 0).data, Console()))
+
+    experiments.finish(
+        chosen,
+        rows(),
+        SEEDS,
+        lambda name, seed: key(recipe(name, seed)),
+        lambda name, seed: run(recipe(name, seed), data()),
     )
-    parser.add_argument("data", help="folder of the four IDX files")
-    parser.add_argument("--results", type=Path, default=Path("runs/experiment_augment.jsonl"))
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
-    parser.add_argument("--only", action="append", help="rows to run; default: all")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/augment.md")
-    options = parser.parse_args()
-    unknown = set(options.only or ()) - rows().keys()
-    if unknown:
-        parser.error(f"no row {', '.join(unknown)}; rows: {', '.join(rows())}")
-    end = time.monotonic() + 60 * options.minutes
-    data = None
-    for seed in range(SEEDS):  # a table of one seed is there before the second begins
-        for name, augment in rows().items():
-            recipe = make_recipe(options.data, augment, seed)
-            wanted = not options.only or name in options.only
-            if not wanted or key(recipe) in results(options.results) or time.monotonic() > end:
-                continue
-            data = data or few(load_data(recipe.data, Console()))
-            result = {"key": key(recipe), "row": name, "seed": seed, **run(recipe, data)}
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            with options.results.open("a") as file:
-                print(json.dumps(result), file=file)
-            print(
-                f"{name}, seed {seed}: {100 * result['top1']:.2f} % in {result['seconds']:.0f} s", flush=True
-            )
-    text = table(options.data, results(options.results))
-    print(text)
-    if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    text = table(chosen.data, experiments.finished(chosen.results))
+    experiments.show(chosen, PAGE, BEGIN, END, text)
 
 
 def make_recipe(folder: str, augment: dict[str, Any], seed: int) -> Recipe:
@@ -130,12 +116,6 @@ def key(recipe: Recipe) -> str:
 def few(data: Dataset) -> Dataset:
     """The same ``IMAGES`` training images in every run, evenly from the classes; all test images."""
     return dataclasses.replace(data, train=spread(data.train, IMAGES))
-
-
-def results(path: Path) -> dict[str, dict[str, Any]]:
-    """Finished runs by their key."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {value["key"]: value for value in map(json.loads, lines)}
 
 
 def run(recipe: Recipe, data: Dataset) -> dict[str, float]:

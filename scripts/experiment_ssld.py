@@ -13,9 +13,8 @@ The table is printed, and with ``--write`` put into docs/ssld.md.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
+import functools
 import os
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import experiments
 import keras
 import numpy as np
 
@@ -139,37 +139,10 @@ ROWS: dict[str, Row] = {
 
 def main() -> None:
     """Do the runs that are missing, then show the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", help="folder of the four IDX files")
-    parser.add_argument("--results", type=Path, default=Path("runs/experiment_ssld.jsonl"))
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
-    parser.add_argument("--only", action="append", help="rows to run; default: all")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/ssld.md")
-    options = parser.parse_args()
-    unknown = set(options.only or ()) - ROWS.keys()
-    if unknown:
-        parser.error(f"no row {', '.join(unknown)}; rows: {', '.join(ROWS)}")
-    end = time.monotonic() + 60 * options.minutes
-    laboratory: Laboratory | None = None
-    for seed in range(SEEDS):  # a table of one seed is there before the second begins
-        for name in options.only or ROWS:
-            if key(name, seed) in results(options.results) or time.monotonic() > end:
-                continue
-            laboratory = laboratory or Laboratory(options.data, options.results.with_suffix(""))
-            result = {"key": key(name, seed), "row": name, "seed": seed, **laboratory.run(name, seed)}
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            with options.results.open("a") as file:
-                print(json.dumps(result), file=file)
-            print(
-                f"{name}, seed {seed}: {100 * result['top1']:.2f} % in {result['seconds']:.0f} s", flush=True
-            )
-    text = table(results(options.results))
-    print(text)
-    if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    chosen = experiments.options(__doc__, "runs/experiment_ssld.jsonl", PAGE, ROWS)
+    laboratory = functools.cache(lambda: Laboratory(chosen.data, chosen.results.with_suffix("")))
+    experiments.finish(chosen, ROWS, SEEDS, key, lambda name, seed: laboratory().run(name, seed))
+    experiments.show(chosen, PAGE, BEGIN, END, table(experiments.finished(chosen.results)))
 
 
 def make_recipe(row: Row, seed: int, path: str = "fashion") -> Recipe:
@@ -302,12 +275,6 @@ def network(widths: tuple[int, ...]) -> keras.Model:
         x = keras.layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     return keras.Model(pixels, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
-
-
-def results(path: Path) -> dict[str, dict[str, Any]]:
-    """Finished runs by their key."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {value["key"]: value for value in map(json.loads, lines)}
 
 
 def table(done: Mapping[str, Mapping[str, Any]]) -> str:

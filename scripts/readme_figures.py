@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import marked
 from near_copies import scores_of
 
-from edgecls.files import write_text
 from edgecls.run import Run
 
 README = Path(__file__).parent.parent / "README.md"
@@ -23,9 +23,7 @@ MODELS = {"teacher": "teacher", "float": "float student", "qat": "QAT student", 
 def main() -> None:
     run = Run.find(sys.argv[1] if len(sys.argv) > 1 else None)
     alone = scores_of(run)["scores"]
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(README, f"{before}{BEGIN}\n{figures(run, alone)}\n{END}{after}")
+    marked.rewrite(README, BEGIN, END, figures(run, alone))
 
 
 def figures(run: Run, alone: dict[str, dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import marked
 import numpy as np
 
 from android_bench.predict import device as devices
@@ -58,11 +59,9 @@ def main() -> int:
     blocks = [*published_block(), *tflite_block()]
     if HOST.exists():
         blocks += host_block(devices.from_json("host", HOST.read_text(encoding="utf-8")))
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(blocks) + f"\n\n{END}{after}", encoding="utf-8")
-    print("\n".join(blocks))
+    text = "\n".join(blocks)
+    marked.rewrite(PAGE, BEGIN, END, f"\n{text}\n")
+    print(text)
     return 0
 
 

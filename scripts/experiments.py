@@ -1,0 +1,81 @@
+"""What the experiments share: options, a file of finished runs that a stopped experiment goes on from, a table in a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import marked
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Finished runs by their key."""
+
+
+def options(description: str | None, results: str, page: Path, rows: Collection[str]) -> argparse.Namespace:
+    """The command's ``data``, ``results``, ``minutes``, ``only`` and ``write``.
+
+    Args:
+        description: The script's.
+        results: File of finished runs, unless another is named.
+        page: Which page ``--write`` writes to.
+        rows: Names that ``--only`` may have.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", help="folder of the four IDX files")
+    parser.add_argument("--results", type=Path, default=Path(results))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
+    parser.add_argument("--only", action="append", help="rows to run; default: all")
+    parser.add_argument("--write", action="store_true", help=f"put the table into docs/{page.name}")
+    chosen = parser.parse_args()
+    unknown = set(chosen.only or ()) - set(rows)
+    if unknown:
+        parser.error(f"no row {', '.join(unknown)}; rows: {', '.join(rows)}")
+    return chosen
+
+
+def finish(
+    chosen: argparse.Namespace,
+    rows: Collection[str],
+    seeds: int,
+    key: Callable[[str, int], str],
+    run: Callable[[str, int], dict[str, float]],
+) -> None:
+    """Do the runs that are missing, and keep each as it ends.
+
+    Args:
+        chosen: See ``options``.
+        rows: Names of the table's rows.
+        seeds: Each row is run with the seeds 0 to ``seeds - 1``.
+        key: Tells the runs of a row and a seed apart by all that they are made by.
+        run: Trains a row with a seed; gives ``top1``, a share, and ``seconds``.
+    """
+    end = time.monotonic() + 60 * chosen.minutes
+    for seed in range(seeds):  # a table of one seed is there before the second begins
+        for name in chosen.only or rows:
+            if key(name, seed) in finished(chosen.results) or time.monotonic() > end:
+                continue
+            result: dict[str, Any] = {"key": key(name, seed), "row": name, "seed": seed, **run(name, seed)}
+            chosen.results.parent.mkdir(parents=True, exist_ok=True)
+            with chosen.results.open("a") as file:
+                print(json.dumps(result), file=file)
+            shown = f"{100 * result['top1']:.2f} % in {result['seconds']:.0f} s"
+            print(f"{name}, seed {seed}: {shown}", flush=True)
+
+
+def finished(path: Path) -> dict[str, dict[str, Any]]:
+    """Finished runs by their key."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {value["key"]: value for value in map(json.loads, lines)}
+
+
+def show(chosen: argparse.Namespace, page: Path, begin: str, end: str, text: str) -> None:
+    """Print the table, and put it into the page if that was asked for."""
+    print(text)
+    if chosen.write:
+        marked.rewrite(page, begin, end, text)
