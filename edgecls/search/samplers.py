@@ -76,7 +76,25 @@ def draw(trial: optuna.Trial, space: Space) -> Values:
     return decoded(space, trial.params)
 
 
-class Grid(optuna.samplers.BaseSampler):
+class _Whole(optuna.samplers.BaseSampler):
+    """Decides all keys of a trial together.
+
+    Args:
+        study: Its name and the numbers of its trials decide what is drawn.
+        space: Gives the keys.
+    """
+
+    def __init__(self, study: optuna.Study, space: Space) -> None:
+        self._study = study
+        self._space = distributions(space)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._space
+
+
+class Grid(_Whole):
     """All combinations in order: a trial gets the one of its number.
 
     Args:
@@ -85,14 +103,8 @@ class Grid(optuna.samplers.BaseSampler):
     """
 
     def __init__(self, study: optuna.Study, space: Space) -> None:
-        self._study = study
-        self._space = distributions(space)
+        super().__init__(study, space)
         self._points = [encoded(space, values) for values in space.grid]
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._space
 
     def sample_relative(
         self,
@@ -112,7 +124,7 @@ class Grid(optuna.samplers.BaseSampler):
         raise AssertionError(f"{param_name} is not in the grid")
 
 
-class Bayes(optuna.samplers.BaseSampler):
+class Bayes(_Whole):
     """TPE (https://arxiv.org/abs/2304.11127), seeded for each trial anew; the first trial is the recipe itself.
 
     Optuna's sampler draws on from one seed instead, so that a resumed search would draw otherwise than one that went
@@ -126,8 +138,8 @@ class Bayes(optuna.samplers.BaseSampler):
     """
 
     def __init__(self, study: optuna.Study, seed: int, space: Space, start: Values) -> None:
-        self._study, self._seed = study, seed
-        self._space = distributions(space)
+        super().__init__(study, space)
+        self._seed = seed
         self._start = encoded(space, start)
         self._inner: optuna.samplers.TPESampler
 
@@ -139,11 +151,6 @@ class Bayes(optuna.samplers.BaseSampler):
             seed=int(digest[:8], 16), multivariate=True, constant_liar=True
         )
         self._inner.before_trial(study, trial)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._space
 
     def sample_relative(
         self,
