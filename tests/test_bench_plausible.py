@@ -109,6 +109,14 @@ def assert_trustworthy(row: dict[str, Any]) -> None:
         assert row[name] is None or 0 <= row[name] < math.inf
 
 
+@pytest.mark.parametrize("figure", ["Warmup (first):        1.75", "Inference (min):       1.20"])
+def test_less_than_a_nanosecond_is_no_time(figure: str) -> None:
+    """It would be 0.0 in bench.json, which keeps nanoseconds."""
+    assert figure in TWIN
+    row = row_of(TWIN.replace(figure, figure[:-4] + "1e-30"))
+    assert row["status"] == "failed" and "1e-30 is impossible" in row["why"]
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_output_that_is_whole_is_ok(name: str) -> None:
     row = row_of(OUTPUTS[name])
@@ -145,6 +153,7 @@ GOOD = "count=50 first=1002 curr=1001 min=990 max=1020 avg=1001.5 std=4 p5=992 m
         ("median=1001", "median=nan", "median is no number"),
         ("median=1001", "median=993", "differ by more than std_ms=0.004"),
         ("min=990", "min=0", "min_ms=0 is impossible"),
+        ("min=990", "min=1e-30", "min_ms=0 is impossible"),
         ("p5=992", "p5=980", "min_ms=0.99 is above p5_ms=0.98"),
         ("avg=1001.5", "avg=2001.5", "mean_ms=2.0015 is not between"),
         ("std=4", "std=400", "std_ms=0.4 is more than runs from 0.99 to 1.02 ms can differ"),

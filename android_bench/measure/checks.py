@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from android_bench.measure.protocol import Loaded, Protocol, Round
-from android_bench.output.plausible import LONGEST_MS, problem
+from android_bench.output.plausible import LONGEST_MS, SHORTEST_MS, problem
 
 
 def loaded_problem(loaded: Loaded) -> str:
@@ -30,7 +30,7 @@ def round_problem(given: Round, protocol: Protocol | None = None) -> str:
         longest, why = given.stat.max_ms, problem(dataclasses.asdict(given.stat))
     else:
         longest = max(given.samples_ms)
-        bad = next((ms for ms in given.samples_ms if not 0 < ms <= LONGEST_MS), None)
+        bad = next((ms for ms in given.samples_ms if not SHORTEST_MS <= ms <= LONGEST_MS), None)
         why = "" if bad is None else f"a run of {bad:g} ms"
     if why or protocol is None:
         return why

@@ -15,6 +15,7 @@ from android_bench.errors import BenchUsageError
 from android_bench.words import case_name
 
 LONGEST_MS = 86_400_000.0  # of one inference: a day
+SHORTEST_MS = 1e-6  # a nanosecond: the step of every clock, and the last digit that a bench.json keeps
 MOST_RUNS = 1_000_000_000
 _MOST_MIB = 10_000_000.0
 _ORDER = ("min_ms", "p5_ms", "median_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")
@@ -41,7 +42,7 @@ def problem(figures: Mapping[str, Any], *, step_ms: float = 0.001, one_round: bo
         if name in known and not (_is_number(known[name], int) and 1 <= known[name] <= MOST_RUNS):
             return f"{name}={_text(known[name])} is impossible"
     for name in (*_ORDER, "first_ms", "mean_ms"):
-        if name in known and not (_is_number(known[name]) and 0 < known[name] <= LONGEST_MS):
+        if name in known and not (_is_number(known[name]) and SHORTEST_MS <= known[name] <= LONGEST_MS):
             return f"{name}={_text(known[name])} is impossible"
     for name in ("init_ms", "std_ms"):
         if name in known and not (_is_number(known[name]) and 0 <= known[name] <= LONGEST_MS):
@@ -135,7 +136,7 @@ def _rounds_problem(row: dict[str, Any]) -> str:
             return f"round {number} does not say whether it is used"
         samples = one.get("samples_ms", [])
         if not isinstance(samples, list) or not all(
-            _is_number(ms) and 0 < ms <= LONGEST_MS for ms in samples
+            _is_number(ms) and SHORTEST_MS <= ms <= LONGEST_MS for ms in samples
         ):
             return f"round {number} has a run that is impossible"
         if one.get("median_ms") is None:
