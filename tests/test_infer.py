@@ -139,6 +139,82 @@ def test_a_file_without_metadata_names_classes_by_index(tmp_path, run, photos):
     assert classifier.predict(photos[1:2])[0]["predictions"][0]["class"] == "1"
 
 
+def test_a_json_file_beside_a_model_of_the_users_own(tmp_path, run, photos):
+    """Of three models that answer the brightest channel, the first two take normalized pixels, the second of any size."""
+    import keras
+
+    from edgecls.export.tflite import convert
+
+    def network(side: int | None, *first: keras.Layer) -> keras.Model:
+        mean = keras.layers.GlobalAveragePooling2D()
+        return keras.Sequential([keras.Input((side, side, 3)), *first, mean, keras.layers.Softmax()])
+
+    network(SIZE).save(tmp_path / "bare.keras")
+    network(None).save(tmp_path / "open.keras")
+    own = keras.layers.Normalization(mean=[127.5] * 3, variance=[42.5**2] * 3)
+    network(SIZE, own).save(tmp_path / "own.keras")
+    known = {"labels": CLASSES, "resize_short": 40, "mean": [0.5] * 3, "std": [1 / 6] * 3}
+    (tmp_path / "bare.json").write_text(json.dumps(known))
+    (tmp_path / "open.json").write_text(json.dumps({**known, "size": SIZE}))
+    (tmp_path / "own.json").write_text(json.dumps({"labels": CLASSES, "resize_short": 40}))
+    (tmp_path / "file.json").write_text(json.dumps(known))
+    (tmp_path / "file.tflite").write_bytes(convert(keras.saving.load_model(run / "float.keras"), "fp32"))
+    values = (np.array([230, 20, 20]) - 127.5) / 42.5
+    expect = np.exp(values) / np.exp(values).sum()
+    for name in ("bare.keras", "open.keras", "own.keras", "file.tflite"):
+        classifier = Classifier.load(tmp_path / name)
+        assert (classifier.preprocess.size, classifier.preprocess.resize_short) == (SIZE, 40)
+        (red, *others), green, _ = (answer["predictions"] for answer in classifier.predict(photos))
+        assert (red["class"], green[0]["class"]) == ("ant", "bee")
+        if name != "file.tflite":
+            assert [p["probability"] for p in (red, *others)] == pytest.approx(list(expect), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text, content",
+    [
+        ("unknown key 'label'.*keys are labels, size, resize_short", {"label": CLASSES}),
+        ("not a JSON object", CLASSES),
+        ("cannot read it", "{"),
+        ("labels must be a list", {"labels": "ant"}),
+        ("empty name", {"labels": ["ant", "bee", ""]}),
+        ("3 outputs, but there are 2 labels", {"labels": CLASSES[:2]}),
+        ("mean must be three numbers", {"mean": 0.5, "std": [1, 1, 1]}),
+        ("std must be three numbers, all above 0", {"mean": [0, 0, 0], "std": [1, 1, 0]}),
+        ("resize_short must be a whole number", {"resize_short": True}),
+        ("antialias must be true or false", {"antialias": 1}),
+        ("smaller than the input", {"resize_short": SIZE - 1}),
+        ("unknown interpolation", {"interpolation": "lanczos"}),
+        ("makes 31 px", {"size": 31, "resize_short": 40}),
+    ],
+)
+def test_what_is_wrong_in_a_json_file_is_said(tmp_path, run, text, content):
+    from edgecls.infer.opening import open_model
+
+    path = tmp_path / "bare.tflite"
+    if not (bare := run / "bare.tflite").is_file():
+        import keras
+
+        from edgecls.export.tflite import convert
+
+        bare.write_bytes(convert(keras.saving.load_model(run / "float.keras"), "fp32"))
+    path.write_bytes(bare.read_bytes())
+    (tmp_path / "bare.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UsageError, match=text) as caught:
+        open_model(path)
+    assert "bare." in str(caught.value)
+
+
+def test_a_model_that_does_not_normalize_and_nothing_says_how(tmp_path):
+    import keras
+
+    layers = [keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D()]
+    keras.Sequential(layers).save(tmp_path / "bare.keras")
+    (tmp_path / "bare.json").write_text(json.dumps({"labels": CLASSES}))
+    with pytest.raises(UsageError, match=r"does not normalize pixels.*put mean and std in bare\.json"):
+        Classifier.load(tmp_path / "bare.keras")
+
+
 def test_unreadable_images_are_named(run, tmp_path):
     torn, text = tmp_path / "torn.jpg", tmp_path / "text.jpg"
     Image.effect_noise((64, 64), 50).save(torn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import queue
 from collections.abc import Callable, Sequence
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecls.errors import EdgeclsError, UsageError
-from edgecls.labels import read_labels
+from edgecls.errors import UsageError
+from edgecls.infer.beside import Beside, read_beside
 from edgecls.quiet import import_tensorflow
 from edgecls.saving import load_model
 from edgecls.text import first_line
 
 if TYPE_CHECKING:
+    import keras
+
     from edgecls.data.preprocess import Preprocess
 
 Pixels = NDArray[np.uint8]
@@ -27,8 +29,6 @@ Forward = Callable[[Pixels], Logits]
 
 SAVED_MODEL = "saved_model.pb"
 BATCH = 32
-_SIDECARS = ("labels.txt", "preprocess.json", "recipe.yaml")
-_TEACHER = "teacher.keras"
 _THREADS = 4  # of all interpreters together; a small network is no faster with more
 
 
@@ -90,14 +90,39 @@ def _open_keras(path: Path) -> Opened:
     from edgecls.export.heads import OPERATORS, ending
     from edgecls.export.inspect import HEADS
 
-    model = load_model(path)
-    kind = ending(model)
+    model, beside = load_model(path), read_beside(path)
+    kind, (mean, std) = ending(model), _normalization(path, model, beside)
 
     def logits(images: NDArray[np.float32]) -> Any:
-        scores = model.predict_on_batch(images)
+        scores = model.predict_on_batch((images - mean) / std)
         return HEADS[OPERATORS[kind]](scores) if kind else scores
 
-    return _of_batches(path, logits, tuple(model.input_shape), tuple(model.output_shape))
+    return _of_batches(path, logits, tuple(model.input_shape), tuple(model.output_shape), beside)
+
+
+def _normalization(path: Path, model: keras.Model, beside: Beside) -> tuple[Any, Any]:
+    """Mean and deviation that pixels from 0 to 255 need before the network: none, if it normalizes them itself.
+
+    The networks of runs do. One with a JSON file of its own may not.
+    """
+    if beside.own is None or _takes_pixels(model):
+        return np.float32(0), np.float32(1)
+    if not {"mean", "std"} <= beside.settings.keys():
+        raise UsageError(
+            "the model does not normalize pixels, and nothing says which values it takes",
+            where=str(path),
+            fix=f"put mean and std in {beside.own.name}",
+        )
+    mean, std = (255 * np.array(beside.settings[key], np.float32) for key in ("mean", "std"))
+    return mean, std
+
+
+def _takes_pixels(model: keras.Model) -> bool:
+    from edgecls.quantize import lower, takes_pixels
+
+    with contextlib.suppress(UsageError):  # an operation without a rule
+        model, _ = lower(model, keep_float=("*",))  # brings the normalizations of Keras into two forms
+    return takes_pixels(model)
 
 
 def _open_saved_model(path: Path) -> Opened:
@@ -121,7 +146,7 @@ def _open_saved_model(path: Path) -> Opened:
     ) -> Any:  # a signature does not hold its variables
         return signature(**{name: tf.constant(images)})[output]
 
-    return _of_batches(path, predict, tuple(image.shape), tuple(answer.shape))
+    return _of_batches(path, predict, tuple(image.shape), tuple(answer.shape), read_beside(path))
 
 
 def _of_batches(
@@ -129,6 +154,7 @@ def _of_batches(
     predict: Callable[[NDArray[np.float32]], Any],
     shape: tuple[Any, ...],
     outputs: tuple[Any, ...],
+    beside: Beside,
 ) -> Opened:
     """A TensorFlow model that takes batches of float pixels; its labels and preprocessing lie beside it."""
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or len(outputs) != 2:
@@ -142,17 +168,21 @@ def _of_batches(
         parts = (images[i : i + BATCH].astype(np.float32) for i in range(0, len(images), BATCH))
         return np.concatenate([np.asarray(predict(part), np.float32) for part in parts])
 
-    classes, preprocess = _sidecars(path)
-    if preprocess is None:
+    if beside.own is None and not beside.settings:
         raise UsageError(
             "nothing beside the model says how its images are prepared",
             where=str(path),
-            fix="keep it in its run folder, or use the .tflite, which carries it",
+            fix=f"keep it in its run folder, write {path.with_suffix('.json').name}, or use the .tflite, which carries it",
         )
-    return Opened(Pool([forward]), *_fitting(path, classes, preprocess, shape[1], outputs[-1]))
+    size = shape[1] or beside.settings.get("size")
+    if size is None:
+        fix = f'put "size" in {path.with_suffix(".json").name}'
+        raise UsageError("the model leaves its input size open", where=str(path), fix=fix)
+    return Opened(Pool([forward]), *_fitting(path, beside.labels, beside.settings, size, outputs[-1]))
 
 
 def _open_tflite(path: Path, workers: int) -> Opened:
+    from edgecls.export.attached import attached
     from edgecls.export.inspect import Runner
 
     content = path.read_bytes()  # a file that is mapped into memory must not be overwritten while it is used
@@ -174,14 +204,17 @@ def _open_tflite(path: Path, workers: int) -> Opened:
             where=str(path),
             fix="export the model with edgecls",
         )
-    classes, preprocess = _metadata(path, content)
-    return Opened(Pool(runners), *_fitting(path, classes, preprocess, shape[1], int(outputs[1])))
+    classes, settings = attached(content, str(path))
+    settings = settings.get("preprocess") or {}
+    if not (classes and settings) and (beside := read_beside(path)).own:
+        classes, settings = classes or beside.labels or [], settings or beside.settings
+    return Opened(Pool(runners), *_fitting(path, classes, settings, shape[1], int(outputs[1])))
 
 
 def _fitting(
-    path: Path, classes: list[str] | None, preprocess: Preprocess | None, size: int, outputs: int
+    path: Path, classes: list[str] | None, settings: dict[str, Any], size: int, outputs: int
 ) -> tuple[list[str], Preprocess]:
-    """Check that labels and preprocessing fit the model's shapes. Without them: class numbers, ImageNet's resize."""
+    """Labels and preprocessing, if they fit the model's shapes. Without any: class numbers, ImageNet's resize."""
     from edgecls.data.preprocess import Preprocess
 
     classes = classes or [str(i) for i in range(outputs)]
@@ -191,8 +224,14 @@ def _fitting(
             where=str(path),
             fix="use the labels of the run that made the model",
         )
-    if preprocess is None:  # the usual evaluation of ImageNet models; the file normalizes the pixels itself
-        preprocess = Preprocess(size)
+    try:
+        preprocess = Preprocess(**{"size": size, **settings})
+    except UsageError as error:
+        raise UsageError(error.what, where=error.where or str(path), fix=error.fix) from None
+    except Exception as error:  # JSON that somebody tampered with
+        raise UsageError(
+            f"its preprocessing is broken: {first_line(error)}", where=str(path), fix="export it again"
+        ) from error
     if preprocess.size != size:
         raise UsageError(
             f"the model takes {size} px images, but the preprocessing beside it makes {preprocess.size} px",
@@ -200,47 +239,3 @@ def _fitting(
             fix="use the preprocess.json of the run that made the model",
         )
     return classes, preprocess
-
-
-def _metadata(path: Path, content: bytes) -> tuple[list[str] | None, Preprocess | None]:
-    """Labels and preprocessing from the file's metadata."""
-    from edgecls.data.preprocess import Preprocess
-    from edgecls.export.attached import attached
-
-    classes, details = attached(content, str(path))
-    try:
-        settings = details.get("preprocess")
-        return classes or None, Preprocess.from_dict(settings) if settings else None
-    except EdgeclsError:
-        raise
-    except Exception as error:  # JSON that somebody tampered with
-        raise UsageError(
-            f"its metadata is broken: {first_line(error)}", where=str(path), fix="export it again"
-        ) from error
-
-
-def _sidecars(path: Path) -> tuple[list[str] | None, Preprocess | None]:
-    """Labels and preprocessing from the run folder that a model lies in, from ``export/`` there, or from inside of it."""
-    from edgecls.data.preprocess import Preprocess
-
-    folders = [path, path.parent, *([path.parent.parent] if path.parent.name == "export" else [])]
-    folder = next((f for f in folders if any((f / name).is_file() for name in _SIDECARS)), path.parent)
-    labels, settings, recipe = (folder / name for name in _SIDECARS)
-    classes = read_labels(labels) if labels.is_file() else None
-    is_teacher = path.name == _TEACHER and recipe.is_file()  # a phase's pixels may not be the teacher's
-    if settings.is_file() and not is_teacher:
-        try:
-            return classes, Preprocess.from_dict(json.loads(settings.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"cannot read it: {first_line(error)}", where=str(settings), fix="train or export again"
-            ) from error
-    if recipe.is_file():
-        from edgecls.recipe import load_recipe
-        from edgecls.zoo import catalog
-
-        resolved = load_recipe(recipe)
-        resolved = resolved if is_teacher else resolved.final
-        entry = catalog.get(resolved.model.name)
-        return classes, Preprocess.from_recipe(entry, resolved.model, resolved.data.antialias)
-    return classes, None
