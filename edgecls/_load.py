@@ -105,22 +105,50 @@ def read(path: Path, kinds: Set[_yaml.Key] = frozenset(), above: tuple[Path, ...
 
 
 def override(tree: _yaml.Tree, texts: Sequence[str], kinds: Set[_yaml.Key] = frozenset()) -> None:
-    """Lay ``a.b=value`` texts over ``tree``; each value is YAML. ``kinds``: see ``Tree.merge``."""
+    """Lay ``a.b=value`` texts over ``tree``; each value is YAML. ``kinds``: see ``Tree.merge``.
+
+    An item of a list is called by its ``name``: ``phases.large.train.epochs=5``.
+    """
     for text in texts:
-        tree.merge(_override(text, tree), kinds)
+        where = f"-o {text}"
+        dotted, sign, value = text.partition("=")
+        names = dotted.strip().split(".")
+        if not sign or not all(names):
+            raise UsageError("an override is KEY=VALUE", where=where, fix="for example -o train.epochs=5")
+        item = _item(tree, names, where)
+        if item is None:
+            tree.merge(_override(names, value, where), kinds)
+            continue
+        changed = tree.below(item)
+        changed.merge(_override(names[len(item) :], value, where), kinds)
+        tree.put(item, changed)
 
 
-def _override(text: str, onto: _yaml.Tree) -> _yaml.Tree:
-    where = f"-o {text}"
-    dotted, sign, value = text.partition("=")
-    names = dotted.strip().split(".")
-    if not sign or not all(names):
-        raise UsageError("an override is KEY=VALUE", where=where, fix="for example -o train.epochs=5")
-    parent: Any = onto.values
+def _item(tree: _yaml.Tree, names: Sequence[str], where: str) -> _yaml.Key | None:
+    """The item of a list that an override goes into; None where it goes into no list.
+
+    Raises:
+        UsageError: The list has no item of this name.
+    """
+    parent: Any = tree.values
     for i, name in enumerate(names[:-1], 1):
         parent = parent.get(name) if isinstance(parent, dict) else None
-        if isinstance(parent, list):
-            raise UsageError(f"{'.'.join(names[:i])} is a list: set it whole", where=where)
+        if not isinstance(parent, list):
+            continue
+        dotted = ".".join(names[:i])
+        items = [each.get("name") if isinstance(each, dict) else None for each in parent]
+        if names[i] in items and i + 1 < len(names):
+            return (*names[:i], items.index(names[i]))
+        known = ", ".join(str(each) for each in items if each is not None)
+        if not known:
+            raise UsageError(f"{dotted} is a list: set it whole", where=where)
+        if names[i] in items:
+            raise UsageError(f"{dotted}.{names[i]} is a section", where=where, fix="name a key in it")
+        raise UsageError(f"{dotted} has no {names[i]!r}", where=where, fix=f"it has {known}")
+    return None
+
+
+def _override(names: Sequence[str], value: str, where: str) -> _yaml.Tree:
     parsed = _yaml.parse(value, where, Path.cwd(), lines=False)
     tree = _yaml.Tree(parsed.values if value.strip() else None)  # type: ignore[arg-type]
     for name in reversed(names):

@@ -86,6 +86,16 @@ class Tree:
         origins = {k[length:]: origin for k, origin in self.origins.items() if k[:length] == key}
         return Tree(copy.deepcopy(values), origins)
 
+    def put(self, key: Key, part: Tree) -> None:
+        """Replace what is at ``key``: the inverse of ``below``."""
+        *parents, last = key
+        values: Any = self.values
+        for name in parents:
+            values = values[name]
+        values[last] = part.values
+        self.origins = {k: origin for k, origin in self.origins.items() if k[: len(key)] != key}
+        self.origins |= {(*key, *k): origin for k, origin in part.origins.items()}
+
     def merge(self, other: Tree, kinds: Set[Key] = frozenset()) -> None:
         """Lay ``other`` over this: mappings merge key by key, everything else is replaced.
 

@@ -36,6 +36,8 @@ KINDS: dict[str, Kind] = {
     "weight_only_wi8": Kind("float.keras", 1, "TFLite of int8 weights, float arithmetic"),
 }
 NAMES: tuple[str, ...] = get_args(Precision)
+CALIBRATIONS = ("mse", "percentile", "minmax")
+"""How the ranges of activations are found from what a network computes on images, see ``quantize.calibrate``."""
 
 
 def find(name: str) -> str:

@@ -21,7 +21,7 @@ from android_bench.predict import device as devices
 from android_bench.predict.device import Device
 from android_bench.predict.latency import RUNTIME_REACH, Measured, Prediction, Predictor
 from android_bench.predict.operations import parse
-from edgecls.workflow import choosing
+from edgecls.workflow import choosing, latencies
 from edgecls.zoo import catalog
 from edgecls.zoo.operations import operations
 
@@ -118,7 +118,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def published_block() -> list[str]:
     """The Snapdragon 855 as published."""
-    measured = choosing.published().measured("fp32")
+    measured = latencies.published().measured("fp32")
     families = len({m.series for m in measured})
     return [
         "### The published latencies of a Snapdragon 855",
@@ -132,7 +132,7 @@ def published_block() -> list[str]:
 
 def tflite_rows() -> Iterator[tuple[str, str, float, Prediction]]:
     """Network, precision, published milliseconds and prediction of the twelve points."""
-    predictor = choosing.published().predictor("fp32")
+    predictor = latencies.published().predictor("fp32")
     for name, (fp32, int8) in TFLITE.items():
         executed = parse(operations(name).text)
         for precision, ms, predict in (
@@ -165,9 +165,9 @@ def tflite_block() -> list[str]:
 
 def host_block(host: Device) -> list[str]:
     """This computer, with our own files."""
-    prior = choosing.published().predictor("fp32").coefficients
+    prior = latencies.published().predictor("fp32").coefficients
     rows, short = [], []
-    chosen = set(choosing.calibration_list())
+    chosen = set(latencies.calibration_list())
     for precision in ("fp32", "int8"):
         measured = host.measured(precision)
         rows += accuracy_rows(measured, prior, f"TFLite, {precision}")

@@ -10,7 +10,7 @@ from run_folders import RECIPE, scores, timing, write
 from android_bench.predict import device as devices
 from edgecls.files import sha256
 from edgecls.run import Run
-from edgecls.workflow import choosing
+from edgecls.workflow import latencies
 from edgecls.zoo import catalog
 
 
@@ -161,7 +161,7 @@ def test_a_bench_json_is_a_device(call, tmp_path: Path) -> None:
 
 def test_a_measured_device_goes_before_the_published_one(call, tmp_path: Path) -> None:
     document = json.loads(bench_json(tmp_path / "bench.json", NAMES, precision="int8").read_text())
-    choosing.learn(document, "sd855")
+    latencies.learn(document, "sd855")
     found = chosen(call, "MobileNetV2*", "--device", "sd855", "--precision", "int8")
     assert found["device"]["runtime"] == "TFLite" and found["predicted_from"]["precision"] == "int8"
     assert {c["measured"] for c in found["candidates"]} == {True, False}
@@ -214,7 +214,7 @@ def test_an_own_run_is_among_the_networks(call, tmp_path: Path, tiny) -> None:
 
 def test_a_device_file_survives_what_it_is_written_for(tmp_path: Path) -> None:
     document = json.loads(bench_json(tmp_path / "bench.json", NAMES).read_text())
-    choosing.learn(document, "phone")
+    latencies.learn(document, "phone")
     found = devices.read("phone")
     assert devices.from_json("phone", devices.to_json(found)) == found
 

@@ -70,6 +70,40 @@ def test_a_phase_is_the_whole_recipe_with_its_changes(write: Any) -> None:
     assert len({large.recipe.seed, fix.recipe.seed, recipe.seed}) == 3
 
 
+def test_a_key_of_one_phase_is_overridden_by_the_name_of_the_phase(write: Any) -> None:
+    path = write(TWO)
+    changes = ["phases.fix.train.epochs=7", "phases.fix.train.optimizer.lr=0.5", "phases.fix.distill={}"]
+    changes += ["phases.large.data.max_images=9", "phases.fix.train.optimizer={name: adamw}"]
+    large, fix = load_recipe(path, changes).parts
+    assert (large.recipe.train.epochs, fix.recipe.train.epochs) == (3, 7)
+    assert fix.recipe.distill is not None and large.recipe.data.max_images == 9 and large.recipe.data.extra
+    assert fix.recipe.train.optimizer.name == "adamw" and fix.recipe.train.optimizer.lr != 0.5
+    assert load_recipe(path, changes[:2]).parts[1].recipe.train.optimizer.lr == 0.5
+    assert load_recipe(path, ["phases.fix.name=last"]).phases[1].name == "last"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("phases.fxi.train.epochs=7", "phases has no 'fxi' (-o {}); it has large, fix"),
+        ("phases.0.train.epochs=7", "phases has no '0' (-o {}); it has large, fix"),
+        ("phases.fix=7", "phases.fix is a section (-o {}); name a key in it"),
+        ("phases.fix.train.epohcs=7", "unknown key 'phases[1].train.epohcs' (-o {})"),
+        ("phases.fix.teacher=null", "unknown key 'phases[1].teacher' (-o {})"),
+        ("phases.fix.model.name=VGG11", "phases[1]: a phase cannot change model.name (-o {})"),
+        (
+            "phases.fix.train.epochs=many",
+            'phases[1].train.epochs: expected a whole number, got text "many" (-o {})',
+        ),
+    ],
+)
+def test_a_wrong_override_of_a_phase_names_it(write: Any, override: str, line: str) -> None:
+    path = write(TWO)
+    with pytest.raises(UsageError) as error:
+        load_recipe(path, [override])
+    assert str(error.value).startswith(line.format(override))
+
+
 def test_what_is_drawn_depends_on_the_name_and_not_on_the_place(write: Any) -> None:
     both = load_recipe(write(TWO))
     alone = load_recipe(write(TWO), ["phases=[{name: fix, distill: {loss: js}}]"])

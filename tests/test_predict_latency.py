@@ -17,7 +17,7 @@ from android_bench.predict.least_squares import nonnegative
 from android_bench.predict.operations import KINDS, Operation, parse, rescale, to_text
 from android_bench.predict.short_list import most_telling
 from android_bench.predict.tflite import read_operations
-from edgecls.workflow import choosing
+from edgecls.workflow import latencies
 from edgecls.zoo import catalog
 from edgecls.zoo.operations import operations
 
@@ -41,7 +41,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def sd855() -> Predictor:
-    return choosing.published().predictor("fp32")
+    return latencies.published().predictor("fp32")
 
 
 def test_nonnegative_least_squares_are_scipys() -> None:
@@ -139,7 +139,7 @@ COEFFICIENTS = np.array([0.05, 0.04, 0.07, 0.3, 0.5, 0.1, 0.01, 0.005])
 def made(noise: float = 0.0, seed: int = 0) -> list[Measured]:
     rng = np.random.default_rng(seed)
     found = []
-    for network in choosing.published().measured("fp32"):
+    for network in latencies.published().measured("fp32"):
         ms = {
             t: truth(network.operations, COEFFICIENTS, t) * math.exp(noise * rng.normal()) for t in (1, 2, 4)
         }
@@ -219,7 +219,7 @@ def test_what_is_unlike_all_measured_networks_is_refused(sd855: Predictor, name:
 
 def test_the_published_phone_is_predicted_as_well_as_promised() -> None:
     verify = script()
-    measured = choosing.published().measured("fp32")
+    measured = latencies.published().measured("fp32")
     assert len(measured) == 41
     predictor = Predictor(measured)
     for group, most in (("network", 0.03), ("family", 0.06)):
@@ -242,11 +242,11 @@ def test_int8_lies_between_a_quarter_and_all_of_fp32(sd855: Predictor) -> None:
 
 
 def test_the_short_list_tells_more_than_chance() -> None:
-    chosen = choosing.calibration_list()
-    assert len(chosen) == len(set(chosen)) == choosing.CALIBRATION
-    assert chosen == choosing.calibration_list()
+    chosen = latencies.calibration_list()
+    assert len(chosen) == len(set(chosen)) == latencies.CALIBRATION
+    assert chosen == latencies.calibration_list()
     measured = {m.name: m for m in made(0.02)}
-    prior = choosing.published().predictor("fp32").coefficients
+    prior = latencies.published().predictor("fp32").coefficients
 
     def error(names) -> float:
         known = [
@@ -284,21 +284,21 @@ def bench(cpu: str = "Kryo", **results: float) -> dict:
 def test_a_device_remembers_what_was_measured_on_it(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGECLS_CONFIG", str(tmp_path))
     assert devices.read("my phone") is None
-    path = choosing.learn(bench(MobileNetV2_fp32=20.0, MobileNetV2_int8=9.0), "my phone")
-    choosing.learn(bench(MobileNetV2_fp32=21.0, MobileNetV1_fp32=30.0), "my phone")
+    path = latencies.learn(bench(MobileNetV2_fp32=20.0, MobileNetV2_int8=9.0), "my phone")
+    latencies.learn(bench(MobileNetV2_fp32=21.0, MobileNetV1_fp32=30.0), "my phone")
     found = devices.read("my phone")
     assert [m.name for m in found.measured("fp32")] == ["MobileNetV2", "MobileNetV1"]
     figure = found.figure("MobileNetV2", "fp32", 224, 1)
     assert (figure.ms, figure.interval, figure.peak_mib) == (21.0, (20.79, 21.21), 20.0)
     assert found.figure("MobileNetV2", "int8", 224, 1).ms == 9.0
     assert found.figure("MobileNetV2", "int8", 160, 1) is None
-    choosing.learn(bench("Another", PPLCNet_x1_0_fp32=5.0), "my phone")
+    latencies.learn(bench("Another", PPLCNet_x1_0_fp32=5.0), "my phone")
     assert [n.name for n in devices.read("my phone").networks] == ["PPLCNet_x1_0"], (
         "another phone of this name"
     )
     failed = bench(MobileNetV2_fp32=1.0)
     failed["results"][0]["status"] = "failed"
-    assert choosing.learn(failed, "my phone") is None
+    assert latencies.learn(failed, "my phone") is None
     assert devices.known_devices() == ["my_phone"]
     path.write_text(json.dumps({"schema": "something else"}))
     with pytest.raises(BenchUsageError, match="cannot be read"):

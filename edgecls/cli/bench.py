@@ -124,7 +124,7 @@ def _calibration(targets: tuple[str, ...]) -> list[str]:
     """The networks of ``--calibrate``."""
     if targets:
         raise UsageError("--calibrate chooses the networks itself; name no run or file")
-    from edgecls.workflow.choosing import calibration_list
+    from edgecls.workflow.latencies import calibration_list
 
     return calibration_list()
 

@@ -13,13 +13,14 @@ from edgecls.cli.common import cli_command, judge_ladder, overrides, run_argumen
 from edgecls.cli.show import show_quantize, show_quantized_file, show_sensitivity
 from edgecls.console import Console
 from edgecls.errors import EdgeclsError, GateError, UsageError
+from edgecls.precisions import CALIBRATIONS
+from edgecls.sidecars import PIXELS
 
 if TYPE_CHECKING:
     from edgecls.workflow.quantizing import Request
 
 MODEL = ".keras"
 FOR_MODEL = "MODEL only: "
-PIXELS = ("0..255", "0..1", "-1..1", "imagenet")
 
 model_options: list[Callable[..., Any]] = [
     click.option(
@@ -54,7 +55,7 @@ model_options: list[Callable[..., Any]] = [
     ),
     click.option(
         "--pixels",
-        type=click.Choice(PIXELS),
+        type=click.Choice(list(PIXELS)),
         help=FOR_MODEL + "the values it takes, if it does not normalize pixels itself.",
     ),
     click.option(
@@ -71,8 +72,8 @@ model_options: list[Callable[..., Any]] = [
     click.option(
         "--ranges",
         "method",
-        type=click.Choice(["mse", "percentile", "minmax"]),
-        default="mse",
+        type=click.Choice(CALIBRATIONS),
+        default=CALIBRATIONS[0],
         show_default=True,
         help=FOR_MODEL + "how ranges are calibrated.",
     ),
@@ -155,7 +156,7 @@ def _of_run(
 ) -> None:
     from edgecls.run import Run
 
-    defaults = {"epochs": 0, "images": 400, "method": "mse"}
+    defaults = {"epochs": 0, "images": 400, "method": CALIBRATIONS[0]}
     for name, value in options.items():
         if value and value != defaults.get(name):
             raise UsageError(

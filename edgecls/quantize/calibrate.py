@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgecls.errors import UsageError
+from edgecls.precisions import CALIBRATIONS
 from edgecls.quantize import control
 from edgecls.quantize.layers import Quantize
 from edgecls.quantize.quantizers import STEPS
@@ -44,8 +45,10 @@ def calibrate(
         >>> ranges = calibrate(network, [np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))])
         >>> low, high = ranges["fc.quant"]
     """
-    if method not in ("minmax", "percentile", "mse"):
-        raise UsageError(f"unknown calibration method {method!r}", fix="use minmax, percentile or mse")
+    if method not in CALIBRATIONS:
+        raise UsageError(
+            f"unknown calibration method {method!r}", fix=f"use one of {', '.join(CALIBRATIONS)}"
+        )
     if iter(batches) is batches:
         batches = list(batches)
     layers = control.quantizers(model)

@@ -105,7 +105,7 @@ def bench(
 
 
 def _keep_for_choose(result: dict[str, Any], device: str, console: Console) -> None:
-    from edgecls.workflow.choosing import learn
+    from edgecls.workflow.latencies import learn
 
     if learn(result, device):
         console.log(f"kept for: edgecls choose --device {device}")

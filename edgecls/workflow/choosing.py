@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from android_bench.errors import BenchError
-from android_bench.predict import device as devices
-from android_bench.predict.device import Device, Figure, Network
-from android_bench.predict.latency import RUNTIME_REACH, Prediction, Predictor
+from android_bench.predict.device import Device, identity_of
 from android_bench.predict.operations import Operation, parse, rescale
-from android_bench.predict.short_list import most_telling
-from edgecls.errors import MissingError, UsageError
+from edgecls.errors import UsageError
 from edgecls.run import Run
+from edgecls.workflow.latencies import BYTES, CLASSES, Latencies, find_device, row_of
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import Entry
 from edgecls.zoo.operations import operations
 
 SCHEMA = "edgecls.choose/1"
-PUBLISHED = "sd855"
-"""The device whose published latencies are built in: Paddle-Lite on a Snapdragon 855, fp32."""
-_RUNTIME = "Paddle-Lite"
-_DOUBTFUL = ("ShuffleNetV2_swish", "ShuffleNetV2_x2_0_v1")
-"""Names with the latency of ShuffleNetV2_x2_0, which is not theirs: the first takes a third of it on two threads."""
-CALIBRATION = 10
-_CALIBRATION_WEIGHTS = 25e6  # more take long to send to a phone
-_CALIBRATION_MS = 120.0  # on a Snapdragon 855, fp32, one thread
-_CLASSES = 1000  # of what is measured and published
-_BYTES = {"fp32": 4, "int8": 1}
 _MEMORY_BASE = 12 * 2**20  # of a runtime before it loads a file; scripts/verify_predictor.py checks it
 
 
@@ -56,7 +42,7 @@ def choose(
     *,
     precision: str = "fp32",
     input_size: int | None = None,
-    classes: int = _CLASSES,
+    classes: int = CLASSES,
     patterns: Sequence[str] = ("*",),
     runs: Sequence[Run] = (),
 ) -> dict[str, Any]:
@@ -110,91 +96,6 @@ def choose(
     }
 
 
-def find_device(name: str) -> Device:
-    """A device by its name, or as a bench.json tells of it.
-
-    Raises:
-        MissingError: Nothing was measured on it.
-    """
-    if name.endswith(".json"):
-        from android_bench.output.documents import read_json
-
-        document = read_json(name)
-        return devices.learn(Device(name), document, _networks(document))
-    if found := devices.read(name):
-        return found
-    if name.lower() == PUBLISHED:
-        return published()
-    known = ", ".join(dict.fromkeys([*devices.known_devices(), PUBLISHED]))
-    raise MissingError(
-        f"nothing was measured on {name!r}, only on {known}",
-        fix=f"measure ten networks on it: edgecls bench --calibrate --device {name}",
-    )
-
-
-@cache
-def published() -> Device:
-    """A Snapdragon 855 with the latencies that PaddleClas publishes."""
-    found: dict[str, Network] = {}
-    for entry in map(catalog.get, catalog.names()):
-        if entry.sd855_ms and entry.architecture not in found and entry.name not in _DOUBTFUL:
-            figures = {threads: Figure(ms) for threads, ms in entry.sd855_ms.items()}
-            found[entry.architecture] = replace(network_of(entry, "fp32"), figures=figures)
-    return Device(PUBLISHED, "Snapdragon 855, as published", _RUNTIME, tuple(found.values()))
-
-
-def network_of(entry: Entry, precision: str) -> Network:
-    """A catalog network without figures."""
-    kept = operations(entry.name)
-    text = kept.text.replace("N", str(_CLASSES))
-    return Network(entry.architecture, entry.family, precision, kept.input_size, text, {})
-
-
-def calibration_list(count: int = CALIBRATION) -> list[str]:
-    """The networks that tell most about a device, see ``android_bench.predict.short_list``."""
-    coefficients = published().predictor("fp32").coefficients
-    networks: dict[str, list[Operation]] = {}
-    for entry in map(catalog.get, catalog.names()):
-        if entry.architecture == entry.name:
-            networks[entry.name] = parse(operations(entry.name).text)
-    handy = {
-        name: executed
-        for name, executed in networks.items()
-        if not any(o.kind == "matmul" for o in executed)
-        and sum(o.weights for o in executed) <= _CALIBRATION_WEIGHTS
-    }
-    return most_telling(handy, coefficients, count, _CALIBRATION_MS)
-
-
-def learn(document: Mapping[str, Any], device: str) -> Path | None:
-    """Keep the figures of a bench.json for ``choose``.
-
-    Args:
-        document: Its content, with ``network`` where a result is of a network of the catalog.
-        device: Under which name.
-
-    Returns:
-        The device's file; None if there is nothing to keep.
-    """
-    networks = list(_networks(document))
-    if not networks or any(r.get("delegate", "cpu") != "cpu" for r in document["results"]):
-        return None
-    old = devices.read(device) or Device(device)
-    return devices.write(devices.learn(old, dict(document), networks))
-
-
-def _networks(document: Mapping[str, Any]) -> Iterator[Network]:
-    """The catalog's networks that a bench.json has figures of."""
-
-    def network(result: dict[str, Any]) -> Network | None:
-        precision = Path(str(result["model"])).name.removesuffix(".tflite").rpartition("_")[2]
-        if precision not in _BYTES or not result.get("network"):
-            return None
-        return network_of(catalog.get(result["network"]), precision)
-
-    yield from devices.results_of(dict(document), network)
-
-
 def _entries(patterns: Sequence[str]) -> list[Entry]:
     found: dict[str, Entry] = {}
     for pattern in patterns:
@@ -203,75 +104,6 @@ def _entries(patterns: Sequence[str]) -> list[Entry]:
             raise UsageError(f"no network is called like {pattern!r}", fix="edgecls models lists the names")
         found |= {name: catalog.get(name) for name in names}
     return list(found.values())
-
-
-class _Latencies:
-    """Latencies in one precision on one device: measured, or else predicted.
-
-    A network that was measured at another size or with other classes is predicted from its own figure: the predictor
-    only tells by what factor the change changes it.
-    """
-
-    def __init__(self, device: Device, precision: str, threads: int) -> None:
-        self._device, self._precision, self._threads = device, precision, threads
-        self._missing: BenchError | None = None
-        self._predictor: Predictor | None = None
-        self._derived = False
-        prior = None if device.runtime == _RUNTIME else published().predictor("fp32").coefficients
-        for found in dict.fromkeys((precision, "fp32")):
-            try:
-                predictor = device.predictor(found, prior)
-                predictor.spread(threads)  # enough networks were measured with so many threads
-                self._predictor, self._derived = predictor, found != precision
-                break
-            except BenchError as error:
-                self._missing = self._missing or error
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """What predictions are made from: how many networks, in which precision; their typical 95 % interval."""
-        if self._predictor is None:
-            return {"networks": 0, "precision": None, "reach": None}
-        precision = "fp32" if self._derived else self._precision
-        reach = math.expm1(self._predictor.spread(self._threads))
-        return {"networks": len(self._predictor.measured), "precision": precision, "reach": reach}
-
-    def of(self, name: str, usual: int, size: int, usual_text: str, classes: int) -> dict[str, Any]:
-        """Latency of a network of the catalog, with ``ms``, ``interval`` and ``measured``.
-
-        Raises:
-            OutsideError: It was not measured and is too unlike those that were.
-            BenchError: It was not measured, and nothing can be predicted.
-        """
-        executed = rescale(parse(usual_text, classes), usual, size)
-        figure = self._device.figure(name, self._precision, usual, self._threads)
-        if figure is None:
-            return _row(self.predict(executed), measured=False)
-        if (size, classes) == (usual, _CLASSES) or (size == usual and not self._predictor):
-            return {"ms": figure.ms, "interval": figure.interval, "measured": True, "sure": figure.sure}
-        changed, before = (self.predict(o, check=False) for o in (executed, parse(usual_text, _CLASSES)))
-        factor = changed.ms / before.ms
-        if size == usual:  # another classifier alone
-            interval = figure.interval and tuple(end * factor for end in figure.interval)
-            return {"ms": figure.ms * factor, "interval": interval, "measured": True, "sure": figure.sure}
-        low, high = (end / changed.ms for end in changed.interval)
-        ms = figure.ms * factor
-        return {"ms": ms, "interval": (ms * low, ms * high), "measured": False, "sure": figure.sure}
-
-    def predict(self, executed: Sequence[Operation], *, check: bool = True) -> Prediction:
-        """Raises as ``of``."""
-        if self._predictor is None:
-            assert self._missing is not None
-            raise self._missing
-        if not self._derived:
-            return self._predictor.predict(executed, self._threads, check=check)
-        prediction = self._predictor.predict_int8(executed, self._threads, check=check)
-        # Published figures are of another runtime than the one that runs our files.
-        return prediction.widened(RUNTIME_REACH) if self._device.runtime == _RUNTIME else prediction
-
-
-def _row(prediction: Prediction, *, measured: bool) -> dict[str, Any]:
-    return {"ms": prediction.ms, "interval": prediction.interval, "measured": measured, "sure": True}
 
 
 class _Judge:
@@ -286,7 +118,7 @@ class _Judge:
                 fix=f"measure it: edgecls bench --calibrate --device {device.name} --threads {threads}",
             )
         self._device, self._threads, self._precision, self._budget = device, threads, precision, budget
-        self._latencies = _Latencies(device, precision, threads)
+        self._latencies = Latencies(device, precision, threads)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -331,11 +163,11 @@ class _Judge:
         path = run.require("export", f"model_{self._precision}.tflite", fix="make it with: edgecls export")
         facts, executed = Facts(run), read_operations(path)
         row = facts.result(self._precision, self._threads)
-        if row and self._device.identity == devices.identity_of(facts.bench):
+        if row and self._device.identity == identity_of(facts.bench):
             latency = {"ms": row["median_ms"], "interval": row.get("ci95_ms"), "measured": True}
             latency["sure"] = row["status"] == "ok"
         else:
-            latency = _row(self._latencies.predict(executed), measured=False)
+            latency = row_of(self._latencies.predict(executed), measured=False)
         size = run.recipe.model.input_size or catalog.get(run.recipe.model.name).input_size
         peak = max((sum(map(math.prod, (*o.inputs, o.output))) for o in executed), default=0)
         return self._judged(
@@ -377,14 +209,14 @@ def footprint(executed: Sequence[Operation], precision: str, peak: float) -> dic
         peak: Values of feature maps that exist at once.
     """
     params = sum(o.weights for o in executed)
-    size = _BYTES[precision] * params
+    size = BYTES[precision] * params
     if precision == "int8":
         size += _CHANNEL_BYTES * sum(o.output[-1] for o in executed if o.weights)
         size += _OPERATION_BYTES * len(executed)
     else:
         size += _FLOAT_OPERATION_BYTES * len(executed)
     # A runtime keeps the weights a second time, in the order that its kernels read them.
-    memory = _MEMORY_BASE + 2 * size + _BYTES[precision] * peak
+    memory = _MEMORY_BASE + 2 * size + BYTES[precision] * peak
     return {
         "mb": size / 1e6,
         "memory_mib": memory / 2**20,

@@ -15,6 +15,7 @@ import numpy as np
 from edgecls.console import Console
 from edgecls.errors import GateError, Interrupted, MissingError, UsageError
 from edgecls.files import atomic, sha256
+from edgecls.precisions import CALIBRATIONS
 from edgecls.train.callbacks import Callback
 from edgecls.workflow.user_models import UserModel, read_user_model
 
@@ -39,7 +40,7 @@ class Request:
         model: The ``.keras`` file.
         data: A folder of photos, at any depth; labels are not looked at.
         labels: A file with one label a line, or None.
-        pixels: A key of ``user_models.PIXELS``, or None.
+        pixels: A key of ``sidecars.PIXELS``, or None.
         input_size: For a model that leaves it open, or None.
         keep_float: Layers that stay in float.
         method: How ranges are calibrated.
@@ -57,7 +58,7 @@ class Request:
     pixels: str | None = None
     input_size: int | None = None
     keep_float: tuple[str, ...] = ()
-    method: str = "mse"
+    method: str = CALIBRATIONS[0]
     images: int = 400
     epochs: int = 0
     auto: bool = False

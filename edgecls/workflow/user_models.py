@@ -1,12 +1,6 @@
 """A ``.keras`` file that no run made: its network from pixels to scores, its labels, how photos are cut for it.
 
-What the model does not say itself comes from options or from a JSON file of the same name beside it, ``mine.json`` for
-``mine.keras``; the options win::
-
-    {"labels": ["cat", "dog"], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "resize_short": 256}
-
-Its keys are ``labels`` and those of ``preprocess.json``. The files ``labels.txt`` and ``preprocess.json`` of a run folder
-are read too.
+What the model does not say itself comes from options or from files beside it (``edgecls.sidecars``); the options win.
 """
 
 from __future__ import annotations
@@ -19,24 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecls.errors import UsageError
-from edgecls.files import read_json
-from edgecls.labels import check_labels, read_labels
 from edgecls.quiet import import_tensorflow
 from edgecls.saving import load_model
+from edgecls.sidecars import PIXELS, SETTINGS, read_classes, read_settings
 
 if TYPE_CHECKING:
     import keras
 
     from edgecls.data.preprocess import Preprocess
-
-# Ranges of pixels that networks without a normalization take, as the mean and the deviation that lead to them.
-PIXELS: dict[str, tuple[list[float], list[float]]] = {
-    "0..255": ([0.0] * 3, [1 / 255] * 3),
-    "0..1": ([0.0] * 3, [1.0] * 3),
-    "-1..1": ([127.5 / 255] * 3, [127.5 / 255] * 3),
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-}
-SETTINGS = ("resize_short", "interpolation", "mean", "std", "antialias")
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ def read_user_model(
             nothing says how its pixels are normalized.
     """
     model = load_model(path)
-    settings = _settings(path)
+    settings = read_settings(path)
     size = _check_shapes(model, path, input_size)
     import_tensorflow()
     import keras
@@ -96,7 +80,7 @@ def read_user_model(
     if head:
         scores = keras.layers.Activation(head, name="scores")(scores)
     network = keras.Model(image, scores, name=model.name)
-    classes = _classes(path, labels, settings, model.output_shape[-1])
+    classes = _classes(path, labels, model.output_shape[-1])
     known = {key: settings[key] for key in SETTINGS if key in settings}
     try:
         preprocess = Preprocess(**{**known, "size": size, "mean": mean, "std": std})
@@ -137,22 +121,6 @@ def _check_shapes(model: keras.Model, path: Path, input_size: int | None) -> int
     return int(size)  # type: ignore[arg-type]
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """What the JSON file beside the model says, or ``preprocess.json``."""
-    own, of_run = path.with_suffix(".json"), path.parent / "preprocess.json"
-    if own.is_file():
-        settings = read_json(own)
-        unknown = set(settings) - {*SETTINGS, "labels", "size"} if isinstance(settings, dict) else None
-        if unknown is None or unknown:
-            raise UsageError(
-                f"unknown key {min(unknown)!r}" if unknown else "not a JSON object",
-                where=str(own),
-                fix=f"keys are labels, {', '.join(SETTINGS)}",
-            )
-        return settings
-    return read_json(of_run) if of_run.is_file() else {}
-
-
 def _normalization(
     network: keras.Model, pixels: str | None, settings: dict[str, Any], path: Path
 ) -> tuple[list[float], list[float]]:
@@ -178,26 +146,13 @@ def _normalization(
             where=str(path),
             fix=f"give --pixels {'|'.join(PIXELS)}, or mean and std in {path.with_suffix('.json').name}",
         )
-    mean, std = settings["mean"], settings["std"]
-    numbers = all(
-        isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values)
-        for values in (mean, std)
-    )
-    if not numbers or not all(value > 0 for value in std):
-        raise UsageError(
-            "mean and std must be three numbers each, std above 0", where=str(path.with_suffix(".json"))
-        )
-    return mean, std
+    return settings["mean"], settings["std"]
 
 
-def _classes(path: Path, labels: Path | None, settings: dict[str, Any], outputs: int) -> list[str]:
-    beside = path.parent / "labels.txt"
-    where = labels or (path.with_suffix(".json") if "labels" in settings else beside)
-    if labels or ("labels" not in settings and beside.is_file()):
-        classes = read_labels(where)
-    else:
-        classes = [str(label) for label in settings.get("labels", range(outputs))]
-        check_labels(classes, str(where))
+def _classes(path: Path, labels: Path | None, outputs: int) -> list[str]:
+    classes, where = read_classes(path, labels)
+    if classes is None:
+        return [str(i) for i in range(outputs)]
     if len(classes) != outputs:
         raise UsageError(f"{len(classes)} labels, and the model has {outputs} outputs", where=str(where))
     return classes
