@@ -5,7 +5,8 @@
 Both trainings run as ``edgecls train`` does. One is killed with ``kill -9`` just after its first checkpoint in the middle of an
 epoch, and then as often as asked, each time at a moment that is drawn evenly from the time the whole training took. All
 checkpoints at the end must be equal byte for byte: those of the student, the teacher and every phase. Without RECIPE a small
-one on made-up photos is used, with a teacher, EMA, accumulation, Mixup and CutMix. The exit code is 1 if any byte differs.
+one on made-up photos is used, with a teacher, two phases, EMA, accumulation, Mixup and CutMix. The exit code is 1 if any
+byte differs.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ teacher:
   name: MobileNetV1_x0_25
   train: {epochs: 3, batch_size: 16, optimizer: {lr: 0.01}}
 data: {source: folder, path: photos}
-augment: {crop_scale: [0.5, 1.0], flip: both, mixup: {alpha: 0.2}, cutmix: {}}
-train: {epochs: 6, batch_size: 16, optimizer: {lr: 0.01}, ema_decay: 0.9, accumulate: 2, checkpoint_minutes: 0.005}
+augment: {crop_scale: [0.5, 1.0], flip: both, mixup: {alpha: 0.2}}
+train: {epochs: 4, batch_size: 16, optimizer: {lr: 0.01}, ema_decay: 0.9, accumulate: 2, checkpoint_minutes: 1.0e-5}
+phases:
+- {name: first}
+- {name: second, augment: {cutmix: {}}, train: {epochs: 2}}
 distill: {hard_weight: 0.5}
 """
 POLL = 0.005  # seconds

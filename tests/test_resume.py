@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from tiny_run import NETWORK, photos
 
 from edgecls.errors import EdgeclsError
 from edgecls.saving import load_model
@@ -22,9 +22,9 @@ from edgecls.train import checkpoint
 EPOCHS = 3
 RECIPE = f"""
 name: tiny
-model: {{name: MobileNetV3_small_x0_35, input_size: 32, resize_short: 32}}
+model: {{name: {NETWORK}, input_size: 32, resize_short: 32}}
 teacher:
-  name: EfficientNetLite0
+  name: MobileNetV1_x0_5
   train: {{epochs: {EPOCHS}, batch_size: 8, optimizer: {{lr: 0.01}}}}
 data: {{source: folder, path: photos}}
 augment: {{crop_scale: [0.5, 1.0], flip: both, rotate90: true, mixup: {{alpha: 0.2}}}}
@@ -40,8 +40,8 @@ quantize:
 MIDDLE = "in the middle of an epoch"
 # command -> its stages that are killed, and within how many seconds of their beginning
 COMMANDS: dict[str, dict[str, float | str]] = {
-    "train recipe.yaml": {"teacher": 20.0, "student.first": 20.0, "student.second": MIDDLE},
-    "quantize": {"qat": 20.0, "export_int8": 3.0},
+    "train recipe.yaml": {"teacher": 10.0, "student.first": 10.0, "student.second": MIDDLE},
+    "quantize": {"qat": 10.0, "export_int8": 3.0},
 }
 
 
@@ -51,13 +51,7 @@ def edgecls(folder: Path, args: list[str]) -> subprocess.Popen[bytes]:
 
 
 def begin(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name in ("blue", "red"):
-        (folder / "photos" / name).mkdir(parents=True)
-        for i in range(32):
-            pixels = rng.integers(0, 120, (40, 40, 3)).astype(np.uint8)
-            pixels[..., 0 if name == "red" else 2] += 130
-            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
+    photos(folder / "photos", 32)
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 
