@@ -6,19 +6,14 @@
 
 For each network with random weights: float operations in the file, delegate partitions, the largest distance to the QAT
 twin in steps, over how many steps a logit spreads between the images (else equality would prove nothing), sizes. A killed
-run goes on where it was.
+run goes on where it was. A row is made again when code that it depends on changes: see ``int8_rows.Fingerprint``.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +21,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from int8_rows import PREFIX, ROOT, Fingerprint, forks, in_process
+
 TABLE, PAGE = ROOT / "docs" / "int8.json", ROOT / "docs" / "int8.md"
 APPLICATIONS = {  # and their parameters in millions, as keras.io has them: small ones come first
     "DenseNet121": 8.1,
@@ -65,9 +61,6 @@ APPLICATIONS = {  # and their parameters in millions, as keras.io has them: smal
     "VGG19": 143.7,
     "Xception": 22.9,
 }
-PREFIX = "keras.applications."
-SIZES = (64, 96, 128, 224)  # the first that a network takes
-IMAGES, CLASSES = 8, 1000
 LARGE, LARGEST_RATIO = 2_000_000, 0.27  # parameters above which a file must be that small against float
 LEAST_SPREAD = 10  # steps
 TIME_LIMIT = 3600  # seconds a network
@@ -80,22 +73,34 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*", default=["*"])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(check(options.one)))
-        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     rows = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
-    code = fingerprint()
+    code = Fingerprint()
     wanted = [name for name in names() if any(fnmatchcase(name, pattern) for pattern in options.patterns)]
-    todo = [] if options.table else [name for name in wanted if rows.get(name, {}).get("code") != code]
-    todo = in_turn(todo)
+    todo = [] if options.table else [name for name in in_turn(wanted) if not is_fresh(name, rows, code)]
+    todo.sort(key=rows.__contains__)  # new rows before those that other code has made
+    context = forks()
     with ThreadPoolExecutor(options.jobs) as pool:
-        for name, row in zip(todo, pool.map(in_a_process, todo), strict=True):
-            rows[name] = row | {"code": code}
+        for name, row in zip(
+            todo, pool.map(lambda name: in_process(context, name, TIME_LIMIT), todo), strict=True
+        ):
+            rows[name] = row | {"code": code.of(row, builder(name))}
             print(name, json.dumps(row), flush=True)
-            write(rows)
-    write(rows)
+            write(rows, code)
+    write(rows, code)
+
+
+def is_fresh(name: str, rows: dict[str, Any], code: Fingerprint) -> bool:
+    """Whether the code as it is has made a network's row."""
+    return name in rows and rows[name].get("code") == code.of(rows[name], builder(name))
+
+
+def builder(name: str) -> str:
+    """The module of the zoo that builds a network; empty for those of keras.applications."""
+    from edgecls.zoo.families import module_name
+
+    return "" if name.startswith(PREFIX) else module_name(family(name))
 
 
 def names() -> list[str]:
@@ -131,115 +136,22 @@ def family(name: str) -> str:
     return name.rstrip("0123456789") if name.startswith(PREFIX) else edgecls.model_info(name).family
 
 
-def fingerprint() -> str:
-    """A hash of the code that the figures depend on."""
-    files = [ROOT / "edgecls" / "export" / f"{part}.py" for part in ("tflite", "heads", "metadata")]
-    for package in ("quantize", "zoo"):
-        files += sorted((ROOT / "edgecls" / package).rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-def in_a_process(name: str) -> dict[str, Any]:
-    """The row of a network; the converter leaks memory, so each has a process of its own."""
-    command = [sys.executable, __file__, "--one", name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"more than {TIME_LIMIT} s"}
-    lines = done.stdout.strip().splitlines()
-    return json.loads(lines[-1]) if done.returncode == 0 and lines else {"error": _last(done.stderr)}
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1][:300]
-
-
-def check(name: str) -> dict[str, Any]:
-    """Quantize, export and compare one network."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import numpy as np
-
-    import edgecls
-    from edgecls.errors import EdgeclsError
-    from edgecls.export import inspect, verify
-    from edgecls.reparam import fuse
-
-    start = time.monotonic()
-    keras.utils.set_random_seed(0)
-    model, size = build(name)
-    model = fuse(model)
-    noise = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), np.uint8)
-    pixels = noise.astype(np.float32)
-    settle(model, pixels)
-    row: dict[str, Any] = {"params": model.count_params(), "size": size}
-    try:
-        twin = edgecls.quantize_model(model)
-    except EdgeclsError as error:
-        return row | {"error": str(error)}
-    edgecls.calibrate(twin, [pixels])
-    with tempfile.TemporaryDirectory() as folder:
-        int8 = edgecls.export_tflite(twin, Path(folder) / "int8.tflite")
-        fp32 = edgecls.export_tflite(model, Path(folder) / "fp32.tflite")
-        rung = verify.ladder(noise, qat_model=twin, int8=int8)["rungs"][0]
-        file, ratio = inspect.describe(int8), int8.stat().st_size / fp32.stat().st_size
-        spread = np.ptp(inspect.Runner(int8)(noise), axis=0).max() / inspect.output_step(int8)
-    return row | {
-        "float_ops": file["float_ops"],
-        "partitions": file["partitions"],
-        "undelegated": file["undelegated"],
-        "steps": rung["max_steps"],
-        "spread": round(float(spread)),
-        "size_ratio": round(ratio, 3),
-        "seconds": round(time.monotonic() - start),
-    }
-
-
-def build(name: str) -> tuple[Any, int]:
-    """The network at the smallest input that it takes."""
-    import keras
-
-    import edgecls
-
-    errors = []
-    for size in SIZES:
-        try:
-            if name.startswith(PREFIX):
-                make = getattr(keras.applications, name.removeprefix(PREFIX))
-                return make(input_shape=(size, size, 3), weights=None, classes=CLASSES), size
-            return edgecls.build_model(name, CLASSES, size, include_preprocessing=True), size
-        except ValueError as error:  # too small
-            errors.append(error)
-    raise errors[-1]
-
-
-def settle(model: Any, pixels: Any) -> None:
-    """Make running statistics those of the images, so that values have a healthy size everywhere."""
-    import keras
-
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    model(pixels, training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def write(rows: dict[str, Any]) -> None:
+def write(rows: dict[str, Any], code: Fingerprint) -> None:
     """The table as JSON and as a page, in the catalog's order."""
     ordered = {name: rows[name] for name in names() if name in rows}
+    old = sum(not is_fresh(name, ordered, code) for name in ordered)
     for path, text in (
         (TABLE, json.dumps(ordered, indent=1) + "\n"),
-        (PAGE, "\n".join(page(ordered, len(names()))) + "\n"),
+        (PAGE, "\n".join(page(ordered, old)) + "\n"),
     ):
         part = path.with_suffix(".part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
 
 
-def page(rows: dict[str, Any], all_names: int) -> Iterator[str]:
-    """The lines of docs/int8.md; ``all_names`` networks could be in it."""
+def page(rows: dict[str, Any], old: int) -> Iterator[str]:
+    """The lines of docs/int8.md; ``old`` rows were made by other code than that of today."""
+    all_names = len(names())
     good = [name for name, row in rows.items() if not faults(row)]
     yield "# Networks in int8"
     yield ""
@@ -249,6 +161,9 @@ def page(rows: dict[str, Any], all_names: int) -> Iterator[str]:
     yield ""
     if len(rows) < all_names:
         yield f"**This table is partial: {len(rows)} of {all_names} networks have been tried so far.**"
+        yield ""
+    if old:
+        yield f"Code that {old} of these rows depend on has changed since; the next run of the script tries those again."
         yield ""
     yield f"{len(good)} of {len(rows)} networks that were tried hold: no float operation but a softmax at the end, one"
     yield f"partition, at most 1 step of a spread of {LEAST_SPREAD} or more, and from {LARGE // 1_000_000} million parameters on at most"

@@ -21,9 +21,14 @@ PACKAGE = __name__.rpartition(".")[0]
 
 
 def family_module(family: str) -> ModuleType:
-    """The module of a family: ``mobilenet_v3`` for MobileNetV3."""
+    """The module of a family."""
+    return importlib.import_module(module_name(family))
+
+
+def module_name(family: str) -> str:
+    """The name of a family's module, which is not imported: ``edgecls.zoo.mobilenet_v3`` for MobileNetV3."""
     modules = {_folded(name): name for name in _modules()}
-    return importlib.import_module(f"{PACKAGE}.{modules[_folded(family)]}")
+    return f"{PACKAGE}.{modules[_folded(family)]}"
 
 
 def unlisted_families(listed: Iterable[str]) -> list[str]:
