@@ -11,6 +11,7 @@ import importlib.metadata
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,12 @@ def check(name: str) -> dict[str, Any]:
     settle(model, pixels)
     row: dict[str, Any] = {"params": model.count_params(), "size": size}
     try:
-        row["modules"] = used(model)
-        twin = edgecls.quantize_model(model)
+        with noted_rules() as modules:
+            twin = edgecls.quantize_model(model)
     except EdgeclsError as error:
         return row | {"error": str(error)}
+    modules |= {type(layer).__module__ for layer in (*model.layers, *twin.layers)}
+    row["modules"] = sorted(module for module in modules if module.startswith("edgecls."))
     edgecls.calibrate(twin, [pixels])
     with tempfile.TemporaryDirectory() as folder:
         int8 = edgecls.export_tflite(twin, Path(folder) / "int8.tflite")
@@ -101,14 +104,23 @@ def settle(model: Any, pixels: Any) -> None:
         norm.momentum = momentum
 
 
-def used(model: Any) -> list[str]:
-    """Our modules of a network's layers and of the rules for them."""
-    from edgecls.quantize import lower, registry
+@contextmanager
+def noted_rules() -> Iterator[set[str]]:
+    """The names of the modules whose rules are found for a layer meanwhile."""
+    from edgecls.quantize import registry
 
-    layers = [*model.layers, *lower(model)[0].layers]
-    rules = (registry.find(kind, layer) for layer in layers for kind in (registry.LOWERINGS, registry.PLANS))
-    found = {getattr(part, "__module__", "") for part in (*map(type, layers), *rules)}
-    return sorted(module for module in found if module.startswith("edgecls."))
+    find, modules = registry.find, set[str]()
+
+    def noting(rules: Any, layer: Any) -> Any:
+        rule = find(rules, layer)
+        modules.update((rule.__module__,) if rule else ())
+        return rule
+
+    registry.find = noting
+    try:
+        yield modules
+    finally:
+        registry.find = find
 
 
 class Fingerprint:

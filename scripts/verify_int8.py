@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from int8_rows import PREFIX, ROOT, Fingerprint, forks, in_process
