@@ -61,6 +61,7 @@ def check(name: str) -> dict[str, Any]:
         fp32 = edgecls.export_tflite(model, Path(folder) / "fp32.tflite")
         rung = verify.ladder(noise, qat_model=twin, int8=int8)["rungs"][0]
         file, ratio = inspect.describe(int8), int8.stat().st_size / fp32.stat().st_size
+        beside = channel_bytes(int8.read_bytes()) / fp32.stat().st_size
         spread = np.ptp(inspect.Runner(int8)(noise), axis=0).max() / inspect.output_step(int8)
     return row | {
         "float_ops": file["float_ops"],
@@ -69,6 +70,7 @@ def check(name: str) -> dict[str, Any]:
         "steps": rung["max_steps"],
         "spread": round(float(spread)),
         "size_ratio": round(ratio, 4),
+        "channels_ratio": round(beside, 4),
         "seconds": round(time.monotonic() - start),
     }
 
@@ -102,6 +104,22 @@ def settle(model: Any, pixels: Any) -> None:
     model(pixels, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def channel_bytes(content: bytes) -> int:
+    """Bytes of a file's biases, scales and zero points: what each channel has beside its weights."""
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    from edgecls.export import flatbuffer
+
+    model = flatbuffer.unpack(content)
+    size, zeros = 0, set()
+    for tensor in model.subgraphs[0].tensors:
+        data, grid = model.buffers[tensor.buffer].data, tensor.quantization
+        size += len(data) if data is not None and tensor.type == TensorType.INT32 else 0
+        size += 4 * len(grid.scale) if grid and grid.scale is not None else 0
+        zeros.add(grid.zeroPoint.tobytes() if grid and grid.zeroPoint is not None else b"")
+    return size + sum(map(len, zeros))  # equal ones are in the file once
 
 
 @contextmanager

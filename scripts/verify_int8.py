@@ -166,7 +166,8 @@ def page(rows: dict[str, Any], old: int) -> Iterator[str]:
         yield ""
     yield f"{len(good)} of {len(rows)} networks that were tried hold: no float operation but a softmax at the end, one"
     yield f"partition, at most 1 step of a spread of {LEAST_SPREAD} or more, and from {LARGE // 1_000_000} million parameters on at most"
-    yield f"{LARGEST_RATIO} of the float file."
+    yield f"{LARGEST_RATIO} of the float file. Where that does not hold, the network has many channels for its weights: each has a"
+    yield "bias and two scales in the file, and XNNPACK wants them all."
     yield ""
     yield "| network | parameters | pixels | float operations | partitions | steps | spread | int8 / fp32 | holds |"
     yield "|---|---|---|---|---|---|---|---|---|"
@@ -192,7 +193,8 @@ def faults(row: dict[str, Any]) -> list[str]:
         f"outside of the delegate: {', '.join(outside)}": bool(outside),
         "steps": row["steps"] >= 1.5,
         "spread": row["spread"] < LEAST_SPREAD,
-        "size": row["params"] >= LARGE and row["size_ratio"] > LARGEST_RATIO,
+        f"size, {row.get('channels_ratio')} of it biases, scales and zero points": row["params"] >= LARGE
+        and row["size_ratio"] > LARGEST_RATIO,
     }
     return [fault for fault, found in checks.items() if found]
 

@@ -61,6 +61,7 @@ def add(
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     graph = model.subgraphs[0]
     image, logits = (graph.tensors[tensors[0]] for tensors in (graph.inputs, graph.outputs))
+    _shorten_names(graph)
     image.name, logits.name = "image", "logits"
     if head:
         heads.append(model, head)
@@ -116,6 +117,12 @@ def read(path: str | Path) -> dict[str, Any]:
     }
 
 
+def _shorten_names(graph: Any) -> None:
+    """Leave one name of those that the converter strings together where it fuses operations."""
+    for tensor in graph.tensors:
+        tensor.name = tensor.name.split(b";")[0]
+
+
 def _signature(graph: Any) -> Any:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
@@ -143,16 +150,8 @@ def _standard(image: Any, settings: dict[str, Any]) -> tuple[list[float], list[f
 class _Buffer(schema.BufferT):
     """A buffer that keeps the schema's alignment of weights, which the generated Python code forgets."""
 
-    ALIGNMENT = 16
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        vector = 0
-        if self.data is not None and len(self.data):
-            content = np.asarray(self.data, np.uint8).tobytes()
-            builder.StartVector(1, len(content), self.ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.Head() : builder.Head() + len(content)] = content
-            vector = builder.EndVector()
+    def Pack(self, builder: _Builder) -> int:
+        vector = builder.aligned(self.data) if self.data is not None and len(self.data) else 0
         schema.BufferStart(builder)
         if vector:
             schema.BufferAddData(builder, vector)
@@ -160,22 +159,35 @@ class _Buffer(schema.BufferT):
 
 
 class _Builder(flatbuffers.Builder):
-    """Writes equal vectors of zero points once.
+    """Writes equal vectors once: shapes, constants, zero points.
 
-    A kernel of an int8 file and its bias have eight bytes a channel of them, all zero: a tenth of MobileNetV2's file.
+    A kernel of an int8 file and its bias have eight bytes a channel of zero points, all zero: a tenth of MobileNetV2's
+    file. A runtime wants as many of them as scales.
     """
+
+    ALIGNMENT = 16  # of weights
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self._written: dict[bytes, int] = {}
+        self._written: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
-        if x.dtype != np.int64:
-            return super().CreateNumpyVector(x)
-        key = x.tobytes()
-        if key not in self._written:
-            self._written[key] = super().CreateNumpyVector(x)
-        return self._written[key]
+        return self._once(x.dtype.str, x.tobytes(), lambda _: super(_Builder, self).CreateNumpyVector(x))
+
+    def aligned(self, data: Any) -> int:
+        """A vector of bytes at a multiple of ``ALIGNMENT``."""
+        return self._once("aligned", np.asarray(data, np.uint8).tobytes(), self._write_aligned)
+
+    def _write_aligned(self, content: bytes) -> int:
+        self.StartVector(1, len(content), self.ALIGNMENT)
+        self.head -= len(content)
+        self.Bytes[self.Head() : self.Head() + len(content)] = content
+        return self.EndVector()
+
+    def _once(self, kind: str, content: bytes, write: Callable[[bytes], int]) -> int:
+        if (kind, content) not in self._written:
+            self._written[kind, content] = write(content)
+        return self._written[kind, content]
 
 
 class _Writer:
