@@ -38,9 +38,10 @@ CORE = [
 ]
 
 # What ``edgecls serve`` and ``edgecls predict`` need for a .tflite file: no TensorFlow. httptools and uvloop are uvicorn's
-# fast parser and event loop; it takes them where they are installed.
+# fast parser and event loop; it takes them where they are installed. fastapi-offline has the scripts of /docs in it.
 SERVE = [
     "fastapi>=0.165",
+    "fastapi-offline>=1.7.7",
     "starlette>=1.10",
     "uvicorn>=0.54",
     "python-multipart>=0.0.34",
@@ -99,6 +100,7 @@ setup(
             "report/*.md",
             "infer/page/*",
             "export/templates/*",
+            "export/templates/web/*",
         ],
         "android_bench": ["py.typed", "devices/*.yaml", "runner/*"],
         RECIPES: ["*.yaml", "**/*.yaml"],

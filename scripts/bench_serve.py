@@ -1,13 +1,15 @@
 """How much of decoding and inference does `edgecls serve` leave, how long do clients wait, does its memory grow?
 
-    python scripts/bench_serve.py model_int8.tflite [--photo photo.jpg] [--seconds 5] [--requests 20000]
+    python -m edgecls.export.fresh MobileNetV2 models int8
+    python scripts/bench_serve.py models/MobileNetV2_int8.tflite [--photo photo.jpg] [--only speed,memory,start] [--write]
 
-Prints, for 1, 4, 16 and 64 clients, requests a second with the median and 99th percentile of their times. Before and
-after each it measures decoding and inference alone, in as many threads as can be busy; the ratio is to the mean of both.
-The clients are one process on the same cores, so their work lowers the ratio. At last it sends so many requests and
-prints the server's memory after each tenth. Without a photo it takes noise of 640 x 480 pixels as JPEG.
+speed: for 1, 4, 16 and 64 clients, requests a second with the median and 99th percentile of their times. Before and after
+each it measures decoding and inference alone, in as many threads as can be busy; the ratio is to the mean of both. The
+clients are one process on the same cores, so their work lowers the ratio. memory: sends 20,000 requests and prints the
+server's memory after each tenth. start: how long `edgecls predict` takes for one photo, from the command to its end.
+Without a photo it takes noise of 640 x 480 pixels as JPEG. `--write` puts the figures in docs/serve.md.
 
-About three minutes for MobileNetV2 in int8 on two cores, of which two are for the 20,000 requests.
+About four minutes for MobileNetV2 in int8 on two cores, of which two and a half are for the 20,000 requests.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import marked
 import numpy as np
 from PIL import Image
 
@@ -33,8 +37,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from edgecls.data.images import threads
 from edgecls.infer.classifier import Classifier
 from edgecls.metrics import softmax
+from edgecls.text import plural
 
 CLIENTS = (1, 4, 16, 64)
+STARTS = 15
+PAGE = Path(__file__).parents[1] / "docs/serve.md"
 
 
 def noise() -> bytes:
@@ -122,37 +129,81 @@ def memory_mb(pid: int) -> float:
     return int(found[1]) / 1024
 
 
+def speed(model: str, photo: bytes, seconds: float) -> str:
+    """Requests a second and times by the number of clients, as a table."""
+    workers = threads()
+    classifier = Classifier.load(model, workers=workers)
+    rows = [
+        "| clients | requests/s | of decoding and inference alone | p50, ms | p99, ms | requests |",
+        "|---|---|---|---|---|---|",
+    ]
+    with server(model, workers) as (port, _):
+        load(port, photo, 4, 1)
+        for clients in CLIENTS:
+            busy = min(clients, workers)
+            before = alone(classifier, photo, busy, seconds)
+            rate, times = load(port, photo, clients, seconds)
+            mean = (before + alone(classifier, photo, busy, seconds)) / 2
+            p50, p99 = np.percentile(times, (50, 99))
+            rows.append(
+                f"| {clients} | {rate:.0f} | {rate / mean:.0%} of {mean:.0f}/s in {plural(busy, 'thread')} | "
+                f"{p50:.1f} | {p99:.1f} | {len(times)} |"
+            )
+    return "\n".join(rows)
+
+
+def memory(model: str, photo: bytes, requests: int) -> str:
+    """The server's memory before and after each tenth of so many requests, by 16 clients."""
+    with server(model, threads()) as (port, pid):
+        load(port, photo, 16, 1)
+        sizes = [memory_mb(pid)]
+        for _ in range(10):
+            load(port, photo, 16, float("inf"), max(1, requests // 10))
+            sizes.append(memory_mb(pid))
+    listed = ", ".join(f"{size:.0f}" for size in sizes)
+    return f"Resident memory before and after each tenth of {requests:,} requests, MB: {listed}."
+
+
+def start(model: str, photo: bytes) -> str:
+    """How long ``edgecls predict`` takes for one photo."""
+    command = [sys.executable, "-m", "edgecls", "predict", model]
+    times = []
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+        file.write(photo)
+        file.flush()
+        for _ in range(STARTS):
+            started = time.perf_counter()
+            subprocess.run([*command, file.name], check=True, capture_output=True)
+            times.append(time.perf_counter() - started)
+    return (
+        f"`edgecls predict FILE.tflite PHOTO`, from the command to its end: median {np.median(times):.2f} s, "
+        f"fastest {min(times):.2f} s, slowest {max(times):.2f} s of {len(times)}."
+    )
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("model")
     options.add_argument("--photo", type=Path)
-    options.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    options.add_argument("--seconds", type=float, default=5, help="of each measurement of speed")
     options.add_argument("--requests", type=int, default=20_000, help="for the memory")
+    options.add_argument("--only", default="speed,memory,start", help="parts, with commas")
+    options.add_argument("--write", action="store_true", help="put the figures in docs/serve.md")
     chosen = options.parse_args()
 
-    workers = threads()
     photo = chosen.photo.read_bytes() if chosen.photo else noise()
-    classifier = Classifier.load(chosen.model, workers=workers)
-    print(f"{chosen.model}, {workers} workers, a photo of {len(photo) / 1000:.0f} kB")
-    with server(chosen.model, workers) as (port, pid):
-        load(port, photo, 4, 1)
-        for clients in CLIENTS:
-            busy = min(clients, workers)
-            before = alone(classifier, photo, busy, chosen.seconds)
-            rate, times = load(port, photo, clients, chosen.seconds)
-            mean = (before + alone(classifier, photo, busy, chosen.seconds)) / 2
-            p50, p99 = np.percentile(times, (50, 99))
-            print(
-                f"{clients:3} clients: {rate:7.1f} requests/s, {rate / mean:4.0%} of {mean:.1f}/s alone, "
-                f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, n={len(times)}",
-                flush=True,
-            )
-        sizes = [memory_mb(pid)]
-        for _ in range(10 if chosen.requests else 0):
-            load(port, photo, 16, float("inf"), max(1, chosen.requests // 10))
-            sizes.append(memory_mb(pid))
-        if chosen.requests:
-            print(f"memory over {chosen.requests} requests, MB: " + " ".join(f"{size:.1f}" for size in sizes))
+    about = f"{Path(chosen.model).stem}, {plural(threads(), 'core')}, a photo of {len(photo) / 1000:.0f} kB"
+    print(about, flush=True)
+    parts = {
+        "speed": lambda: f"{about}:\n\n{speed(chosen.model, photo, chosen.seconds)}",
+        "memory": lambda: memory(chosen.model, photo, chosen.requests),
+        "start": lambda: start(chosen.model, photo),
+    }
+    for name in chosen.only.split(","):
+        text = parts[name]()
+        print(text, flush=True)
+        if chosen.write:
+            marked.rewrite(PAGE, f"<!-- bench_serve: {name} -->", "<!-- end -->", text)
 
 
 if __name__ == "__main__":

@@ -29,16 +29,21 @@ class Browser:
         2
     """
 
-    def __init__(self, url: str, width: int = 1000, height: int = 800) -> None:
+    def __init__(self, url: str, width: int = 1000, height: int = 800, flags: str = "") -> None:
         assert CHROMIUM
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         reads, self._commands = os.pipe()
         self._answers, writes = os.pipe()
         # Chromium reads commands from descriptor 3 and writes answers to 4.
         program = f'exec "$0" "$@" 3<&{reads} 4>&{writes}'
-        flags = [*_FLAGS.split(), f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}"]
+        given = [
+            *_FLAGS.split(),
+            *flags.split(),
+            f"--user-data-dir={self._profile.name}",
+            f"--window-size={width},{height}",
+        ]
         self._process = subprocess.Popen(
-            ["bash", "-c", program, CHROMIUM, *flags, "about:blank"],
+            ["bash", "-c", program, CHROMIUM, *given, "about:blank"],
             pass_fds=(reads, writes),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

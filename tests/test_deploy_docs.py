@@ -14,6 +14,7 @@ from PIL import Image
 from quantization import BLOCKS, EQUAL, SIZE, network, photos, settled
 
 from edgecls.data.preprocess import Preprocess
+from edgecls.export import apps, web
 from edgecls.export.onnx import to_onnx
 from edgecls.export.tflite import to_tflite
 from edgecls.infer import Classifier
@@ -74,3 +75,10 @@ def test_the_code_for_onnx(model, tmp_path: Path, capsys, monkeypatch) -> None:
         exec(code("onnxruntime"), {"pixels": pixels})
     best = model.predict(images.astype(np.float32), verbose=0).argmax(1)
     assert capsys.readouterr().out.split("\n")[:-1] == [LABELS[i] for i in best]
+
+
+def test_the_browser() -> None:
+    """test_export_web runs the page; what the docs say of it stands in the folder's own README, too."""
+    (block,) = re.findall(r"```js\n.*?```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert block in (apps.TEMPLATES / "web.md").read_text(encoding="utf-8")
+    assert f"LiteRT.js {web.RUNTIME} " in PAGE.read_text(encoding="utf-8")

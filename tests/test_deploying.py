@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from edgecls import quantize, workflow
 from edgecls.console import Console
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import MissingError
+from edgecls.export import npm, web
 from edgecls.files import read_json, write_json
 from edgecls.labels import write_labels
 from edgecls.recipe import load_recipe
@@ -145,6 +148,41 @@ def test_a_folder_for_an_app_is_made_around_the_int8_file(folder: Path) -> None:
         "fp32",
         "android",
     ]
+
+
+def test_a_folder_for_a_browser_by_command(folder: Path, monkeypatch, call) -> None:
+    """The archives of npm are made here, with the names that are read from the real ones (test_export_web)."""
+
+    def archive(name: str, version: str, digest: str) -> Path:
+        path = folder / f"{name.replace('/', '-')}.tgz"
+        with tarfile.open(path, "w:gz") as tar:
+            for member in web._FILES[name]:
+                info = tarfile.TarInfo(f"package/{member}")
+                info.size = len(member)
+                tar.addfile(info, io.BytesIO(member.encode()))
+        return path
+
+    run = make_run(folder, "[fp32, int8]")
+    monkeypatch.setattr(npm, "archive", archive)
+    code, out, err = call("export", str(run.path), "--format", "web", "--json")
+    assert code == 0, err
+    files = json.loads(out)["files"]
+    app = Path(files["web"])
+    assert app == run.file("export/web")
+    assert (app / "model.tflite").read_bytes() == Path(files["int8"]).read_bytes()
+    facts = read_json(app / "model.json")
+    assert (facts["labels"], facts["scores"], facts["scale"]) == (CLASSES, "probabilities", None)
+    assert facts["preprocess"] == read_json(run.file("preprocess.json"))
+    assert (app / "litert/wasm/litert_wasm_internal.wasm").read_text() == "wasm/litert_wasm_internal.wasm"
+    named = re.findall(r'"(?:\./)?([\w/.-]+\.(?:js|css))"', (app / "index.html").read_text())
+    assert named and all((app / name).is_file() for name in named), named
+
+    def unreachable(*_: str) -> Path:
+        raise MissingError("npm cannot fetch it")
+
+    monkeypatch.setattr(npm, "archive", unreachable)
+    assert call("export", str(run.path), "--format", "web")[0] == 3
+    assert (app / "model.json").is_file()  # what was there stays
 
 
 def test_files_of_another_network_are_not_the_runs(folder: Path) -> None:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import variants
 from jvm import Kotlin
+from variants import VARIANTS
 
-from edgecls.data import images
-from edgecls.data.preprocess import INTERPOLATIONS, Preprocess
+from edgecls.data.preprocess import Preprocess
 from edgecls.data.resizing import describe_preprocess
 from edgecls.export import android
 
 STUBS = sorted((Path(__file__).parent / "kotlin").glob("*.kt"))
-VARIANTS = {
-    f"{name}_{'antialiased' if antialias else 'plain'}": Preprocess(96, 110, name, antialias=antialias)
-    for name in INTERPOLATIONS
-    for antialias in (False, True)
-    if not (antialias and name == "area")  # which is the same
-}
-SHAPES = [(375, 500), (701, 333), (64, 64), (97, 301), (110, 111), (96, 1500)]
-OFF_BY_ONE = {"bilinear_plain": 1e-3, "bicubic_plain": 1e-3, "area_plain": 5e-3}
-"""Of the values: sums in another order or precision, rounded to the other side. One level, never more; else none."""
 MAIN = """
 import android.content.Context
 import android.graphics.Bitmap
@@ -75,14 +66,6 @@ def write_photo(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(np.array(pixels.shape[1::-1], ">i4").tobytes() + argb.astype(">u4").tobytes())
 
 
-def photographs() -> list[np.ndarray]:
-    """Noise, which is the hardest, and real photographs where they are at hand."""
-    rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
-    shared = Path(os.environ.get("EDGECLS_SHARED") or Path(__file__).parents[2] / "shared")
-    return noise + [images.read_photo(path) for path in sorted((shared / "photos").glob("*.jpg"))[::20]]
-
-
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray], list[str]]:
     """A folder with the pixels that each variant computes, the photos, and what the program printed."""
@@ -102,7 +85,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.nd
     sources.append(folder / "Main.kt")
     sources[-1].write_text(MAIN.replace("CALLS", calls))
     assert "warning:" not in kotlin.compile([*STUBS, *sources])
-    photos = photographs()
+    photos = variants.photographs()
     for number, photo in enumerate(photos):
         write_photo(folder / f"{number}.photo", photo)
     (folder / "assets").mkdir()
@@ -115,14 +98,8 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.nd
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_pixels_are_those_of_preprocess(computed, name: str) -> None:
     folder, photos, _ = computed
-    different = []
-    for number, photo in enumerate(photos):
-        found = np.fromfile(folder / f"{number}.{name}", np.uint8).reshape(96, 96, 3)
-        difference = np.abs(found.astype(int) - VARIANTS[name].array(photo))
-        assert difference.max() <= 1
-        if not (VARIANTS[name].antialias and photo.shape[0] > 2 * photo.shape[1]):  # Pillow 13: columns first
-            different.append(difference > 0)
-    assert np.mean(different) <= OFF_BY_ONE.get(name, 0)
+    files = [folder / f"{number}.{name}" for number in range(len(photos))]
+    variants.check(name, photos, [np.fromfile(file, np.uint8) for file in files])
 
 
 def test_the_class_feeds_the_pixels_and_names_the_scores(computed) -> None:

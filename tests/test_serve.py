@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import brightest
 import numpy as np
@@ -469,6 +470,15 @@ def test_what_the_docs_say_of_statuses_is_so():
     assert told >= {status for _, _, status, _ in BAD.values()} | {404, 408, 503}
     for option in re.findall(r"`(--[a-z-]+)", text):
         assert option in {flag for p in cli.get_command(None, "serve").params for flag in p.opts}, option
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+def test_the_page_of_the_api_needs_no_network(server):
+    with Browser(f"http://127.0.0.1:{server.port}/docs") as browser:
+        until(lambda: "/predict" in (browser.run("document.body?.innerText") or ""))
+        fetched = browser.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    hosts = {urlsplit(url).netloc for url in fetched if not url.startswith("data:")}
+    assert hosts == {f"127.0.0.1:{server.port}"} and len(fetched) > 2, fetched
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium")

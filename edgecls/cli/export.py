@@ -25,9 +25,9 @@ from edgecls.precisions import NAMES
     multiple=True,
     default=["tflite"],
     show_default=True,
-    type=CommaList(click.Choice(["tflite", "saved_model", "keras", "onnx", "android"]), "LIST"),
+    type=CommaList(click.Choice(["tflite", "saved_model", "keras", "onnx", "android", "web"]), "LIST"),
     help="tflite, saved_model, keras (Keras' own layers alone: opens without edgecls), onnx, android (a folder for an app: "
-    "the file, labels, a Kotlin class).",
+    "the file, labels, a Kotlin class), web (a folder with a page that runs the file in the browser; LiteRT.js by npm).",
 )
 @click.option(
     "--scores",

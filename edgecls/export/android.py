@@ -16,16 +16,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgecls.data.resizing import describe_preprocess
-from edgecls.errors import UsageError
-from edgecls.export import inspect, metadata
+from edgecls.export.apps import describe_file, render
 from edgecls.labels import format_labels
 
 RUNTIME = "2.3.0"
 """The release of LiteRT whose Kotlin API the class is written for."""
-_TEMPLATES = Path(__file__).with_name("templates")
 _REACH = {"bilinear": 1, "bicubic": 2}  # of a kernel to each side, in pixels
 
 
@@ -49,40 +44,8 @@ def write_android(model: Path, folder: Path, package: str = "edgecls") -> None:
     shutil.copyfile(model, assets / "model.tflite")
     (assets / "labels.txt").write_text(format_labels(facts["labels"]), encoding="utf-8")
     (folder / "PhotoClassifier.kt").write_text(kotlin(facts, package), encoding="utf-8")
-    (folder / "README.md").write_text(render("android.md", facts), encoding="utf-8")
-
-
-def describe_file(model: Path) -> dict[str, Any]:
-    """What an app must know of a ``.tflite`` file.
-
-    Returns:
-        ``name``, ``labels``, ``classes`` (how many), ``scores`` ("probabilities" or "logits"), ``scale`` and
-        ``zero_point`` of an uint8 output (else None), the keys of ``Preprocess.to_dict()``, and ``text`` with the same in
-        a sentence.
-
-    Raises:
-        UsageError: It has no such metadata, or its input is not uint8.
-    """
-    found, runner = metadata.read(model), inspect.Runner(model)
-    settings, fix = found["preprocess"], "export it with edgecls"
-    if not settings or not found["classes"]:
-        raise UsageError("the file has no labels, or no preprocessing", where=str(model), fix=fix)
-    if runner.input["dtype"] != np.uint8:
-        raise UsageError(
-            f"the input is {np.dtype(runner.input['dtype']).name}, not uint8", where=str(model), fix=fix
-        )
-    scale, zero_point = runner.output["quantization"] if runner.output["dtype"] == np.uint8 else (None, None)
-    return {
-        **settings,
-        "name": found["name"] or model.stem,
-        "labels": found["classes"],
-        "classes": len(found["classes"]),
-        "scores": "probabilities" if runner.head else "logits",
-        "scale": scale and repr(float(np.float32(scale))),
-        "zero_point": zero_point,
-        "text": describe_preprocess(settings),
-        "runtime": RUNTIME,
-    }
+    readme = render("android.md", {**facts, "runtime": RUNTIME})
+    (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
 def kotlin(facts: dict[str, Any], package: str = "edgecls") -> str:
@@ -94,16 +57,3 @@ def kotlin(facts: dict[str, Any], package: str = "edgecls") -> str:
     text = facts["text"][0].upper() + facts["text"][1:]
     chosen = {"package": package, "antialias": antialias, "reach": _REACH.get(interpolation), "text": text}
     return render("PhotoClassifier.kt", {**facts, **chosen})
-
-
-def render(template: str, values: dict[str, Any]) -> str:
-    """Fill in a file of ``templates/``."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(values)

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -112,7 +113,17 @@ def create_app(service: Service, started: Callable[[], None] = lambda: None) -> 
         started()
         yield
 
-    app = FastAPI(title="edgecls serve", description="Classifies photos.", version="1", lifespan=lifespan)
+    app = FastAPIOffline(
+        title="edgecls serve",
+        description="Classifies photos.",
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+        favicon_url="data:,",
+        swagger_ui_parameters={
+            "validatorUrl": None
+        },  # else it would send the API's address to a host of Swagger's
+    )
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -187,7 +198,7 @@ def create_app(service: Service, started: Callable[[], None] = lambda: None) -> 
 
     @app.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
-        if name not in ("page.js", "page.css"):
+        if name not in ("page.js", "shared.js", "page.css"):
             raise HTTPException(404, "Not Found")
         return FileResponse(_PAGE / name)
 

@@ -35,7 +35,7 @@ OTHER_FORMATS = {
     "keras": "export/model.keras",
     "onnx": "export/model.onnx",
 }
-APPS = {"android": "export/android"}
+APPS = {"android": "export/android", "web": "export/web"}
 LADDER_IMAGES = 200
 ONNX_IMAGES = 20
 SAMPLES = 8
@@ -71,8 +71,8 @@ def export(
         precisions: Names of ``edgecls.precisions`` for TFLite; None: what the recipe says, without int8 if the run is
             not quantized.
         formats: ``tflite``, ``saved_model``, ``keras`` (Keras' own layers alone, opens without edgecls), ``onnx`` (compared
-            with onnxruntime on the run's photos), ``android`` (a folder for an app, around the int8 file if that is among
-            the precisions, else the first).
+            with onnxruntime on the run's photos), ``android`` and ``web`` (a folder for an app, around the int8 file if that
+            is among the precisions, else the first).
         data: The run's data, if it is loaded already. Without the photos there are no samples.
 
     Returns:
@@ -215,10 +215,12 @@ def _write_onnx(run: Run, console: Console, model: keras.Model, path: Path, data
 def _write_app(run: Run, form: str, precision: Precision) -> Path:
     """Write a folder of ``APPS`` around one of the run's .tflite files."""
     from edgecls.export.android import write_android
+    from edgecls.export.web import write_web
 
+    write: dict[str, Callable[[Path, Path], None]] = {"android": write_android, "web": write_web}
     path = run.file(APPS[form])
     with atomic(path) as folder:
-        write_android(run.file(TFLITE[precision]), folder)
+        write[form](run.file(TFLITE[precision]), folder)
     return path
 
 
