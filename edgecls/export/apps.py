@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecls.data.preprocess import Preprocess
 from edgecls.data.resizing import describe_preprocess
 from edgecls.errors import UsageError
 from edgecls.export import inspect, metadata
@@ -34,6 +35,7 @@ def describe_file(model: Path) -> dict[str, Any]:
             f"the input is {np.dtype(runner.input['dtype']).name}, not uint8", where=str(model), fix=fix
         )
     scale, zero_point = runner.output["quantization"] if runner.output["dtype"] == np.uint8 else (None, None)
+    settings = Preprocess.from_dict(settings).to_dict()  # an older file may leave a key out
     return {
         **settings,
         "name": found["name"] or model.stem,

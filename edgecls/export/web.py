@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 
 from edgecls.data.preprocess import Preprocess
@@ -58,7 +59,7 @@ def write_web(model: Path, folder: Path) -> None:
     for name in ("page.css", "shared.js"):
         shutil.copyfile(_SHARED / name, folder / name)
     shutil.copyfile(model, folder / "model.tflite")
-    preprocess = {key: facts[key] for key in Preprocess(1, 1).to_dict()}
+    preprocess = {field.name: facts[field.name] for field in fields(Preprocess)}
     write_json(folder / "model.json", {**{key: facts[key] for key in _KEYS}, "preprocess": preprocess})
     readme = render("web.md", {**facts, "runtime": RUNTIME})
     (folder / "README.md").write_text(readme, encoding="utf-8")

@@ -48,7 +48,7 @@ export class PhotoClassifier {
 }
 
 function softmax(scores) {
-  const most = Math.max(...scores);
+  const most = scores.reduce((high, score) => Math.max(high, score), -Infinity);
   const powers = scores.map((score) => Math.exp(score - most));
   const sum = powers.reduce((total, power) => total + power, 0);
   return powers.map((power) => power / sum);

@@ -24,7 +24,8 @@ function watch(classifier) {
 
   async function start() {
     const wish = { facingMode: "environment", width: { ideal: 1280 } };
-    stream = await navigator.mediaDevices.getUserMedia({ video: wish });
+    button.disabled = true;  // until it has an answer: a second click would ask again
+    stream = await navigator.mediaDevices.getUserMedia({ video: wish }).finally(() => { button.disabled = false; });
     video.srcObject = stream;
     await video.play();
     button.textContent = "Stop the camera";
