@@ -1,6 +1,6 @@
 """The input pipeline in one run, side by side with what others do, on real-size JPEGs on disk; and its memory.
 
-    python scripts/bench_pipeline.py [--photos FOLDER] [--images 1000] [--rounds 5] [--memory]
+    python scripts/bench_pipeline.py [--photos FOLDER] [--images 1000] [--rounds 5] [--memory] [--write]
 
 Every way makes the same batches: decode, random resized crop to 224 pixels, mirror, normalize to float32, 64 images a
 batch, with a thread or process for each core. ``tf.io.decode_and_crop_jpeg`` only decodes the windows: it is the limit.
@@ -13,6 +13,9 @@ detail, and with it the work of decoding, is that of photographs.
 ``--memory`` measures, in place of that, a training from a list of 1.3 million lines: the time until the list is read and
 until the first batch, and how much memory 200,000 images add. Its files are small, so that this takes minutes, and
 come again and again under other numbers. A few are torn.
+
+Its times are processor times of all threads, so that it may run beside other work. ``--write`` puts what was measured
+into docs/time_and_memory.md.
 
 The exit code is 1 if edgecls is below 85 % of bare decoding, not faster than Pillow in processes and OpenCV in threads,
 or if memory grows by more than 200 MiB.
@@ -35,9 +38,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
+import marked
 import numpy as np
 from PIL import Image
 
+PAGE = Path(__file__).parents[1] / "docs" / "time_and_memory.md"
+SPEED_MARKS = "<!-- speed: scripts/bench_pipeline.py --write -->", "<!-- end of speed -->"
+MEMORY_MARKS = "<!-- memory: scripts/bench_pipeline.py --memory --write -->", "<!-- end of memory -->"
 SIZE, BATCH = 224, 64
 SMALL, SMALLER = 32, 0.128  # size of the input and of the files where memory is measured: 64 x 48 pixels
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -251,13 +258,12 @@ def speed(way: Way, files: list[str], crops: np.ndarray, workers: int) -> float:
     return made / (time.perf_counter() - started)
 
 
-def compare(files: list[str], rounds: int) -> int:
-    """Measure all ways by turns, print them, and return the exit code."""
+def compare(files: list[str], rounds: int) -> tuple[str, bool]:
+    """Measure all ways by turns: a table, and whether edgecls is fast enough."""
     from edgecls.data.images import threads
     from edgecls.environment import cpu_model
 
     workers, crops = threads(), windows(len(files))
-    print(f"{cpu_model()}, {workers} cores, {len(files)} JPEGs of {SHAPE[1]}x{SHAPE[0]}", flush=True)
     speeds: dict[str, list[float]] = {name: [] for name in WAYS}
     for way in WAYS.values():
         speed(way, files[: 2 * BATCH], crops, workers)  # files are in the page cache, functions are traced
@@ -265,21 +271,29 @@ def compare(files: list[str], rounds: int) -> int:
         for name, way in WAYS.items():
             speeds[name].append(speed(way, files, crops, workers))
     first = next(iter(WAYS))
-    ratios = {}
+    ratios, rows = {}, []
     for name, values in speeds.items():
         ratios[name] = statistics.median(a / b for a, b in zip(values, speeds[first], strict=True))
-        print(
-            f"{name:34} {statistics.median(values):7.0f} images/s  [{min(values):.0f}, {max(values):.0f}]"
-            f"  {ratios[name]:.2f} of bare decoding",
-            flush=True,
+        rows.append(
+            f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f} to {max(values):,.0f} "
+            f"| {ratios[name]:.2f} |"
         )
+    table = "\n".join(
+        [
+            f"{cpu_model()}, {workers} cores, {len(files):,} JPEGs of {SHAPE[1]} x {SHAPE[0]} pixels, {rounds} rounds.",
+            "",
+            "| | images/s, median | from, to | of bare decoding |",
+            "|---|--:|--:|--:|",
+            *rows,
+        ]
+    )
     del ratios[first], ratios["edgecls, bytes"]
     ours = ratios.pop("edgecls, normalized")
-    return 0 if ours >= LEAST_OF_BARE and ours > max(ratios.values()) else 1
+    return table, ours >= LEAST_OF_BARE and ours > max(ratios.values())
 
 
-def memory(files: list[str], folder: Path) -> int:
-    """Train on a long list without a network, print times and memory, and return the exit code."""
+def memory(files: list[str], folder: Path) -> tuple[str, bool]:
+    """Train on a long list without a network: times and memory as text, and whether memory stays flat."""
     from edgecls.data.pipeline import Batches
     from edgecls.data.preprocess import Preprocess
     from edgecls.data.sources import load_dataset
@@ -288,42 +302,45 @@ def memory(files: list[str], folder: Path) -> int:
     for file in files[::200]:
         content = Path(file).read_bytes()
         Path(file).write_bytes(content[: len(content) // 2])
-    held_out = files[-20:]
-    lists = {"train": folder / "train.txt", "val": folder / "val.txt"}
-    rows = ((files[number % (len(files) - 20)], number % 1000) for number in range(LINES))
-    lists["train"].write_text("".join(f"{file} {label}\n" for file, label in rows), "utf-8")
-    lists["val"].write_text(
-        "".join(f"{file} {number % 2}\n" for number, file in enumerate(held_out)), "utf-8"
-    )
-    started = time.perf_counter()
-    paths = {"path": lists["train"], "val_path": lists["val"], "test_path": lists["val"]}
-    data = load_dataset(
-        Data(source="list", max_bad_fraction=0.05, **{key: str(p) for key, p in paths.items()})
-    )
-    read = time.perf_counter()
+    paths = _long_lists(files, folder)
+    started = time.process_time()
+    data = load_dataset(Data(source="list", max_bad_fraction=0.05, **paths))
+    read = time.process_time()
     augment = Augment(crop_scale=list(SCALE), flip="horizontal")
     feed = Batches(data.train, Preprocess(SMALL), BATCH, training=True, augment=augment, cast=False)
-    print(f"{_resident():.0f} MiB when the list is read", flush=True)
+    at_start = _resident()
     seen, first, least, most = 0, 0.0, 0.0, 0.0
     for pixels, _ in feed.epoch(0):
         seen += len(pixels)
-        first = first or time.perf_counter()
+        first = first or time.process_time()
         if seen % (250 * BATCH) == 0:
             now = _resident()
             least, most = least or now, max(most, now)
             print(f"{seen} images: {now:.0f} MiB", flush=True)
         if seen >= SEEN:
             break
-    print(
-        f"{len(data.train)} training images: list read in {read - started:.1f} s, first batch {first - read:.1f} s later"
-    )
     for note in data.notes:
         print(f"data: {note}")
-    print(
-        f"{len(data.train.bad)} bad images were met and replaced, {seen / (time.perf_counter() - first):.0f} images/s"
+    growth = most - least
+    text = (
+        f"A list of {LINES:,} lines was read in {read - started:.1f} s of processor time, and the first batch came "
+        f"{first - read:.1f} s later. The process had {at_start:,.0f} MiB when the list was read, and grew by "
+        f"{growth:.0f} MiB from image {250 * BATCH:,} to image {seen:,}. {len(data.train.bad):,} torn photos were met "
+        "and replaced on the way."
     )
-    print(f"memory grew by {most - least:.0f} MiB from image {250 * BATCH} to {seen}")
-    return 0 if most - least <= MOST_GROWTH else 1
+    return text, growth <= MOST_GROWTH
+
+
+def _long_lists(files: list[str], folder: Path) -> dict[str, str]:
+    """Lists to train on and to validate with, as paths of ``recipe.Data``; the last files are held out."""
+    held_out = files[-20:]
+    lists = {"path": folder / "train.txt", "val_path": folder / "val.txt"}
+    rows = ((files[number % (len(files) - 20)], number % 1000) for number in range(LINES))
+    lists["path"].write_text("".join(f"{file} {label}\n" for file, label in rows), "utf-8")
+    lists["val_path"].write_text(
+        "".join(f"{file} {number % 2}\n" for number, file in enumerate(held_out)), "utf-8"
+    )
+    return {key: str(path) for key, path in {**lists, "test_path": lists["val_path"]}.items()}
 
 
 def _resident() -> float:
@@ -341,11 +358,16 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="measure memory in place of speed")
+    parser.add_argument("--write", action="store_true", help="put the result into docs/time_and_memory.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench_pipeline_") as folder:
         scale = SMALLER if options.memory else 1.0
         files = make_photos(options.photos, Path(folder), options.images, scale)
-        return memory(files, Path(folder)) if options.memory else compare(files, options.rounds)
+        text, good = memory(files, Path(folder)) if options.memory else compare(files, options.rounds)
+    print(text)
+    if options.write:
+        marked.rewrite(PAGE, *(MEMORY_MARKS if options.memory else SPEED_MARKS), text)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -251,15 +251,17 @@ def test_nothing_is_autotuned(mixed, training):
     dataset = batches(mixed, SMALL, 4, training=training)
     assert dataset.options().autotune.enabled is False
     graph = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy())
-    maps = [
-        (node, {other.name: other for other in function.node_def})
-        for function in graph.library.function
-        for node in function.node_def
-        if node.op == "ParallelMapDatasetV2"
-    ]
-    ((parallel_map, nodes),) = maps
+    nodes = {node.name: node for node in graph.node}
+    (parallel_map,) = (node for node in graph.node if node.op == "ParallelMapDatasetV2")
     calls = nodes[parallel_map.input[-1].split(":")[0]]
     assert tf.make_ndarray(calls.attr["value"].tensor) == images.threads()
+
+
+def test_nothing_is_mapped_anew_in_each_epoch(mixed):
+    # TensorFlow optimizes a function again with each iterator that calls it, and ``flat_map`` makes one an epoch.
+    graph = tf.compat.v1.GraphDef.FromString(batches(mixed, SMALL, 4)._as_serialized_graph().numpy())
+    inside = {node.op for function in graph.library.function for node in function.node_def}
+    assert "TensorSliceDataset" in inside and not any("Map" in op for op in inside)
 
 
 def test_static_shapes(mixed):

@@ -22,6 +22,8 @@ _LEAST = np.float32(1e-30)  # probability: its logarithm is still a number
 _MARGIN = (
     2  # pixels that are decoded around a window: color is interpolated across the border of what is decoded
 )
+_ONE_PIXEL = cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+"""A JPEG to decode in place of a photo that is none: a branch in the graph would cost more."""
 
 
 class Maker:
@@ -47,26 +49,26 @@ class Maker:
         Returns:
             ``used``: ``rows`` with the photos that are used. ``windows``: int32 [N, 2, 4], what is to be decoded of each
             photo (top, left, height, width), and of that what is kept. ``jpegs``: bytes [N], JPEGs that are to be
-            decoded, empty for others. Then for each photo what is decoded already, uint8 [H, W, 1 or 3], or an empty
-            array.
+            decoded, of one pixel for photos that are decoded already. Then for each photo what is decoded already,
+            uint8 [H, W, 1 or 3], or an empty array.
         """
         chain, _ = self._stages(int(epoch))
-        used, windows = rows.copy(), np.zeros((len(rows), 2, 4), np.int32)
-        jpegs, decoded = np.full(len(rows), b"", object), []
+        used, windows = rows.copy(), np.full((len(rows), 2, 4), (0, 0, 1, 1), np.int32)
+        jpegs, decoded = np.full(len(rows), _ONE_PIXEL, object), []
         for k, (index, view) in enumerate(rows.tolist()):
             if index < 0:
                 decoded.append(np.zeros((1, 1, 1), np.uint8))
                 continue
-            index, height, width, pixels, jpegs[k] = self._photos.find(index)
+            index, height, width, pixels, jpeg = self._photos.find(index)
             used[k, 0] = index
             whole = [0, 0, height, width]
             window = chain.window(height, width, index, view).tolist() if chain.crops else whole
             if pixels is None:
                 decoded.append(np.zeros((0, 0, 3), np.uint8))
-                windows[k] = _with_margin(window, height, width)
+                windows[k], jpegs[k] = _with_margin(window, height, width), jpeg
             else:
                 decoded.append(_cut(pixels, window))
-                windows[k] = window, (0, 0, *window[2:])
+                windows[k, 1] = 0, 0, *window[2:]
         return used, windows, jpegs, *decoded
 
     def finish(self, epoch: int, used: np.ndarray, windows: np.ndarray, *decoded: np.ndarray) -> np.ndarray:
@@ -76,7 +78,7 @@ class Maker:
             epoch: Number of the epoch.
             used: As ``plan`` returns it.
             windows: As ``plan`` returns it.
-            *decoded: The photos, decoded in ``windows[:, 0]``.
+            *decoded: The photos as ``plan`` returns them, then ``jpegs`` decoded in ``windows[:, 0]``.
         """
         chain, _ = self._stages(int(epoch))
         size = self._preprocess.size
@@ -84,10 +86,10 @@ class Maker:
         for k, (index, view) in enumerate(used.tolist()):
             if index < 0:
                 continue
-            photo = _cut(decoded[k], windows[k, 1].tolist())
+            photo = decoded[k] if decoded[k].size else decoded[len(used) + k]
             made = self._preprocess.resize_window if chain.crops else self._preprocess.array
-            images[k] = made(photo)
-            images[k] = chain.change(images[k], index, view)
+            image = made(_cut(photo, windows[k, 1].tolist()))
+            images[k] = chain.change(np.require(image, requirements=("C", "W")), index, view)
         return images
 
     def make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -211,9 +211,12 @@ class Batches:
         # Keeps the images that the pipeline reads from out of the accelerator's memory.
         with tf.device("CPU:0"):
             passes = tf.data.Dataset.range(epoch, epoch + epochs)
-            data = passes.flat_map(
-                lambda e: self._pass(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0))
+            groups = passes.flat_map(
+                lambda e: self._groups(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0))
             )
+            # Not inside of ``flat_map``: what is there is optimized anew for each epoch, as long as 80 images take.
+            data = groups.map(self._images, images.threads(), deterministic=True)
+            data = data.batch(self._own // self._group, drop_remainder=True).map(self._batch)
             return data.prefetch(_PREFETCH).with_options(_without_autotuning())
 
     def _check_share(self) -> None:
@@ -238,7 +241,10 @@ class Batches:
         return epoch_order(len(self._split), self._seed, epoch, repeats, sampling, self._epochs)
 
     def _rows(self, epoch: np.ndarray | int, start: np.ndarray | int) -> np.ndarray:
-        """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view."""
+        """Images of an epoch in groups: int32 [groups, group, 2] of an image (-1: none) and the number of its view.
+
+        Groups of nothing fill the last batch.
+        """
         order = np.asarray(self._order(int(epoch)), np.int32)
         order = np.stack([order, _views(order)], 1) if order.ndim == 1 else order
         if self._views is not None:
@@ -246,7 +252,7 @@ class Batches:
         order = order[int(start) * self._batch_size : self._steps(len(order)) * self._batch_size]
         worker, workers = self._share
         order = order[worker::workers]  # of each batch, which holds a multiple of ``workers``
-        missing = -len(order) % self._group
+        missing = -len(order) % self._own
         padded = np.concatenate([order, np.full((missing, 2), -1, np.int32)]) if missing else order
         return padded.reshape(-1, self._group, 2)
 
@@ -260,15 +266,16 @@ class Batches:
 
     # The graph ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+    def _groups(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+        """The groups of an epoch from step ``start`` on: epoch, step, and images as ``_rows`` has them."""
         rows = tf.numpy_function(self._rows, [epoch, start], tf.int32)
-        data = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(rows, [None, self._group, 2]))
-        data = data.map(lambda group: self._images(epoch, group), images.threads(), deterministic=True)
-        data = data.batch(self._own // self._group, self._drop)
-        return data.enumerate(start).map(lambda step, made: self._batch(epoch, step, *made))
+        rows = tf.ensure_shape(rows, [None, self._group, 2])
+        numbers = tf.range(tf.shape(rows, tf.int64)[0])
+        steps = start + numbers // (self._own // self._group)
+        return tf.data.Dataset.from_tensor_slices((tf.fill(tf.shape(numbers), epoch), steps, rows))
 
-    def _images(self, epoch: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A group of images: numbers of them and of their views int32 [group, 2], uint8 [group, size, size, 3]."""
+    def _images(self, epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """A group of images: epoch, step, numbers of images and views int32 [group, 2], uint8 [group, size, size, 3]."""
         size, count = self._preprocess.size, self._group
         if self._in_memory:
             used, pixels = self._python(self._maker.make, [epoch, rows], (tf.int32, tf.uint8))
@@ -276,13 +283,16 @@ class Batches:
             kinds = (tf.int32, tf.int32, tf.string, *[tf.uint8] * count)
             used, windows, jpegs, *found = self._python(self._maker.plan, [epoch, rows], kinds)
             windows, jpegs = tf.ensure_shape(windows, [count, 2, 4]), tf.ensure_shape(jpegs, [count])
-            decoded = _decoded(jpegs, windows[:, 0], found)
-            (pixels,) = self._python(self._maker.finish, [epoch, used, windows, *decoded], (tf.uint8,))
-        return tf.ensure_shape(used, [count, 2]), tf.ensure_shape(pixels, [count, size, size, 3])
+            # No branch for photos that are no JPEGs: it would cost as much as a tenth of the decoding.
+            decoded = [tf.io.decode_and_crop_jpeg(jpegs[k], windows[k, 0], **_JPEG) for k in range(count)]
+            arguments = [epoch, used, windows, *found, *decoded]
+            (pixels,) = self._python(self._maker.finish, arguments, (tf.uint8,))
+        used = tf.ensure_shape(used, [count, 2])
+        return epoch, step, used, tf.ensure_shape(pixels, [count, size, size, 3])
 
-    def _batch(self, epoch: tf.Tensor, step: tf.Tensor, used: tf.Tensor, pixels: tf.Tensor) -> Any:
+    def _batch(self, epochs: tf.Tensor, steps: tf.Tensor, used: tf.Tensor, pixels: tf.Tensor) -> Any:
         """Pixels and labels or targets of a batch that is made of groups."""
-        size = self._preprocess.size
+        size, epoch, step = self._preprocess.size, epochs[0], steps[0]
         used, pixels = tf.reshape(used, [-1, 2]), tf.reshape(pixels, [-1, size, size, 3])
         if not self._drop:
             count = tf.math.count_nonzero(used[:, 0] >= 0)
@@ -325,21 +335,6 @@ def _views(order: np.ndarray) -> np.ndarray:
     views = np.empty_like(order)
     views[by_image] = places - np.maximum.accumulate(np.where(is_first, places, 0))
     return views
-
-
-def _decoded(jpegs: tf.Tensor, windows: tf.Tensor, found: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Of each photo what was ``found``, or a window of a JPEG where nothing was."""
-    numbers, is_jpeg = range(len(found)), tf.strings.length(jpegs) > 0
-
-    def window(k: int) -> tf.Tensor:
-        return tf.io.decode_and_crop_jpeg(jpegs[k], windows[k], **_JPEG)
-
-    # A branch takes a tenth of the time of decoding, so there is one for a group of JPEGs alone.
-    return tf.cond(
-        tf.reduce_all(is_jpeg),
-        lambda: [window(k) for k in numbers],
-        lambda: [tf.cond(is_jpeg[k], partial(window, k), lambda k=k: found[k]) for k in numbers],
-    )
 
 
 def _without_autotuning() -> tf.data.Options:
