@@ -5,6 +5,7 @@ Defaults and limits are those of ``Protocol``, so that a number is written in on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,17 @@ class ThreadCounts(click.ParamType):
             return parse_threads(value)
         except BenchUsageError as error:
             self.fail(error.what, param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A number of a range. nan and inf are refused: no limit is met or broken by them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. A value that is none is refused with the reason."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def bench_options(*, device: str | None, threads: str | None, **counts: int | None) -> Callable[..., Any]:
@@ -74,7 +86,7 @@ def bench_options(*, device: str | None, threads: str | None, **counts: int | No
         click.option(
             "--spacing",
             "spacing_s",
-            type=click.FloatRange(0),
+            type=FiniteRange(0),
             default=Protocol.spacing_s,
             show_default=True,
             metavar="S",

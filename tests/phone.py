@@ -21,7 +21,7 @@ PROPS = {
 }
 CLOCKS = [1785600] * 4 + [2419200] * 3 + [2841600]
 
-# Prints what the samples show, with figures that depend on the threads. It reads `behaviour` in our folder on the phone
+# Prints what the samples show, with figures that depend on the threads; a file may say how long it "takes". It reads `behaviour` in our folder on the phone
 # first, so a test can make it fail, hang or tell other figures while a session is running.
 BENCHMARK = r"""#!/bin/sh
 here=${0%/*}/..
@@ -54,6 +54,7 @@ echo "INFO: STARTING!"
 [ -e "$graph" ] || { echo "ERROR: Failed to load model $graph" >&2; echo "ERROR: Benchmarking failed." >&2; exit 1; }
 if grep -aq BAD "$graph"; then echo "ERROR: Failed to load model $graph" >&2; echo "ERROR: Benchmarking failed." >&2; exit 1; fi
 [ $wait = 0 ] || exec sleep $wait
+own=$(grep -ao 'takes [0-9]* us' "$graph") && own=${own#* } base=${own% us}
 us=$((base / threads))
 [ -n "$asked" ] && [ -e "$here/says" ] && sed "s/ASKED/$asked/" "$here/says"
 [ -e "$here/silent" ] || echo "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."

@@ -101,6 +101,13 @@ def test_smaller_images_and_fewer_classes_cost_less(call) -> None:
     assert 0.9 < few["ms"] / whole["ms"] < 1 and few["measured"]
 
 
+def test_a_measured_network_is_not_scaled_out_of_sight(call) -> None:
+    for args in (("--input-size", "4000"), ("--classes", "10000000")):
+        code, out, _ = call("choose", "MobileNetV2", *args, "--json")
+        (refused,) = json.loads(out)["refused"]
+        assert code == 4 and ("is far from the measured" in refused["reason"] or "in proportion" in refused["reason"])
+
+
 def test_int8_is_smaller_and_says_that_nobody_measured_it(call) -> None:
     fp32, int8 = (chosen(call, "MobileNetV2", "--precision", p)["candidates"][0] for p in ("fp32", "int8"))
     assert 3 < fp32["mb"] / int8["mb"] < 4
@@ -126,6 +133,8 @@ def test_nothing_fits(call) -> None:
         (["--save", "no/folder/choose.html"], 2, "no such folder"),
         (["--device", "none.json"], 2, "cannot read"),
         (["--max-ms", "0"], 2, "--max-ms"),
+        (["--max-ms", "nan"], 2, "nan is not a finite number"),
+        (["--max-mb", "inf"], 2, "inf is not a finite number"),
     ],
 )
 def test_what_cannot_be_answered_is_said_in_a_line(call, args, code, text) -> None:
@@ -182,6 +191,9 @@ def test_the_page_is_one_file_without_script_or_network(call, tmp_path: Path) ->
     assert not re.search(r"<script|src=|@import|url\(|https?://(?!www\.w3\.org)", text)
     assert text.count("<svg") == 3 and "default-src 'none'" in text
     assert text.count('class="limit"') == 1, "the latency has a limit"
+    assert "At most 20 ms." in text
+    for plot in text.split("<svg")[1:]:
+        assert plot.rindex('class="dot') < plot.index('class="tip"'), "no dot lies on a name"
     for name in ("MobileNetV3_small_x1_0", "GhostNet_x1_0"):
         assert text.count(f">{name}</text>") == 3, "a point in each plot"
     for x, y in re.findall(r'class="near" cx="([\d.]+)" cy="([\d.]+)"', text):

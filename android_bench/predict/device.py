@@ -1,7 +1,8 @@
 """What is known of a device: the networks that it has run, one JSON file a device.
 
 A file is in ``<settings>/latency/NAME.json``, see ``folders.config_folder``. ``learn`` adds the results of a bench.json to
-it; a newer result replaces the older one of the same network, precision and number of threads.
+it; a newer result replaces the older one of the same network, precision and number of threads, but never a sure one by one
+that is not.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +136,9 @@ def learn(device: Device, document: dict[str, Any], networks: Iterable[Network])
     merged: dict[tuple[str, str, int], Network] = {n.key: n for n in known}
     for new in networks:
         old = merged.get(new.key)
-        figures = {**(old.figures if old and old.operations == new.operations else {}), **new.figures}
-        merged[new.key] = Network(
-            new.name, new.series, new.precision, new.input_size, new.operations, figures
-        )
+        before = old.figures if old and old.operations == new.operations else {}
+        better = {t: f for t, f in new.figures.items() if f.sure or t not in before or not before[t].sure}
+        merged[new.key] = replace(new, figures={**before, **better})
     about = " ".join(str(found[key]) for key in ("name", "cpu") if found.get(key))
     return Device(device.name, about, "TFLite", tuple(merged.values()), identity)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from android_bench.options import bench_options, measured_before
+from android_bench.options import FiniteRange, bench_options, measured_before
 from edgecls.cli.common import CommaList, cli_command, flat, run_or_file
 from edgecls.cli.completers import complete_model, complete_run
 from edgecls.console import Console
@@ -51,7 +51,7 @@ from edgecls.errors import EdgeclsError, GateError, UsageError
 )
 @click.option(
     "--max-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="MS",
     help="Fail (exit code 4) if the median of any file and number of threads is longer.",
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from android_bench.options import FiniteRange
 from edgecls.cli.common import cli_command, number, percent, run_or_file, table
 from edgecls.cli.completers import complete_model, complete_run
 from edgecls.console import Console
@@ -37,12 +38,10 @@ _LIMITS = {
     help="A device that was measured with edgecls bench, a bench.json, or sd855 for the published latencies.",
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Number of threads.")
-@click.option("--max-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Longest latency.")
+@click.option("--max-ms", type=FiniteRange(0, min_open=True), metavar="MS", help="Longest latency.")
+@click.option("--max-mb", type=FiniteRange(0, min_open=True), metavar="MB", help="Largest file, 10^6 bytes.")
 @click.option(
-    "--max-mb", type=click.FloatRange(0, min_open=True), metavar="MB", help="Largest file, 10^6 bytes."
-)
-@click.option(
-    "--max-memory", type=click.FloatRange(0, min_open=True), metavar="MIB", help="Most memory while it runs."
+    "--max-memory", type=FiniteRange(0, min_open=True), metavar="MIB", help="Most memory while it runs."
 )
 @click.option(
     "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help="Of the file."
@@ -182,7 +181,8 @@ def _notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list
         notes.append("The accuracy is that of the published input size; a smaller image gives less.")
     if any(not c["measured"] for c in rows):
         how = f"from {plural(source['networks'], 'network')} measured in {source['precision']}"
-        notes.append(f"~: predicted {how}; the others are measured.")
+        others = "; the others are measured" if any(c["measured"] for c in rows) else ""
+        notes.append(f"~: predicted {how}{others}.")
     if doubtful := sum(not c["sure"] for c in rows):
         notes.append(
             f"{plural(doubtful, 'latency', 'latencies')} marked unsure when measured: measure again at rest."

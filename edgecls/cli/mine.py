@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from android_bench.options import FiniteRange
 from edgecls.cli.common import cli_command, overrides
 from edgecls.cli.completers import complete_recipe, complete_run
 from edgecls.console import Console
@@ -36,7 +37,7 @@ from edgecls.text import plural
     "--min-probability",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Least probability of an image.",
 )
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from android_bench.options import FiniteRange
 from edgecls.cli.common import cli_command, judge_ladder, overrides, run_argument
 from edgecls.cli.show import show_quantize, show_quantized_file, show_sensitivity
 from edgecls.console import Console
@@ -113,7 +114,7 @@ def for_model(function: Callable[..., Any]) -> Callable[..., Any]:
 @overrides
 @click.option(
     "--max-drop",
-    type=click.FloatRange(0, 100),
+    type=FiniteRange(0, 100),
     metavar="POINTS",
     help="Fail (exit code 4) if int8 loses more points of balanced accuracy against float; for a MODEL: if it answers"
     " more of 100 photos otherwise.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from android_bench.options import FiniteRange
 from edgecls.cli.common import cli_command, run_or_file
 from edgecls.cli.completers import complete_run
 from edgecls.console import Console
@@ -41,21 +42,21 @@ from edgecls.data.images import threads
 )
 @click.option(
     "--max-mb",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=20,
     show_default=True,
     help="MB of a request; larger ones get 413.",
 )
 @click.option(
     "--max-megapixels",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=50,
     show_default=True,
     help="Million pixels of an image; larger ones get 422.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=30,
     show_default=True,
     help="Seconds in which a request must arrive.",

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from android_bench.options import FiniteRange
 from edgecls.cli.common import cli_command, judge_ladder, run_argument
 from edgecls.cli.completers import complete_device
 from edgecls.cli.show import show_verify
@@ -45,7 +46,7 @@ from edgecls.errors import GateError
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0, max=100),
+    type=FiniteRange(min=0, max=100),
     help="Percent of the images on which a rounded file may answer otherwise than the float network (exit code 4).",
 )
 def command(

@@ -65,12 +65,24 @@ def choice_page(result: Mapping[str, Any]) -> str:
         precision=result["precision"],
         classes=result["classes"],
         input_size=result["input_size"],
+        budget=_budget(result["budget"]),
         predicted=any(not c["measured"] for c in result["candidates"]),
         families=[{"name": f, "key": i, "hue": _hue(i)} for i, f in enumerate(families)],
         plots=[_plot(axis, drawn, families, result["budget"]) for axis in AXES] if drawn else [],
         rows=[_row(c) for c in result["candidates"]],
         refused=result["refused"],
     )
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    """The limits as text; "" where there is none.
+
+    Example:
+        >>> _budget({"max_ms": 15.0, "max_mb": None, "max_memory_mib": 60.0})
+        '15 ms, 60 MiB of memory'
+    """
+    units = {"max_ms": "ms", "max_mb": "MB", "max_memory_mib": "MiB of memory"}
+    return ", ".join(f"{budget[key]:g} {unit}" for key, unit in units.items() if budget.get(key))
 
 
 def _hue(index: int) -> float:

@@ -83,6 +83,8 @@ def bench(
             )
     except android_bench.Interrupted as stop:
         add_published(stop.document)
+        if zoo:
+            _keep_for_choose(stop.document, device, console)
         # A whole measurement is never replaced by a part of one.
         if measured_run and not measured_run.file("bench.json").exists():
             write_json(measured_run.file("bench.json"), stop.document)
@@ -91,7 +93,7 @@ def bench(
     add_published(result)
     console.say(f"bench: {time.perf_counter() - started:.0f} s")
     try:
-        if zoo and options.get("delegate", "cpu") == "cpu":
+        if zoo:
             _keep_for_choose(result, device, console)
         if measured_run:
             from edgecls.workflow.scoring import report
@@ -105,9 +107,11 @@ def bench(
 
 
 def _keep_for_choose(result: dict[str, Any], device: str, console: Console) -> None:
+    """Keep what was measured of the zoo; of a measurement that was interrupted, what is finished."""
     from edgecls.workflow.latencies import learn
 
-    if learn(result, device):
+    finished = [r for r in result["results"] if result["complete"] or r["status"] == "ok"]
+    if learn({**result, "results": finished}, device):
         console.log(f"kept for: edgecls choose --device {device}")
 
 

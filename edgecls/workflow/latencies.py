@@ -161,7 +161,7 @@ class Latencies:
             return row_of(self.predict(executed), measured=False)
         if (size, classes) == (usual, CLASSES) or (size == usual and not self._predictor):
             return {"ms": figure.ms, "interval": figure.interval, "measured": True, "sure": figure.sure}
-        changed, before = (self.predict(o, check=False) for o in (executed, parse(usual_text, CLASSES)))
+        changed, before = self.predict(executed), self.predict(parse(usual_text, CLASSES), check=False)
         factor = changed.ms / before.ms
         if size == usual:  # another classifier alone
             interval = figure.interval and tuple(end * factor for end in figure.interval)

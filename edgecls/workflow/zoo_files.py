@@ -48,7 +48,7 @@ def zoo_files(
     """
     chosen, wanted_precisions = choose(patterns), precisions or ("fp32", "int8")
     required = precisions or ("fp32",)
-    folder = cache_dir() / "zoo" / _fingerprint()
+    folder = files_folder()
     files, failed = [], []
     with console.progress() as progress:
         task = progress.add_task("converting the zoo", total=len(chosen), text="")
@@ -87,6 +87,11 @@ def choose(patterns: Sequence[str]) -> list[str]:
             entry = catalog.get(name)
             found.setdefault((entry.architecture, entry.input_size), name)
     return list(found.values())
+
+
+def files_folder() -> Path:
+    """Where the files of this code are: ``<cache>/zoo/<hash>``."""
+    return cache_dir() / "zoo" / _fingerprint()
 
 
 def _fingerprint() -> str:

