@@ -165,11 +165,12 @@ def tflite_block() -> list[str]:
 
 def host_block(host: Device) -> list[str]:
     """This computer, with our own files."""
-    prior = latencies.published().predictor("fp32").coefficients
     rows, short = [], []
     chosen = set(latencies.calibration_list())
     for precision in ("fp32", "int8"):
-        measured = host.measured(precision)
+        measured, prior = host.measured(precision), latencies.prior_of(host, precision)
+        if len(measured) < FEWEST:
+            continue
         rows += accuracy_rows(measured, prior, f"TFLite, {precision}")
         short += calibrated_rows(measured, chosen, prior, precision)
     return [
@@ -188,7 +189,7 @@ CALIBRATED = ("", "threads", "measured", "predicted", "mean error", "worst", "in
 
 
 def calibrated_rows(
-    measured: Sequence[Measured], chosen: set[str], prior: np.ndarray, what: str
+    measured: Sequence[Measured], chosen: set[str], prior: np.ndarray | None, what: str
 ) -> Iterator[list[str]]:
     """All networks that are not on the list of --calibrate, predicted from those that are."""
     known = [m for m in measured if m.name in chosen]

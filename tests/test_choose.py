@@ -105,7 +105,9 @@ def test_a_measured_network_is_not_scaled_out_of_sight(call) -> None:
     for args in (("--input-size", "4000"), ("--classes", "10000000")):
         code, out, _ = call("choose", "MobileNetV2", *args, "--json")
         (refused,) = json.loads(out)["refused"]
-        assert code == 4 and ("is far from the measured" in refused["reason"] or "in proportion" in refused["reason"])
+        assert code == 4 and (
+            "is far from the measured" in refused["reason"] or "in proportion" in refused["reason"]
+        )
 
 
 def test_int8_is_smaller_and_says_that_nobody_measured_it(call) -> None:

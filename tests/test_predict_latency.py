@@ -35,7 +35,9 @@ def script():
     path = Path(__file__).parents[1] / "scripts" / "verify_predictor.py"
     spec = importlib.util.spec_from_file_location("verify_predictor", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -271,6 +273,48 @@ def test_of_two_alike_the_short_list_takes_one() -> None:
         "slow": parse("100*pointwise 80x80x800>80x80x800"),
     }
     assert sorted(most_telling(nets, np.ones(8), 2, 100.0)) == ["a", "b"]
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> tuple[list[Measured], list[Measured]]:
+    """The networks of --calibrate, and others, without latencies."""
+    names = latencies.calibration_list()
+    others = [m for m in latencies.published().measured("fp32") if m.name not in names]
+    known = [latencies.network_of(catalog.get(name), "fp32") for name in names]
+    return [Measured(n.name, n.series, tuple(parse(n.operations)), {}) for n in known], others
+
+
+def test_a_device_that_is_not_like_the_prior_is_told_by_its_own_networks(sd855, calibrated) -> None:
+    known, others = calibrated
+    rng = np.random.default_rng(0)
+    own = np.maximum(sd855.coefficients, 0.003) * np.exp(rng.normal(0, 0.7, len(sd855.coefficients)))
+    device = Predictor(
+        [dataclasses.replace(m, ms={1: float(terms(m.operations) @ own)}) for m in known], sd855.coefficients
+    )
+    ratios = [device.predict(m.operations, 1, check=False).ms / (terms(m.operations) @ own) for m in others]
+    assert np.abs(np.log(ratios)).mean() < 0.02
+
+
+def test_noisy_figures_lean_on_the_prior(sd855, calibrated) -> None:
+    """One factor slower than the prior, each figure wrong by a quarter: ten such figures cannot tell eight coefficients."""
+    known, others = calibrated
+    rng, wrong = np.random.default_rng(0), {"alone": [], "leaning": []}
+    for _ in range(5):
+        measured = [
+            dataclasses.replace(
+                m, ms={1: 3 * float(terms(m.operations) @ sd855.coefficients) * np.exp(rng.normal(0, 0.25))}
+            )
+            for m in known
+        ]
+        for how, prior in (("alone", None), ("leaning", sd855.coefficients)):
+            device = Predictor(measured, prior)
+            for m in others:
+                ratio = device.predict(m.operations, 1, check=False).ms / (
+                    3 * terms(m.operations) @ sd855.coefficients
+                )
+                wrong[how].append(np.log(ratio))
+    rms = {how: np.sqrt(np.mean(np.square(found))) for how, found in wrong.items()}
+    assert rms["leaning"] < 0.8 * rms["alone"], rms
 
 
 def bench(cpu: str = "Kryo", **results: float) -> dict:

@@ -39,6 +39,7 @@ TERMS = (
 _MACS = {"conv": 0, "grouped": 0, "pointwise": 1, "dense": 1, "matmul": 1, "depthwise": 2}
 _VARIABLE = 6  # the terms before the counts
 _RIDGE = 0.04  # pulls coefficients that few networks tell about towards the prior; of little weight with many networks
+_LEANS = (_RIDGE, 0.4, 4.0, 40.0)  # of these, a device with a prior takes what predicts its own networks best
 _LEVEL = 0.95
 _LEAST = 4  # networks that a device must have measured
 _FAMILIES = 3  # so many make leaving a family out mean something
@@ -144,7 +145,8 @@ class Predictor:
 
     Args:
         measured: Networks that the device has run.
-        prior: Coefficients of another device, up to a factor: what is known of phones before this one is measured.
+        prior: Coefficients of another device, up to a factor: what is known of phones before this one is measured. How much
+            to lean on them, the measured networks decide: as much as predicts each one well from the others.
 
     Example:
         >>> from android_bench.predict.operations import parse
@@ -170,6 +172,7 @@ class Predictor:
         self.measured = [m for m in measured if self.base in m.ms]
         self._prior, self._everything = prior, np.ones(len(self.measured), bool)
         self._spreads: dict[int, float] = {}
+        self._leans: dict[bytes, float] = {}
         self._matrix = np.array([terms(m.operations) for m in self.measured])
         self._kinds = {o.kind for m in self.measured for o in m.operations}
 
@@ -255,11 +258,43 @@ class Predictor:
             )
 
     def _coefficients(self, mask: np.ndarray) -> Array:
-        times = np.array([m.ms[self.base] for m in self.measured])[mask]
+        return self._fit(mask, self._lean(mask))
+
+    def _fit(self, mask: np.ndarray, lean: float) -> Array:
+        times = self._base_times[mask]
         prior = self._prior
         if prior is not None:
             prior = prior * fit((self._matrix[mask] @ prior)[:, None], times, ridge=0.0)[0]
-        return fit(self._matrix[mask], times, prior)
+        return fit(self._matrix[mask], times, prior, lean)
+
+    def _lean(self, mask: np.ndarray) -> float:
+        """How much to lean on the prior, as seen from the networks that the mask chooses.
+
+        The most that is not surely worse than the best (the rule of one standard error, Breiman et al., Classification and
+        Regression Trees, 1984): a few networks can make a wild fit look good by chance.
+        """
+        if self._prior is None:
+            return _RIDGE
+        key = mask.tobytes()
+        if key not in self._leans:
+            errors = {lean: self._errors(mask, lean) for lean in _LEANS}
+            least = min(errors.values(), key=np.mean)
+            enough = least.mean() + least.std() / math.sqrt(len(least))
+            self._leans[key] = max(lean for lean, found in errors.items() if found.mean() <= enough)
+        return self._leans[key]
+
+    def _errors(self, mask: np.ndarray, lean: float) -> Array:
+        """Squared logarithms of predicted / measured on the base's threads, each network predicted from the others."""
+        predicted = []
+        for i in np.flatnonzero(mask):
+            rest = mask.copy()
+            rest[i] = False
+            predicted.append(float(self._matrix[i] @ self._fit(rest, lean)))
+        return np.log(np.maximum(predicted, 1e-9) / self._base_times[mask]) ** 2
+
+    @cached_property
+    def _base_times(self) -> Array:
+        return np.array([m.ms[self.base] for m in self.measured])
 
     def _times(self, rows: Array, threads: int, mask: np.ndarray) -> Array:
         """Predicted times of networks, from those measured networks that the mask chooses."""
@@ -277,12 +312,14 @@ class Predictor:
         scale = np.sqrt((known**2).mean(axis=0))
         scale[scale == 0] = 1.0
         known, own = known / scale, row / float(row @ self.coefficients) / scale
-        return float(own @ np.linalg.solve(known.T @ known + _RIDGE * np.eye(len(own)), own))
+        return float(
+            own @ np.linalg.solve(known.T @ known + self._lean(self._everything) * np.eye(len(own)), own)
+        )
 
     @property
     def _relative(self) -> Array:
         """Terms in proportion to the time on the base's threads."""
-        return self._matrix / np.array([m.ms[self.base] for m in self.measured])[:, None]
+        return self._matrix / self._base_times[:, None]
 
     def _outside(self, operations: Sequence[Operation], row: Array, ms: float, threads: int) -> str:
         """Why a network is too unlike the measured ones; "" if it is not."""

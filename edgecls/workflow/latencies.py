@@ -13,6 +13,7 @@ from android_bench.errors import BenchError
 from android_bench.predict import device as devices
 from android_bench.predict.device import Device, Figure, Network
 from android_bench.predict.latency import RUNTIME_REACH, Prediction, Predictor
+from android_bench.predict.least_squares import Array
 from android_bench.predict.operations import Operation, parse, rescale
 from android_bench.predict.short_list import most_telling
 from edgecls.errors import MissingError
@@ -63,6 +64,19 @@ def published() -> Device:
             figures = {threads: Figure(ms) for threads, ms in entry.sd855_ms.items()}
             found[entry.architecture] = replace(network_of(entry, "fp32"), figures=figures)
     return Device(PUBLISHED, "Snapdragon 855, as published", _RUNTIME, tuple(found.values()))
+
+
+def prior_of(device: Device, precision: str) -> Array | None:
+    """Coefficients for a predictor to lean on: for int8 the device's own of fp32, else those of the published device."""
+    if device.runtime == _RUNTIME:
+        return None
+    known = published().predictor("fp32").coefficients
+    if precision == "fp32":
+        return known
+    try:
+        return device.predictor("fp32", known).coefficients
+    except BenchError:  # too few networks were measured in fp32
+        return known
 
 
 def network_of(entry: Entry, precision: str) -> Network:
@@ -129,10 +143,9 @@ class Latencies:
         self._missing: BenchError | None = None
         self._predictor: Predictor | None = None
         self._derived = False
-        prior = None if device.runtime == _RUNTIME else published().predictor("fp32").coefficients
         for found in dict.fromkeys((precision, "fp32")):
             try:
-                predictor = device.predictor(found, prior)
+                predictor = device.predictor(found, prior_of(device, found))
                 predictor.spread(threads)  # enough networks were measured with so many threads
                 self._predictor, self._derived = predictor, found != precision
                 break
