@@ -63,6 +63,7 @@ DEMO = [
 ]
 
 # ``edgecls export --format onnx``: Keras' exporter is tf2onnx, and what it wrote is compared with onnxruntime.
+# ``edgecls convert NET.onnx``: onnx and onnxruntime read and simplify the file, and onnxruntime is what to agree with.
 ONNX = ["tf2onnx>=1.17,<2", "onnx>=1.23", "onnxruntime>=1.32"]
 
 DEV = [

@@ -85,7 +85,7 @@ def test_the_list_says_what_the_commands_say():
         ("models --family Nonet", "no family 'Nonet' (--family); there are: "),
         ("models zzz*", "no network is called like 'zzz*'"),
         ("completion tcsh", "tcsh"),
-        ("convert x.pdparams", "Missing option '--model'"),
+        ("convert x.pdparams", "which network are these weights of?"),
         ("convert x.pdparams --model ResNet5", "unknown model 'ResNet5'; did you mean"),
     ],
 )

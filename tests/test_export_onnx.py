@@ -11,11 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 from quantization import SIZE, photos, settled
 from test_deploying import folder, make_run  # noqa: F401  # a fixture
 
 import edgecls
 from edgecls import workflow
+from edgecls.cli.main import main
 from edgecls.console import Console
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, MissingError
@@ -90,3 +92,57 @@ def test_a_run(folder: Path, capsys) -> None:  # noqa: F811
     assert "Warning" not in text
     session = onnxruntime.InferenceSession(files["onnx"], providers=["CPUExecutionProvider"])
     assert session.get_outputs()[0].shape == ["batch", 2]
+
+
+def open_size() -> keras.Model:
+    """No normalization, any size, and an activation that int8 has no rule for."""
+    x = image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, activation="softplus")(x)
+    return keras.Model(image, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("build", "options"), [(users, ()), (open_size, ("--pixels", "-1..1", "--input-size", str(SIZE)))]
+)
+def test_a_file_that_no_run_made(build, options, tmp_path: Path, capsys) -> None:
+    model, images = build(), photos(SIZE, 4)
+    model.save(tmp_path / "mine.keras")
+    (tmp_path / "mine.json").write_text(json.dumps({"labels": list("abcde"), "resize_short": SIZE + 2}))
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
+    with pytest.raises(SystemExit) as exit_:
+        main(
+            [
+                "export",
+                str(tmp_path / "mine.keras"),
+                "--format",
+                "onnx",
+                "--data",
+                str(tmp_path / "photos"),
+                *options,
+            ]
+        )
+    out, err = capsys.readouterr()
+    assert not exit_.value.code, err
+    assert out == f"onnx: {tmp_path / 'mine.onnx'}\n" and "of Keras on 4 photos" in err
+    session = onnxruntime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
+    pixels = images.astype(np.float32)
+    expect = model.predict(pixels if build is users else pixels / 127.5 - 1, verbose=0)
+    (found,) = session.run(None, {"image": pixels})
+    np.testing.assert_allclose(found, expect, atol=exporting.LIMIT * np.ptp(expect))
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["labels"]) == list("abcde")
+    assert json.loads(facts["preprocess"])["resize_short"] == SIZE + 2
+
+
+def test_what_a_file_needs(tmp_path: Path, capsys) -> None:
+    cases = {
+        "a .keras file is exported as ONNX only": ("mine.keras",),
+        "which photos?": ("mine.keras", "--format", "onnx"),
+        "the option is for a .keras file (--pixels)": ("some_run", "--pixels", "0..1"),
+    }
+    for text, args in cases.items():
+        with pytest.raises(SystemExit) as exit_:
+            main(["export", *args])
+        assert exit_.value.code == 2 and text in capsys.readouterr().err

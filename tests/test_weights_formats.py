@@ -268,7 +268,7 @@ def test_convert(call, small, tmp_path):
     code, out, _ = call("w.pdparams", "--model", SMALL, "--input-size", "64", "--dry-run")
     assert code == 0 and "loaded: 214 arrays" in out and "would write w.keras" in out
     assert not (tmp_path / "w.keras").exists()
-    code, out, _ = call("w.pdparams", "--model", SMALL, "--input-size", "64", "--json", "--pixels")
+    code, out, _ = call("w.pdparams", "--model", SMALL, "--input-size", "64", "--json", "--normalize")
     result = json.loads(out)
     assert code == 0 and (result["classes"], result["loaded"], result["output"]) == (7, 214, "w.keras")
     assert result["bytes"] == (tmp_path / "w.keras").stat().st_size

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from edgecls.cli.common import CommaList, cli_command, flat, run_argument
 from edgecls.cli.show import show_files
 from edgecls.console import Console
+from edgecls.errors import UsageError
 from edgecls.precisions import NAMES
+from edgecls.sidecars import PIXELS
+
+MODEL = ".keras"
+FOR_MODEL = "MODEL only: "
+ONNX_IMAGES = 20
 
 
-@cli_command("edgecls export", "edgecls export mv3_ssld --precision int8")
+@cli_command(
+    "edgecls export",
+    "edgecls export mv3_ssld --precision int8",
+    "edgecls export mine.keras --format onnx --data photos/",
+)
 @run_argument
 @click.option(
     "--precision",
@@ -34,17 +47,52 @@ from edgecls.precisions import NAMES
     type=click.Choice(["softmax", "logits"]),
     help="What the .tflite files give: probabilities or logits; default: what the recipe says.  [recipe: export.scores]",
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="PHOTOS",
+    help=FOR_MODEL + "a folder of photos to compare the file with Keras on.",
+)
+@click.option(
+    "--pixels",
+    type=click.Choice(list(PIXELS)),
+    help=FOR_MODEL + "the values it takes, if it does not normalize pixels itself.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=FOR_MODEL + "a file with one label a line; default: labels in MODEL's .json, or class numbers.",
+)
+@click.option(
+    "--input-size",
+    type=click.IntRange(8, 4096),
+    metavar="PIXELS",
+    help=FOR_MODEL + "side of the input, if the model leaves it open.",
+)
 def command(
     console: Console,
     run: str | None,
     precisions: tuple[list[str], ...],
     formats: tuple[list[str], ...],
     scores: str | None,
+    **options: Any,
 ) -> None:
     """Write the files of RUN for the phone, with labels and preprocessing inside.
 
     RUN is a run folder or a run's name; without it the newest run is taken.
+
+    MODEL.keras, a network that no run made: with --format onnx it becomes MODEL.onnx beside it, which takes pixels.
     """
+    if run is not None and run.endswith(MODEL):
+        _of_model(console, Path(run), flat(formats), bool(precisions or scores), **options)
+        return
+    for name, value in options.items():
+        if value:
+            raise UsageError(
+                "the option is for a .keras file",
+                where=f"--{name.replace('_', '-')}",
+                fix="leave it out for a run",
+            )
     from edgecls.run import Run
 
     found = Run.find(run)
@@ -55,3 +103,19 @@ def command(
             found.save_recipe(found.recipe.override([f"export.scores={scores}"]))
         result = workflow.export(found, console, precisions=flat(precisions) or None, formats=flat(formats))
         console.emit(result, show_files)
+
+
+def _of_model(console: Console, model: Path, formats: list[str], for_tflite: bool, **options: Any) -> None:
+    if formats != ["onnx"] or for_tflite:
+        raise UsageError(
+            "a .keras file is exported as ONNX only",
+            where=str(model),
+            fix="add --format onnx alone; edgecls quantize writes its .tflite files",
+        )
+    if options["data"] is None:
+        raise UsageError("which photos?", where=str(model), fix="give --data FOLDER")
+    from edgecls import workflow
+    from edgecls.workflow.quantizing import Request
+
+    request = Request(model, images=ONNX_IMAGES, **options)
+    console.emit(workflow.export_onnx(request, console), show_files)

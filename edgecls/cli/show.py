@@ -138,12 +138,12 @@ def _verdict(ok: bool | None) -> str | None:
 
 
 def show_files(result: Mapping[str, Any]) -> str:
-    """Files that were written, and their run."""
+    """Files that were written, and the run they are of."""
     return "\n".join(
         [
             *(f"{kind}: {path}" for kind, path in result["files"].items()),
             *([f"samples: {result['samples']}"] if result.get("samples") else []),
-            f"run: {result['run']}",
+            *([f"run: {result['run']}"] if "run" in result else []),
         ]
     )
 

@@ -57,7 +57,7 @@ def to_onnx(
     """
     path, pixels = Path(path), images.astype(np.float32)
     check_labels(classes)
-    _require_packages()
+    require_packages()
     expect = np.asarray(model(pixels, training=False))  # Keras exports only a network that was called
     with atomic(path) as temporary:
         try:
@@ -77,7 +77,10 @@ def to_onnx(
     return difference
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Raises:
+    MissingError: The extra ``[onnx]`` is not installed.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

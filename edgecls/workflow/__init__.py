@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgecls.workflow.augmenting import preview
     from edgecls.workflow.benching import bench
+    from edgecls.workflow.converting import convert_onnx, export_onnx
     from edgecls.workflow.deploying import explain, export, verify
     from edgecls.workflow.mining import mine
     from edgecls.workflow.quantizing import explain_file, quantize_file, sensitivity_file
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bench",
+    "convert_onnx",
     "evaluate",
     "explain",
     "explain_file",
     "export",
+    "export_onnx",
     "mine",
     "plan",
     "predict",
@@ -42,6 +45,7 @@ __all__ = [
 _MODULES = {
     "augmenting": ("preview",),
     "benching": ("bench",),
+    "converting": ("convert_onnx", "export_onnx"),
     "deploying": ("explain", "export", "verify"),
     "mining": ("mine",),
     "quantizing": ("explain_file", "quantize_file", "sensitivity_file"),

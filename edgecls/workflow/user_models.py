@@ -46,6 +46,7 @@ def read_user_model(
     pixels: str | None = None,
     input_size: int | None = None,
     keep_float: Sequence[str] = (),
+    lowered: bool = True,
 ) -> UserModel:
     """Load a model and what is known about it.
 
@@ -55,6 +56,7 @@ def read_user_model(
         pixels: A key of ``PIXELS``, for a model that does not normalize; None: mean and deviation of the JSON file.
         input_size: Side of the input for a model that leaves it open.
         keep_float: Layers that need no quantization rule.
+        lowered: Write the network in the layers that have one, for int8; else its layers stay as they are.
 
     Raises:
         EdgeclsError: The file is not there or not a classifier of RGB images; a layer has no quantization rule; or
@@ -71,7 +73,7 @@ def read_user_model(
     from edgecls.quantize import lower, takes_pixels
     from edgecls.zoo.layers import Normalize
 
-    network, _ = lower(model, size, keep_float)
+    network = lower(model, size, keep_float)[0] if lowered else keras.Model(model.input, model.output)
     mean, std = _normalization(network, pixels, settings, path)
     start = network.layers[1].output if takes_pixels(network) else network.input
     body, head = heads.split(network)
@@ -126,6 +128,7 @@ def _normalization(
 ) -> tuple[list[float], list[float]]:
     """Mean and deviation of pixel / 255: those of the network, if it normalizes itself; else what is said of it."""
     from edgecls.quantize import takes_pixels
+    from edgecls.zoo.layers import Normalize
 
     if takes_pixels(network):
         if pixels:
@@ -135,7 +138,8 @@ def _normalization(
                 fix="leave the option out",
             )
         first = network.layers[1]
-        scale, offset = (np.broadcast_to(np.array(x, float), 3) for x in (first.scale, first.offset))
+        line = first.line if isinstance(first, Normalize) else (first.scale, first.offset)
+        scale, offset = (np.broadcast_to(np.array(x, float), 3) for x in line)
         std = 1 / (255 * scale)
         return (-offset * std).tolist(), std.tolist()
     if pixels:

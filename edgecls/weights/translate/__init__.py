@@ -1,0 +1,1 @@
+"""Networks of ONNX files as Keras networks, layer for layer."""
