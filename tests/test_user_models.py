@@ -277,7 +277,6 @@ def test_what_is_not_exactly_known_is_refused() -> None:
         r"Doubled is a Conv2D with call of its own.*odd.*lowers": Doubled(4, 1, name="odd"),
         r"UnitNormalization.*odd.*lowers": layers.UnitNormalization(name="odd"),
         r"activation 'mish'.*odd": layers.Conv2D(4, 1, activation="mish", name="odd"),
-        r"softmax inside the network.*odd.*end the network": layers.Softmax(name="odd"),
         r"batch normalization on axis 1.*odd.*axis=-1": layers.BatchNormalization(axis=1, name="odd"),
         r"nearest upsampling by 3 x 3.*odd": layers.UpSampling2D(3, name="odd"),
         r"a PReLU with a slope for each position; shared_axes.*odd": layers.PReLU(name="odd"),

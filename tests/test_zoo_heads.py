@@ -14,7 +14,6 @@ from ai_edge_litert.interpreter import Interpreter
 import edgecls
 from edgecls.errors import UsageError
 from edgecls.export.tflite import convert
-from edgecls.quantize import quantize_model
 from edgecls.recipe import Train
 from edgecls.train.loop import Trainer
 from edgecls.train.losses import CrossEntropy
@@ -162,9 +161,3 @@ def test_a_transformer_has_one_feature_map() -> None:
     rows = model.get_layer("norm").output
     tokens = keras.Model(model.input, rows)(PIXELS[:1], training=False).numpy()
     np.testing.assert_array_equal(model(PIXELS[:1])["stride_16"][0, 2, 3], tokens[0, 1 + 2 * 6 + 3])
-
-
-def test_a_transformer_is_refused_by_quantization_in_one_line(transformer: keras.Model) -> None:
-    with pytest.raises(UsageError, match="transformers are not quantized") as caught:
-        quantize_model(transformer)
-    assert "\n" not in str(caught.value) and "edgecls export" in str(caught.value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgecls.export.reasons import PIXELS
 
 MAX_PARTITIONS = 1
+PIXELS_QUANTIZE = 1  # the operation that makes uint8 pixels int8
 
 
 def gates(
@@ -16,7 +18,7 @@ def gates(
     """Judge what is in verify.json.
 
     Args:
-        result: From ``verify.ladder``.
+        result: From ``verify.ladder``. What its ``kept_float`` names may be in float, and nothing else.
         max_partitions: Parts of an int8 file that XNNPACK may run.
         max_drop: Percent of the images on which a rounded file may answer otherwise than the float network; None: any.
 
@@ -43,8 +45,14 @@ def gates(
 
 
 def _of_file(file: str, about: Mapping[str, Any], most: int) -> Iterator[tuple[str, list[str]]]:
-    if not about.get("kept_float"):  # there it was asked for
-        yield f"{file}: every operation in int8", [f"{op} computes in float" for op in about["float_ops"]]
+    kept = about.get("kept_float") or {}
+    kinds = Counter(reason.split(",")[0] for reason in kept.values())
+    but = " but " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()) if kept else ""
+    strange = [] if kept else [f"{op} computes in float" for op in about["float_ops"]]
+    back, planned = about["ops"].get("QUANTIZE", 0) - PIXELS_QUANTIZE, about.get("returns", 0)
+    if kept and back > planned:
+        strange = [f"{back} results come back from float, and the network has {planned} such places"]
+    yield f"{file}: every operation in int8{but}", strange
     outside = [
         f"{op['op']} {op['name']} is outside of the delegate, {op['reason']}"
         for op in about.get("outside", ())

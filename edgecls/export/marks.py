@@ -35,4 +35,10 @@ def unmark(content: bytes) -> bytes:
     for op in graph.operators:
         op.inputs = [source(int(index)) for index in op.inputs]
     graph.outputs = [source(int(index)) for index in graph.outputs]
+    kinds = sorted(
+        {op.opcodeIndex for op in graph.operators}
+    )  # a runtime refuses a file that lists an unknown one
+    model.operatorCodes = [model.operatorCodes[index] for index in kinds]
+    for op in graph.operators:
+        op.opcodeIndex = kinds.index(op.opcodeIndex)
     return flatbuffer.pack(model, len(content))

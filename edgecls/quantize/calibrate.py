@@ -78,10 +78,11 @@ def calibrate(
         choose = _percentile if method == "percentile" else _least_error
         for layer, histogram in zip(layers, histograms, strict=True):
             if layer.quantizer.headroom == 1.0:
-                limits[layer.name] = choose(histogram, *limits[layer.name])
+                symmetric = layer.quantizer.grid_is_symmetric
+                limits[layer.name] = choose(histogram, *limits[layer.name], symmetric)
     for layer in layers:
         layer.set_range(*limits[layer.name])
-    return limits
+    return {layer.name: layer.range for layer in layers}
 
 
 def _pixels(batches: Iterable[Any]) -> Iterable[Any]:
@@ -124,7 +125,10 @@ def _probe(model: keras.Model, statistic: Any) -> Any:
     return lambda pixels: [np.asarray(x) for x in measure(tf.convert_to_tensor(pixels, tf.float32))]
 
 
-def _percentile(histogram: np.ndarray, low: float, high: float, outside: float = 1e-4) -> tuple[float, float]:
+def _percentile(
+    histogram: np.ndarray, low: float, high: float, symmetric: bool, outside: float = 1e-4
+) -> tuple[float, float]:
+    """The range but for so much at either end; ``symmetric`` is up to the grid, which takes the farther end."""
     edges = np.linspace(low, high, BINS + 1)
     below = np.concatenate([[0.0], np.cumsum(histogram) / histogram.sum()])
     first = int(np.searchsorted(below, outside, "right")) - 1
@@ -132,8 +136,11 @@ def _percentile(histogram: np.ndarray, low: float, high: float, outside: float =
     return float(edges[max(first, 0)]), float(edges[min(last, BINS)])
 
 
-def _least_error(histogram: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The range whose 8-bit grid has the least squared error; found for one end after the other, twice."""
+def _least_error(histogram: np.ndarray, low: float, high: float, symmetric: bool) -> tuple[float, float]:
+    """The range whose 8-bit grid has the least squared error; found for one end after the other, twice.
+
+    The ends of a symmetric one move together.
+    """
     centers = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
     weights = histogram / histogram.sum()
 
@@ -143,6 +150,8 @@ def _least_error(histogram: np.ndarray, low: float, high: float) -> tuple[float,
         return float(weights @ ((clipped - centers) ** 2 + (clipped == centers) * step**2 / 12))
 
     best = (low, high)
+    if symmetric:
+        return min(((low * s, high * s) for s in SHRINKS), key=error)
     for _ in range(2):
         best = min(((best[0], high * s) for s in SHRINKS), key=error)
         best = min(((low * s, best[1]) for s in SHRINKS), key=error)

@@ -121,6 +121,7 @@ class _Twins:
                 grid.fixed,
                 grid.floor,
                 headroom=grid.headroom,
+                symmetric=grid.symmetric,
                 members=len(grid.nodes),
                 name=f"{grid.nodes[0].name}.quant",
                 **options,

@@ -19,10 +19,11 @@ import tensorflow as tf
 from keras import layers
 
 from edgecls.errors import UsageError
-from edgecls.graph import Graph, Op
+from edgecls.graph import Graph, Op, trace
 from edgecls.quantize.rules import dropped
 from edgecls.quantize.rules.norm import FreezableBatchNormalization
 from edgecls.zoo import layers as zoo_layers
+from edgecls.zoo import vit
 
 if TYPE_CHECKING:
     from edgecls.quantize.plan import Node, Plan, Value
@@ -36,6 +37,13 @@ FOLLOWERS = (
     zoo_layers.HardSwish,
     zoo_layers.HardSigmoid,
 )
+NORMS = (layers.LayerNormalization, layers.RMSNormalization, layers.GroupNormalization)
+REASONS = {  # why layers stay in float that nobody asked to keep
+    **dict.fromkeys(NORMS, "int8 kernels have no square root"),
+    layers.Softmax: "int8 kernels have no softmax",
+    layers.Add: "a normalization reads it in float",
+    vit.Tokens: "learned tokens and positions join the patches in it once",
+}
 NORMALIZATIONS = (zoo_layers.Normalize, layers.Rescaling, layers.Normalization)
 
 
@@ -96,9 +104,14 @@ def keep(plan: Plan, op: Op, values: list[Value]) -> Value:
     norm = isinstance(op.layer, layers.BatchNormalization)
     node = plan.add(op, FreezableBatchNormalization if norm else type(op.layer), inputs)
     node.in_float = True
-    asked = op.layer.name in plan.kept
-    plan.notes[node.name] = "in float, as asked" if asked else "in float, with the operation before it"
+    reason = REASONS.get(type(op.layer), "with the operation before it")
+    plan.notes[node.name] = f"in float, {'as asked' if op.layer.name in plan.kept else reason}"
     return plan.result(op, node)
+
+
+def read_in_float(plan: Plan, op: Op) -> bool:
+    """Whether a normalization that stays in float reads the output of ``op``."""
+    return any(isinstance(user.layer, NORMS) for user in plan.graph.consumers(op.output))
 
 
 def _leave(plan: Plan, op: Op, value: Value) -> Node:
@@ -130,6 +143,36 @@ class Boundary(layers.Layer):
 def boundaries(model: keras.Model) -> list[Boundary]:
     """The layers of ``model`` at which int8 begins or ends."""
     return [layer for layer in model.layers if isinstance(layer, Boundary)]
+
+
+def returns(model: keras.Model) -> int:
+    """How many tensors of ``model`` come back from float to a grid. The file has a QUANTIZE for each."""
+    floating = in_float(model)
+    graph = trace(model)
+    ends = [op for op in graph.ops if isinstance(op.layer, Boundary)]
+    return len({op.inputs[0] for op in ends if graph.makers[op.inputs[0]].layer.name in floating})
+
+
+def in_float(model: keras.Model) -> dict[str, str]:
+    """The layers of the twin ``model`` that compute in float between two grids, with their class and why.
+
+    Example:
+        >>> image = keras.Input((8, 8, 3))
+        >>> x = layers.LayerNormalization(name="norm")(layers.Conv2D(4, 3)(image))
+        >>> twin = edgecls.quantize_model(keras.Model(image, layers.Conv2D(2, 6)(x)))
+        >>> in_float(twin)
+        {'norm': 'LayerNormalization, int8 kernels have no square root'}
+    """
+    graph, inside, found = trace(model), set(), dict[str, str]()
+    for op in graph.ops:
+        entered = any(ref in inside for ref in op.inputs)
+        if isinstance(op.layer, Boundary):
+            inside |= set() if entered else {op.output}
+        elif entered:
+            inside.add(op.output)
+            reason = REASONS.get(type(op.layer), "asked for, or behind such a layer")
+            found[op.layer.name] = f"{type(op.layer).__name__}, {reason}"
+    return found
 
 
 @contextmanager

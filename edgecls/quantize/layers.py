@@ -50,6 +50,7 @@ class Quantize(layers.Layer):
         decay: See ``ActivationQuantizer``.
         width: See ``ActivationQuantizer``.
         headroom: See ``ActivationQuantizer``.
+        symmetric: See ``ActivationQuantizer``.
         members: How many tensors decide the range.
     """
 
@@ -62,13 +63,14 @@ class Quantize(layers.Layer):
         decay: float = 0.99,
         width: float = quantizers.TINY,
         headroom: float = 1.0,
+        symmetric: bool = False,
         members: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.members = int(members)
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
-        self.quantizer = quantizers.ActivationQuantizer(decay, floor, width, headroom)
+        self.quantizer = quantizers.ActivationQuantizer(decay, floor, width, headroom, symmetric)
         self.enabled = True
         self.observing = True
         self.probe: Callable[[Quantize, Tensor], None] | None = None
@@ -106,7 +108,8 @@ class Quantize(layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        moving = {key: getattr(self.quantizer, key) for key in ("floor", "decay", "width", "headroom")}
+        keys = ("floor", "decay", "width", "headroom", "grid_is_symmetric")
+        moving = {key.removeprefix("grid_is_"): getattr(self.quantizer, key) for key in keys}
         return {**super().get_config(), "fixed": self.fixed, "members": self.members, **moving}
 
 

@@ -7,6 +7,7 @@ activations become layers of their own, layers that only act in training are lef
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,8 +80,7 @@ class Lowering:
 
     def apply(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """The outputs of ``layer``, of any kind, on tensors of the new network."""
-        given = [*args, *kwargs.values()]
-        inputs = given[0] if isinstance(layer, keras.Layer) or len(given) == 1 else given
+        inputs = _inputs(layer, args, kwargs)
         if isinstance(layer, keras.Model):
             self._parents.append(layer.name)
             outputs = self.inline(layer, inputs)
@@ -170,8 +170,19 @@ class _Weighted:
                 sources = {}
             for i, variable in enumerate(self.twin.variables):
                 name = self.names.get(variable.name, variable.name)
-                variable.assign((sources[name] if sources else self.source.variables[i]).value)
+                source = sources[name] if sources else self.source.variables[i]
+                variable.assign(keras.ops.reshape(source.value, variable.shape))  # where axes of one move
         return outputs
+
+
+def _inputs(layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a rule takes for a call: its first argument, all of a bare operation, by name if several of a layer's are tensors."""
+    given = [*args, *kwargs.values()]
+    if not isinstance(layer, keras.Layer):
+        return given if len(given) > 1 else given[0]
+    if sum(isinstance(value, keras.KerasTensor) for value in given) < 2:
+        return given[0]
+    return dict(inspect.signature(layer.call).bind(*args, **kwargs).arguments)
 
 
 def _input(tensor: Any, name: str, size: Size | None) -> Tensor:

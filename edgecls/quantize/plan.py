@@ -37,6 +37,7 @@ class Grid:
         floor: Its lower end if what follows treats all lower values alike.
         width: Its least width.
         headroom: Factor of the calibrated range.
+        symmetric: Its zero is the integer 0.
         nodes: The nodes whose values decide its range.
     """
 
@@ -44,6 +45,7 @@ class Grid:
     floor: float | None = None
     width: float = 0.0
     headroom: float = 1.0
+    symmetric: bool = False
     nodes: list[Node] = field(default_factory=list)
     _joined: Grid | None = None
 
@@ -60,6 +62,7 @@ class Grid:
         mine.fixed = mine.fixed or others.fixed
         mine.floor = None if mine.floor is None or others.floor is None else min(mine.floor, others.floor)
         mine.width, mine.headroom = max(mine.width, others.width), max(mine.headroom, others.headroom)
+        mine.symmetric |= others.symmetric
         mine.nodes += others.nodes
         others._joined = mine
 
@@ -238,6 +241,15 @@ class Plan:
         node.grid.root.width = max(node.grid.root.width, width)
         return node
 
+    def on_symmetric_grid(self, value: Value) -> Node:
+        """The node of ``value``, on a grid whose zero is the integer 0. From a fixed grid it is copied, by an operation."""
+        if value.node.grid and value.node.grid.root.fixed:
+            value = self.affine(value, 1.0, 0.0, f"{value.node.name}.copy", value.scale)
+        node = self.on_grid(value)
+        assert node.grid is not None
+        node.grid.root.symmetric = True
+        return node
+
     def passing(self, op: Op, node: Node, grids: Sequence[Grid | None], again: bool = False) -> Node:
         """Say that the output of ``node`` has the grid of its inputs, which must be one grid."""
         first = grids[0]
@@ -365,6 +377,8 @@ def _line(plan: Plan, parts: list[Node], members: dict[Grid, int]) -> str:
             facts.append(f"shares its grid with {members[grid] - 1} more")
         if grid.fixed:
             facts.append("range {:.4g} to {:.4g}".format(*grid.fixed))
+        if grid.symmetric and grid.nodes[0] is last:
+            facts.append("symmetric")
     for part in parts:
         scale = part.config.get("input_scale", 1.0)
         if not isinstance(scale, float):

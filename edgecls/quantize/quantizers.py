@@ -17,6 +17,7 @@ Tensor = Any
 Ranges = dict[str, keras.Variable]
 
 STEPS = 255  # steps of an 8-bit grid
+SKEW = 128 / 127  # int8 reaches one step further down than up
 KERNEL_STEPS = 127  # steps of a kernel's grid on either side of zero
 TINY = 1e-6  # least width of a range: a scale of zero breaks the converter
 DEAD = 2.0**-14  # least range of a channel's kernel relative to the largest channel's, for the same reason
@@ -91,18 +92,29 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
         width: The least width of the range.
         headroom: Factor of the range: 1.5 is half as wide again as the values seen, so that the logits of other
             images do not saturate.
+        symmetric: The integer 0 stands for zero, as XNNPACK wants it of the right factor of a matrix product.
     """
 
     def __init__(
-        self, decay: float = 0.99, floor: float | None = None, width: float = TINY, headroom: float = 1.0
+        self,
+        decay: float = 0.99,
+        floor: float | None = None,
+        width: float = TINY,
+        headroom: float = 1.0,
+        symmetric: bool = False,
     ) -> None:
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
         self.decay, self.floor, self.width, self.headroom = decay, floor, width, headroom
+        self.grid_is_symmetric = symmetric  # tfmot's ``symmetric`` is another thing
 
     def clipped(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Widen a range so that it holds zero and has the least width, and end it at the floor."""
         low = tf.minimum(low if self.floor is None else tf.maximum(low, self.floor), 0.0)
-        return low, tf.maximum(tf.maximum(high, 0.0), low + self.width)
+        high = tf.maximum(tf.maximum(high, 0.0), low + self.width)
+        if not self.grid_is_symmetric:
+            return low, high
+        bound = tf.maximum(-low, high * SKEW)
+        return -bound, bound / SKEW
 
     def __call__(
         self, inputs: Tensor, member: int | None, weights: dict[str, Tensor], **kwargs: Any

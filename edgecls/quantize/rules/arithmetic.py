@@ -13,7 +13,7 @@ from keras import layers
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from edgecls.graph import Op
-from edgecls.quantize import exact
+from edgecls.quantize import exact, floats
 from edgecls.quantize.exact import added, counted, product, requantized
 from edgecls.quantize.registry import lowers, plans
 
@@ -38,6 +38,9 @@ def _scaled_sum(lowering: Lowering, layer: Any, inputs: list[Tensor]) -> Tensor:
 
 @plans(layers.Add)
 def _add(plan: Plan, op: Op, values: list[Value]) -> Value:
+    """In a transformer the sum of all branches goes on in float: it is dequantized for each normalization anyway."""
+    if floats.read_in_float(plan, op):
+        return floats.keep(plan, op, values)
     return _sum(plan, op, values, [1.0] * len(values))
 
 

@@ -1,4 +1,4 @@
-"""Probabilities: int8 ends at the logits, and a float softmax or sigmoid follows, which is in the delegate all the same."""
+"""Softmax is float: behind the int8 logits at the end, or between two grids. It is in the delegate all the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from keras import layers
 
-from edgecls.errors import UsageError
 from edgecls.graph import Op
+from edgecls.quantize import floats
 from edgecls.quantize.registry import plans
 
 if TYPE_CHECKING:
@@ -17,9 +17,5 @@ if TYPE_CHECKING:
 @plans(layers.Softmax)
 def softmax(plan: Plan, op: Op, values: list[Value]) -> Value:
     if plan.users(op) > 1 or op.output not in plan.graph.outputs:
-        raise UsageError(
-            "softmax inside the network, and int8 kernels have none",
-            where=op.layer.name,
-            fix="end the network with it, or use a sigmoid",
-        )
+        return floats.keep(plan, op, values)
     return plan.head(op, values[0])

@@ -6,6 +6,7 @@ hard-sigmoid's slope and offset, a batch normalization.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -143,7 +144,7 @@ class QuantizedDense(ql.QuantizedKernel, layers.Dense):
         *shape, channels = inputs.shape[1:]
         if len(shape) == 2:
             return super().call(inputs, training)
-        outputs = super().call(tf.reshape(inputs, [-1, 1, 1, channels]), training)
+        outputs = super().call(tf.reshape(inputs, [-1, 1, math.prod(shape), channels]), training)
         return tf.reshape(outputs, [-1, *shape, self.units])
 
     def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def _carrier(plan: Plan, op: Op, values: list[Value]) -> Value:
 
 def same_grid(plan: Plan, op: Op, value: Value, again: bool = False) -> Value:
     """``op`` itself, on the grid of ``value``; see ``Node`` for ``again``."""
-    value = plan.unshifted(value)
+    value = plan.plain(value) if value.scalable else plan.unshifted(value)  # behind it a scale is not free
     node = plan.add(op, type(op.layer), [plan.on_grid(value)])
     # Two equal operations on one tensor become one in the file, with two readers.
     plan.passing(op, node, [value.node.grid], again or value.users > 1)
