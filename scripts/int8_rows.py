@@ -59,15 +59,18 @@ def check(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         int8 = edgecls.export_tflite(twin, Path(folder) / "int8.tflite")
         fp32 = edgecls.export_tflite(model, Path(folder) / "fp32.tflite")
-        rung = verify.ladder(noise, qat_model=twin, int8=int8)["rungs"][0]
-        file, ratio = inspect.describe(int8), int8.stat().st_size / fp32.stat().st_size
+        ladder = verify.ladder(noise, qat_model=twin, int8=int8)
+        rung, file = ladder["rungs"][0], ladder["files"][int8.name]
+        ratio = int8.stat().st_size / fp32.stat().st_size
         beside = channel_bytes(int8.read_bytes()) / fp32.stat().st_size
         spread = np.ptp(inspect.Runner(int8)(noise), axis=0).max() / inspect.output_step(int8)
     return row | {
         "float_ops": file["float_ops"],
         "partitions": file["partitions"],
         "undelegated": file["undelegated"],
+        "in_float": sorted({reason.split(",")[0] for reason in file["in_float"].values()}),
         "steps": rung["max_steps"],
+        "most_steps": rung["limit"],
         "spread": round(float(spread)),
         "size_ratio": round(ratio, 4),
         "channels_ratio": round(beside, 4),

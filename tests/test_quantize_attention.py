@@ -109,7 +109,7 @@ def test_the_file_is_the_twin_in_one_partition(name: str, tmp_path: Path) -> Non
     about = result["files"]["int8.tflite"]
     assert (about["partitions"], about["undelegated"]) == (1, ["QUANTIZE"])
     assert about["ops"].get("BATCH_MATMUL", 0) == PRODUCTS[name]
-    assert Counter(reason.split(",")[0] for reason in about["kept_float"].values()) == FLOAT[name]
+    assert Counter(reason.split(",")[0] for reason in about["in_float"].values()) == FLOAT[name]
     assert all(rung["ok"] for rung in [*result["rungs"], *gates(result)]), result["rungs"]
     noise = logits(twin, IMAGES) - expected
     assert np.mean(noise**2) < 0.06 * np.var(expected)  # 12 dB
@@ -196,7 +196,8 @@ def test_attention_that_is_not_known_is_refused() -> None:
 
 def test_float_operations_that_nobody_planned_fail() -> None:
     about = {"quantized": True, "partitions": 1, "float_ops": ["MUL", "ADD"], "ops": {"QUANTIZE": 3}}
-    kept = about | {"kept_float": {"norm": "LayerNormalization, int8 kernels have no square root"}}
+    names = {"norm": "LayerNormalization, int8 kernels have no square root"}
+    kept = about | {"kept_float": True, "in_float": names}
     fine, more = ({"rungs": [], "files": {"f": kept | {"returns": count}}} for count in (2, 1))
     assert gates(fine)[0] == {"name": "f: every operation in int8 but 1 LayerNormalization", "ok": True}
     assert gates(more)[0]["reasons"] == ["2 results come back from float, and the network has 1 such places"]

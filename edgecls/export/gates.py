@@ -18,7 +18,7 @@ def gates(
     """Judge what is in verify.json.
 
     Args:
-        result: From ``verify.ladder``. What its ``kept_float`` names may be in float, and nothing else.
+        result: From ``verify.ladder``. What its ``in_float`` names may be in float, and nothing else.
         max_partitions: Parts of an int8 file that XNNPACK may run.
         max_drop: Percent of the images on which a rounded file may answer otherwise than the float network; None: any.
 
@@ -45,12 +45,12 @@ def gates(
 
 
 def _of_file(file: str, about: Mapping[str, Any], most: int) -> Iterator[tuple[str, list[str]]]:
-    kept = about.get("kept_float") or {}
-    kinds = Counter(reason.split(",")[0] for reason in kept.values())
-    but = " but " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()) if kept else ""
+    kept = about.get("kept_float")
+    kinds = Counter(reason.split(",")[0] for reason in about.get("in_float", {}).values())
+    but = " but " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()) if kinds else ""
     strange = [] if kept else [f"{op} computes in float" for op in about["float_ops"]]
-    back, planned = about["ops"].get("QUANTIZE", 0) - PIXELS_QUANTIZE, about.get("returns", 0)
-    if kept and back > planned:
+    back, planned = about.get("ops", {}).get("QUANTIZE", 0) - PIXELS_QUANTIZE, about.get("returns", 0)
+    if kinds and back > planned:
         strange = [f"{back} results come back from float, and the network has {planned} such places"]
     yield f"{file}: every operation in int8{but}", strange
     outside = [

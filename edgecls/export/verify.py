@@ -80,8 +80,8 @@ def ladder(
         "files": files,
     }
     if int8 and qat_model:
-        files[Path(int8).name]["kept_float"] = floats.in_float(qat_model)
-        files[Path(int8).name]["returns"] = floats.returns(qat_model)
+        about, in_float = files[Path(int8).name], floats.in_float(qat_model)
+        about |= {"kept_float": bool(in_float), "in_float": in_float, "returns": floats.returns(qat_model)}
     if fp32 and int8:
         result["size_ratio"] = round(files[Path(int8).name]["bytes"] / files[Path(fp32).name]["bytes"], 4)
     return result
