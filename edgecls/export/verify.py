@@ -116,7 +116,7 @@ def device_rung(
 def _step_limit(about: Mapping[str, Any]) -> int:
     """How many steps a file's logits may be off.
 
-    Two runtimes sum floats in another order. A value in some ten thousands then falls to the neighbouring step where it
+    Two runtimes sum floats in another order. A value in some ten thousands then falls to the neighboring step where it
     returns to a grid, and later layers carry that on.
     """
     return FLOAT_STEP_LIMIT if about["float_ops"] else STEP_LIMIT
