@@ -117,6 +117,7 @@ def test_input_output_and_signature(tmp_path) -> None:
         assert (run.input["dtype"], list(run.input["shape"])) == (np.uint8, [1, SIZE, SIZE, 3])
         assert (run.output["dtype"], list(run.output["shape"])) == (dtype, [1, 5])
         assert run.input["quantization"] == (pytest.approx(1 / 128), 127)
+        assert not [t["name"] for t in run.interpreter.get_tensor_details() if ";" in t["name"]]
         serve = Interpreter(str(path)).get_signature_runner("serving_default")
         assert serve(image=IMAGES[:1])["logits"].shape == (1, 5)
     files = [inspect.Runner(tmp_path / f"{output}.tflite")(IMAGES) for output in ("float", "uint8")]
@@ -201,6 +202,17 @@ def test_same_model_same_bytes(tmp_path) -> None:
     model = network(BLOCKS["conv"], **EQUAL)
     files = [to_tflite(model, tmp_path / f"{i}.tflite", "fp32", CLASSES, PREPROCESS) for i in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_equal_vectors_are_in_a_file_once() -> None:
+    """Of one type: the same bytes as weights and as zero points are two, since weights are aligned."""
+    content = np.arange(64, dtype=np.int64)
+    builder = metadata._Builder(64)
+    vectors = [builder.CreateNumpyVector(content), builder.CreateNumpyVector(content.copy())]
+    vectors += [builder.aligned(content.view(np.uint8)), builder.aligned(content.view(np.uint8).tolist())]
+    assert vectors[0] == vectors[1] != vectors[2] == vectors[3]
+    assert (vectors[2] - 4) % metadata._Builder.ALIGNMENT == 0
+    assert builder.Offset() < 2.2 * content.nbytes
 
 
 def test_errors_leave_nothing_behind(tmp_path) -> None:
