@@ -93,7 +93,8 @@ def test_given_splits_tell_of_copies_and_drop_takes_them_from_the_training_image
     photo = picture(root / "test" / "b" / "000.png", 200, (60, 50))
     Image.open(photo).resize((48, 40)).save(root / "train" / "b" / "near.jpg", quality=95)
     found = load(root)
-    assert any(note.startswith("1 image is in two splits (test and train 1)") for note in found.notes)
+    exact = "1 image is in two splits (test and train 1), such as a/000.png (test) and a/copy.png (train): "
+    assert any(note.startswith(exact) for note in found.notes)
     assert any(
         "1 pair of images is almost the same, 1 in two splits (test and train 1)" in n for n in found.notes
     )

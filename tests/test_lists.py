@@ -51,6 +51,8 @@ FORMS = {
     "quotes everywhere": lines('"{}","{}"'),
     "quotes and space": lines('"{}" {}'),
     "single quotes": lines("'{}' {}"),
+    "quotes around both": lines('"{}" "{}"'),
+    "quotes around labels": lines("{} '{}'"),
     "backslashes": [line.replace("/", "\\") for line in lines("{} {}")],
     "dot": lines("./{} {}"),
     "drive": ["C:\\Users\\me\\photos\\" + line.replace("/", "\\") for line in lines("{}\t{}")],

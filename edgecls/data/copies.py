@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecls.data import near_duplicates
 from edgecls.data.split import Split
-from edgecls.text import plural
+from edgecls.text import escape, plural
 
 Progress = Callable[[int, int], None] | None
 
@@ -113,12 +113,20 @@ class Copies:
         counts = {(a, b): len(contents[a] & contents[b]) for a, b in combinations(contents, 2)}
         return Counter({key: n for key, n in counts.items() if n})
 
+    def _exact_example(self, *purposes: str) -> str:
+        """Names of one content that is in all of some splits."""
+        splits = [self.splits[purpose] for purpose in purposes]
+        digest = min(set.intersection(*(set(split.digests) for split in splits)))
+        names = [escape(split.names[list(split.digests).index(digest)]) for split in splits]
+        return " and ".join(f"{name} ({purpose})" for name, purpose in zip(names, purposes, strict=True))
+
     def notes(self) -> list[str]:
         """What the user should know, one line each."""
         lines = []
         if exact := self.exact_crossing():
             counts = plural(exact.total(), "image is", "images are")
-            lines.append(f"{counts} in two splits ({_counts(exact)}): {_TOO_HIGH}; {_DROP}")
+            example = f"such as {self._exact_example(*next(iter(exact)))}"
+            lines.append(f"{counts} in two splits ({_counts(exact)}), {example}: {_TOO_HIGH}; {_DROP}")
         if self.pairs is not None and len(self.pairs):
             count = plural(len(self.pairs), "pair of images is", "pairs of images are")
             crossing = self.crossing()

@@ -222,6 +222,7 @@ def _words(lines: list[str], folder: Path, notes: list[str], with_columns: bool)
         for line in lines
         for name, _, label in (line.partition(" "),)
     ]
+    rows = [(name, _unquoted(label)) if label[:1] in ('"', "'") else (name, label) for name, label in rows]
     if _labels_come_first(_sample(lines), folder):
         notes.append("the label is written before the path")
         rows = [tuple(reversed(line.replace("\t", " ").split(" ", 1))) for line in lines]
@@ -240,6 +241,10 @@ def _path_and_label(line: str) -> Sequence[str]:
     if found := _NAMED.fullmatch(line):
         return (found[1], found[2] or "")
     return (name.rstrip(" "), label) if name else (line, "")
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _labels_come_first(sample: list[str], folder: Path) -> bool:
