@@ -193,14 +193,16 @@ def faults(row: dict[str, Any]) -> list[str]:
     if "error" in row:
         return [row["error"]]
     outside = sorted({*row["undelegated"]} - {"QUANTIZE"})
+    beside = (
+        f", {row['channels_ratio']} of it biases, scales and zero points" if "channels_ratio" in row else ""
+    )
     checks = {
         "float operations": bool(row["float_ops"]) and not row.get("in_float"),
         "partitions": row["partitions"] != 1,
         f"outside of the delegate: {', '.join(outside)}": bool(outside),
         "steps": row["steps"] >= row.get("most_steps", 1) + 0.5,
         "spread": row["spread"] < LEAST_SPREAD,
-        f"size, {row.get('channels_ratio')} of it biases, scales and zero points": row["params"] >= LARGE
-        and row["size_ratio"] > LARGEST_RATIO,
+        f"size{beside}": row["params"] >= LARGE and row["size_ratio"] > LARGEST_RATIO,
     }
     return [fault for fault, found in checks.items() if found]
 
