@@ -15,7 +15,9 @@ Results = Mapping[str, Mapping[str, Any]]
 """Finished runs by their key."""
 
 
-def options(description: str | None, results: str, page: Path, rows: Collection[str]) -> argparse.Namespace:
+def options(
+    description: str | None, results: str, page: Path, rows: Collection[str], data: bool = True
+) -> argparse.Namespace:
     """The command's ``data``, ``results``, ``minutes``, ``only`` and ``write``.
 
     Args:
@@ -23,11 +25,13 @@ def options(description: str | None, results: str, page: Path, rows: Collection[
         results: File of finished runs, unless another is named.
         page: Which page ``--write`` writes to.
         rows: Names that ``--only`` may have.
+        data: The command has an argument ``data``.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", help="folder of the four IDX files")
+    if data:
+        parser.add_argument("data", help="folder of the four IDX files")
     parser.add_argument("--results", type=Path, default=Path(results))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
     parser.add_argument("--only", action="append", help="rows to run; default: all")
@@ -45,6 +49,7 @@ def finish(
     seeds: int,
     key: Callable[[str, int], str],
     run: Callable[[str, int], dict[str, float]],
+    score: str = "top1",
 ) -> None:
     """Do the runs that are missing, and keep each as it ends.
 
@@ -53,7 +58,8 @@ def finish(
         rows: Names of the table's rows.
         seeds: Each row is run with the seeds 0 to ``seeds - 1``.
         key: Tells the runs of a row and a seed apart by all that they are made by.
-        run: Trains a row with a seed; gives ``top1``, a share, and ``seconds``.
+        run: Trains a row with a seed; gives ``score``, a share, and ``seconds``.
+        score: Name of the figure that is told.
     """
     end = time.monotonic() + 60 * chosen.minutes
     for seed in range(seeds):  # a table of one seed is there before the second begins
@@ -64,7 +70,7 @@ def finish(
             chosen.results.parent.mkdir(parents=True, exist_ok=True)
             with chosen.results.open("a") as file:
                 print(json.dumps(result), file=file)
-            shown = f"{100 * result['top1']:.2f} % in {result['seconds']:.0f} s"
+            shown = f"{100 * result[score]:.2f} % in {result['seconds']:.0f} s"
             print(f"{name}, seed {seed}: {shown}", flush=True)
 
 

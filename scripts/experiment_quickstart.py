@@ -1,0 +1,219 @@
+"""What helps the student of the quick start, measured on validation photographs alone.
+
+    python scripts/experiment_quickstart.py [--minutes 30] [--only "views: 8, 80 epochs"]
+
+Every row is recipes/mv3_ssld.yaml with other keys, at half of its input size: a row then takes a fourth of the time. A
+larger part of the photographs than in the recipe is split off for validation, so that a difference of some points can be
+seen; those of them that resemble a training photograph do not count. The test photographs are never looked at. A teacher is trained once and serves all rows that ask for the same one.
+Each result is a line of ``--results`` as soon as it is known, and what is there is not done again: stop the script and
+start it again as you like, it goes on in the middle of a training. Lines of other settings are ignored.
+
+The table is printed, and with ``--write`` put into docs/ssld.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import experiments
+import keras
+import numpy as np
+
+from edgecls.console import Console
+from edgecls.data.copies import Copies
+from edgecls.data.pipeline import batches
+from edgecls.files import hash_json
+from edgecls.metrics import evaluate
+from edgecls.recipe import Recipe, load_recipe
+from edgecls.run import Run
+from edgecls.saving import load_model
+from edgecls.train.callbacks import Callback
+from edgecls.train.stage import EVAL_BATCH
+from edgecls.workflow.common import load_data, recipe_preprocess, run_stage, take_over
+from edgecls.workflow.stages import (
+    make_part,
+    make_teacher,
+    part_inputs,
+    part_outputs,
+    teacher_file,
+    teacher_inputs,
+)
+
+PAGE = Path(__file__).parents[1] / "docs/ssld.md"
+BEGIN = "<!-- quick start: begin, written by scripts/experiment_quickstart.py -->"
+END = "<!-- quick start: end -->"
+SEEDS = 3
+BASE = (  # what the recipe said when the search began, so that a row stays what it is when the recipe changes
+    "name=experiment",
+    "data.val_fraction=0.3",  # of the photographs that are not for testing
+    "model.input_size=64",
+    "model.resize_short=64",
+    "train.epochs=40",
+    "train.batch_size=32",
+    "train.optimizer={name: adam, lr: 0.002, weight_decay: 0.0}",
+    "augment.crop_scale=null",
+    "teacher.train.epochs=6",
+    "distill.hard_weight=0.3",
+    "distill.views=8",  # the teacher answers once for all rows
+)
+SMALL = ("train.batch_size=16", "train.optimizer.lr=0.001")
+
+
+def of_student(keys: str) -> str:
+    """Keys that the training of the teacher does not see: rows with one teacher can be compared."""
+    return f"phases=[{{name: student, {keys}}}]"
+
+
+BEFORE = "as before"
+ROWS = {  # the keys that differ
+    BEFORE: (),
+    "batches of 16": SMALL,
+    "60 epochs": ("train.epochs=60",),
+    "crop_scale [0.8, 1], 16 views": (of_student("augment: {crop_scale: [0.8, 1.0]}, distill: {views: 16}"),),
+    "mixup": (of_student("augment: {mixup: {alpha: 0.2}}"),),
+    "adamw": ("train.optimizer={name: adamw, lr: 0.002, weight_decay: 0.05}",),
+    "no class weights for the student": (of_student("data: {class_weights: none}"),),
+    "hard_weight 1": ("distill.hard_weight=1.0",),
+    "teacher: 12 epochs": ("teacher.train.epochs=12",),
+    "teacher: stem to stage 2 frozen": ("teacher.train.freeze=[stem, 1, 2]",),
+    "batches of 16, 60 epochs": (*SMALL, "train.epochs=60"),
+}
+
+
+def main() -> None:
+    """Do the runs that are missing, then show the table."""
+    chosen = experiments.options(__doc__, "runs/experiment_quickstart.jsonl", PAGE, ROWS, data=False)
+    laboratory = functools.cache(lambda: Laboratory(chosen.results.with_suffix("")))
+    experiments.finish(
+        chosen, ROWS, SEEDS, key, lambda name, seed: laboratory().run(name, seed), "balanced_accuracy"
+    )
+    experiments.show(chosen, PAGE, BEGIN, END, table(experiments.finished(chosen.results)))
+
+
+def make_recipe(name: str, seed: int) -> Recipe:
+    """The recipe of a row."""
+    return load_recipe("mv3_ssld", [*BASE, *ROWS[name], f"seed={seed}"])
+
+
+def key(name: str, seed: int) -> str:
+    """Tells runs apart."""
+    return make_recipe(name, seed).training_hash()[:16]
+
+
+class Clock(Callback):
+    """Processor time of an epoch, also of a training that was interrupted."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+
+    def on_start(self, epoch: int) -> None:
+        self._last = time.process_time()
+
+    def on_epoch(self, epoch: int, values: dict[str, float]) -> None:
+        now = time.process_time()
+        self._seconds.append(now - self._last)
+        self._last = now
+
+    @property
+    def of_epoch(self) -> float:
+        """The median; the first epoch has the building of the graph in it."""
+        return statistics.median(self._seconds or [math.nan])
+
+
+class Laboratory:
+    """Trains rows.
+
+    Args:
+        folder: Where the runs are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._console = folder, Console()
+        data = load_data(make_recipe(BEFORE, 0).data, self._console)
+        self._data = dataclasses.replace(data, test=data.test.subset(slice(0)))
+        copies = Copies({"train": data.train, "val": data.val}, "near_copies", "group")
+        numbers = copies.numbers()
+        self._alone = data.val.subset(~np.isin(numbers["val"], numbers["train"]))
+
+    def run(self, name: str, seed: int) -> dict[str, float]:
+        """Train a row with one seed, and its teacher if no row before had the same."""
+        recipe = make_recipe(name, seed)
+        views = recipe.final.model_dump(include={"seed", "teacher", "augment", "model"})
+        recipe = recipe.override([f"distill.store={self._folder / 'views' / hash_json(views)[:16]}"])
+        run = Run.start(recipe, self._folder)
+        (part,) = recipe.parts
+        teacher, place = teacher_file("teacher"), (run, self._console)
+        inputs = teacher_inputs(recipe, recipe.teachers["teacher"], self._data)
+        take_over(*place, "teacher", inputs, [teacher], run.others())
+        work = partial(make_teacher, "teacher", recipe, *place, self._data, inputs)
+        run_stage(*place, "teacher", inputs, [teacher], work)
+        clock = Clock()
+        inputs = part_inputs(part, self._data, run)
+        work = partial(make_part, part, *place, self._data, inputs, [clock])
+        run_stage(*place, part.stage, inputs, part_outputs(part), work)
+        scores = {model: self._score(run, model) for model in ("teacher", "float")}
+        run.unlock()
+        keras.backend.clear_session()
+        return {
+            "balanced_accuracy": scores["float"],
+            "teacher": scores["teacher"],
+            "train_accuracy": [row["accuracy"] for row in run.metrics() if row["stage"] == part.stage][-1],
+            "seconds": clock.of_epoch * recipe.train.epochs,
+        }
+
+    def _score(self, run: Run, model: str) -> float:
+        """Balanced accuracy on the validation photographs that resemble none of the training."""
+        network = load_model(run.file(f"{model}.keras"))
+        feed = batches(self._alone, recipe_preprocess(run.recipe), EVAL_BATCH)
+        logits = np.concatenate([network.predict_on_batch(pixels) for pixels, _ in feed])
+        return float(evaluate(logits, self._alone.labels, self._data.classes)["balanced_accuracy"])
+
+
+def table(done: Mapping[str, Mapping[str, Any]]) -> str:
+    """Mean and spread of each row, and what it adds to the recipe as it was, seed by seed."""
+    lines = [
+        "| recipe | runs | balanced accuracy, % | spread | difference | CPU seconds | training accuracy, % | teacher, % |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    before = of_row(BEFORE, done)
+    for name in ROWS:
+        found = of_row(name, done)
+        if not found:
+            continue
+        scores = [100 * run["balanced_accuracy"] for run in found.values()]
+        gains = [
+            100 * (found[s]["balanced_accuracy"] - before[s]["balanced_accuracy"])
+            for s in found
+            if s in before
+        ]
+        gain = f"{statistics.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" if gains else ""
+        spread = f"{statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+        seconds, learned, teacher = (
+            statistics.mean(run[figure] for run in found.values())
+            for figure in ("seconds", "train_accuracy", "teacher")
+        )
+        lines.append(
+            f"| {name} | {len(scores)} | {statistics.mean(scores):.1f} | {spread} | {gain if name != BEFORE else ''} "
+            f"| {seconds:.0f} | {100 * learned:.1f} | {100 * teacher:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def of_row(name: str, done: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The finished runs of a row, by seed."""
+    return {seed: done[key(name, seed)] for seed in range(SEEDS) if key(name, seed) in done}
+
+
+if __name__ == "__main__":
+    main()
