@@ -35,7 +35,8 @@ def lowers(*classes: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     """Register ``function(lowering, layer, inputs)``, which returns what replaces the layer's output.
 
     The tensors are those of a float network under construction: call Keras layers on them. Layers that it calls are
-    not lowered again; use ``lowering.apply(layer, inputs)`` for those that need it.
+    not lowered again; use ``lowering.apply(layer, inputs)`` for those that need it. ``inputs`` is the first argument of
+    the call, or a dictionary of all by name if several are tensors.
 
     Args:
         classes: Of the layers.

@@ -78,7 +78,7 @@ def measure(
     return sorted(rows, key=lambda row: (row.sqnr_db, row.layer))
 
 
-ADDED = (".rescale", ".identity", ".copy", ".part")  # endings of what only the twin has
+ADDED = (".rescale", ".identity", ".copy", ".part", ".leave")  # endings of what only the twin has
 
 
 def groups(graph: Graph) -> dict[str, tuple[str, list[Any]]]:
