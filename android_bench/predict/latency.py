@@ -40,6 +40,7 @@ _MACS = {"conv": 0, "grouped": 0, "pointwise": 1, "dense": 1, "matmul": 1, "dept
 _VARIABLE = 6  # the terms before the counts
 _RIDGE = 0.04  # pulls coefficients that few networks tell about towards the prior; of little weight with many networks
 _LEANS = (_RIDGE, 0.4, 4.0, 40.0)  # of these, a device with a prior takes what predicts its own networks best
+_MANY = 16  # of so many networks, those that are left out hardly change how much to lean; to ask anew takes seconds
 _LEVEL = 0.95
 _LEAST = 4  # networks that a device must have measured
 _FAMILIES = 3  # so many make leaving a family out mean something
@@ -275,6 +276,8 @@ class Predictor:
         """
         if self._prior is None:
             return _RIDGE
+        if len(self.measured) > _MANY:
+            mask = self._everything
         key = mask.tobytes()
         if key not in self._leans:
             errors = {lean: self._errors(mask, lean) for lean in _LEANS}
