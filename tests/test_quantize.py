@@ -23,6 +23,7 @@ from quantization import (
 from edgecls import quantize
 from edgecls.errors import UsageError
 from edgecls.quantize import layers as quantized
+from edgecls.quantize.rules import linear
 from edgecls.zoo import build_model
 from edgecls.zoo import layers as zoo_layers
 
@@ -151,6 +152,19 @@ def test_a_layer_without_rule_is_named() -> None:
         quantize.quantize_model(keras.Model(image, layers.UnitNormalization(name="odd_one")(image)))
     with pytest.raises(UsageError, match="bare operation"):
         quantize.quantize_model(keras.Model(image, keras.ops.exp(image)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(zoo_layers.GroupedConv2D, {"groups": 4}), (zoo_layers.StridedPointConv2D, {})]
+)
+def test_a_class_with_a_plan_is_not_lowered_as_its_parent(kind: type, options: dict) -> None:
+    image = keras.Input((8, 8, 4))
+    model = keras.Model(image, kind(8, 1, 2, name="conv", **options)(image))
+    flat, _ = quantize.lower(model)
+    assert type(flat.get_layer("conv")) is kind
+    pixels = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    np.testing.assert_allclose(flat(pixels), model(pixels), atol=1e-6)
+    assert isinstance(quantize.quantize_model(model).get_layer("conv"), linear.QuantizedConv2D)
 
 
 def test_dead_channels_stay_finite() -> None:

@@ -66,7 +66,8 @@ def _register(
 def find(rules: dict[type, Callable[..., Any]], layer: Any) -> Callable[..., Any] | None:
     """The rule for ``layer``; None if there is none.
 
-    A subclass has the rule of its parent, as long as it computes the same.
+    A subclass has the rule of its parent, as long as it computes the same. A class with a plan is not lowered as its
+    parent is.
 
     Raises:
         UsageError: It is a subclass that computes something else.
@@ -82,6 +83,8 @@ def find(rules: dict[type, Callable[..., Any]], layer: Any) -> Callable[..., Any
                     fix="register a rule for it (edgecls.quantize.lowers)",
                 )
             return rules[cls]
+        if rules is LOWERINGS and cls in PLANS:
+            return None
         changed += [name for name in OVERRIDES if name in vars(cls) and name not in changed]
     return None
 
