@@ -196,9 +196,9 @@ class Recipe(Section):
                 key = f"teacher.others.{place - 1}.train" if place else "teacher.train"
                 trainings[key] = (teacher, teacher.train)
         for section, (network, train) in trainings.items():
-            entry = catalog.find(network.name)
+            entry = catalog.find(network.name or "")
             if entry is None:
-                continue  # told elsewhere
+                continue  # told elsewhere, of a file when it is opened
             try:
                 check_stages(entry, train.lr_mult_list, train.freeze)
             except UsageError as error:
@@ -303,7 +303,7 @@ def _kinds() -> frozenset[tuple[str, ...]]:
 
 def _check_network(section: str, network: Model | OtherTeacher, tree: _yaml.Tree) -> None:
     try:
-        catalog.get(network.name)
+        catalog.get(network.name) if network.name is not None else None
     except catalog.UnknownModelError as error:
         raise UsageError(f"{section}.name: {error}", where=tree.origin((section, "name")).text) from None
 

@@ -26,7 +26,17 @@ Ends = Mapping[str, Sequence[str]]
 def stages_of(model: keras.Model) -> dict[str, list[keras.Layer]]:
     """See ``edgecls.stages``."""
     graph, entry = trace(model), catalog.find(model.name)
-    return _divided(graph, _present(model, graph, entry.stages) if entry else _by_size(model, graph))
+    if entry:
+        return _divided(graph, _present(model, graph, entry.stages))
+    divided = _divided(graph, _by_size(model, graph))
+    tokens = [e.name for e in divided[HEAD] if e.weights and len(getattr(e.output, "shape", ())) == 3]
+    if tokens:
+        raise UsageError(
+            f"cannot tell the stages of this network: {tokens[0]!r} computes no feature map",
+            where=model.name,
+            fix="take one of the zoo, or leave its stages alone",
+        )
+    return divided
 
 
 def lr_groups_of(model: keras.Model) -> dict[str, list[keras.Layer]]:
@@ -69,7 +79,7 @@ def _by_size(model: keras.Model, graph: Graph) -> Ends:
     for name, shape in maps if size else ():
         if shape[1] and shape[1] > 1:
             last[max(1, round(math.log2(size / shape[1])))] = name
-    if len(last) < 2:
+    if not last or any(isinstance(op.layer, keras.Model) for op in graph.ops):
         raise UsageError(
             "cannot tell the stages of this network",
             where=model.name,

@@ -14,8 +14,8 @@ from edgecls.cli.common import cli_command, judge_ladder, overrides, run_argumen
 from edgecls.cli.show import show_quantize, show_quantized_file, show_sensitivity
 from edgecls.console import Console
 from edgecls.errors import EdgeclsError, GateError, UsageError
+from edgecls.pixels import PIXELS
 from edgecls.precisions import CALIBRATIONS
-from edgecls.sidecars import PIXELS
 
 if TYPE_CHECKING:
     from edgecls.workflow.quantizing import Request

@@ -105,6 +105,10 @@ def _of_recipe(path: Path, is_teacher: bool) -> dict[str, Any]:
 
     recipe = load_recipe(path)
     recipe = recipe if is_teacher else recipe.final
+    if recipe.model.name is None:  # the network of a file, with what lies beside that
+        settings = read_beside(Path(str(recipe.model.file))).settings
+        given = {"size": recipe.model.input_size, "resize_short": recipe.model.resize_short}
+        return settings | {key: value for key, value in given.items() if value is not None}
     entry = catalog.get(recipe.model.name)
     return Preprocess.from_recipe(entry, recipe.model, recipe.data.antialias).to_dict()
 

@@ -80,8 +80,8 @@ class Facts:
         self.trainings = stages([str(phase.get("name")) for phase in rows(self.recipe.get("phases"))])
         self.name = str(self.recipe.get("name") or run.path.parent.name)
         self.time = run.path.name
-        self.model = str(at(self.recipe, "model", "name") or "model")
-        self.teacher = at(self.recipe, "teacher", "name")
+        self.model = _network(self.recipe, "model") or "model"
+        self.teacher = _network(self.recipe, "teacher")
         self.command_path = _shown(run.path)
 
     def command(self, verb: str, options: str = "") -> str:
@@ -353,3 +353,8 @@ def _shown(path: Path) -> str:
     """The run's path as one would type it here."""
     shown = os.path.relpath(path)
     return shown if not shown.startswith("..") else str(path)
+
+
+def _network(recipe: dict[str, Any], section: str) -> str | None:
+    """The name of a section's network, or of its file."""
+    return at(recipe, section, "name") or Path(str(at(recipe, section, "file") or "")).name or None

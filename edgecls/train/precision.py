@@ -59,7 +59,7 @@ def _after_features(model: keras.Model) -> set[str]:
     while open_tensors:
         layer = open_tensors.pop()._keras_history.operation
         names.add(layer.name)
-        if not layer.weights:
+        if not getattr(layer, "weights", None):  # a bare operation has none
             open_tensors += keras.tree.flatten(layer.input)
     return names
 

@@ -291,7 +291,7 @@ def classifiers(model: keras.Model) -> list[str]:
     found, tensors = [], list(model.outputs)
     while tensors:
         layer = tensors.pop(0)._keras_history.operation
-        if layer.weights:
+        if getattr(layer, "weights", None):  # a bare operation has none
             found.append(state_name(layer))
         else:
             tensors += keras.tree.flatten(layer.input)

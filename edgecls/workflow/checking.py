@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from edgecls import user_network
 from edgecls.console import Console
 from edgecls.data.sources import Dataset
-from edgecls.errors import UsageError
-from edgecls.recipe import RANDOM, Model, OtherTeacher, Recipe, Train
+from edgecls.errors import EdgeclsError, UsageError
+from edgecls.networks import RANDOM, Model, Network, OtherTeacher
+from edgecls.recipe import Recipe, Train
 from edgecls.run import Run
 from edgecls.text import plural
 from edgecls.workflow.common import load_data, recipe_preprocess
+from edgecls.workflow.new_classes import positions
+from edgecls.zoo import catalog
 
 _ADD_LABELS = "add labels, or a distill section and a teacher that has weights and no train section"
 
@@ -26,13 +31,16 @@ SEEN_IN_SPLITS = {
 }
 
 
-def check(recipe: Recipe, console: Console, known: dict[str, Dataset] | None = None) -> dict[str, Dataset]:
+def check(
+    recipe: Recipe, console: Console, known: dict[str, Dataset] | None = None, run: Run | None = None
+) -> dict[str, Dataset]:
     """Read the data of a recipe and refuse what could not be trained, before anything is written.
 
     Args:
         recipe: What is to be trained.
         console: Is told what happens.
         known: Images that were read before, by their ``data`` section as JSON; gets those that are read now.
+        run: Where it would be trained on. Of what is trained there the first weights need not be there any more.
 
     Returns:
         The images of each stage: ``teacher`` if there is one, and the student's (``Recipe.parts``).
@@ -51,8 +59,8 @@ def check(recipe: Recipe, console: Console, known: dict[str, Dataset] | None = N
                     f"teacher.input_size is {teacher.input_size}, the student's input {sizes[part.stage]}",
                     fix="leave it out: teacher and student see the same pixels",
                 )
-    for network in networks(recipe):
-        weights_input(network)
+    for stage, network in first_uses(recipe):
+        weights_input(network, run.stamps().get(stage) if run else None)
     read = partial(_read_once, {} if known is None else known, console)
     data = {"teacher": read(recipe)} if teachers else {}
     data |= {part.stage: read(part.recipe) for part in parts}
@@ -72,11 +80,31 @@ def check(recipe: Recipe, console: Console, known: dict[str, Dataset] | None = N
         else {part.stage: data[part.stage] for part in parts}
     )
     _check_together(trained, final.stage)
-    _check_sizes(recipe.model.name, list(sizes.values()))
-    taught = [sizes[part.stage] for part in parts if part.recipe.distill]
-    for network in networks(recipe)[1:]:
-        _check_sizes(network.name, [recipe_preprocess(recipe).size, *taught])
+    _check_networks(recipe, sizes, data[final.stage].classes)
+    if recipe.model.only_new_classes:
+        positions(recipe.model, data[final.stage].classes)
+        if any(part.recipe.distill and part.recipe.distill.mutual for part in parts):
+            where, fix = "model.only_new_classes", "leave distill.mutual out"
+            raise UsageError("a second student would learn all classes", where=where, fix=fix)
     return data
+
+
+def _check_networks(recipe: Recipe, sizes: Mapping[str, int], classes: list[str]) -> None:
+    """Refuse networks that cannot take the images, or have no such stages; teachers' files that cannot answer."""
+    _check_sizes(recipe.model, list(sizes.values()))
+    if recipe.model.name is None:
+        user_network.build(recipe.model, len(classes), sizes[recipe.parts[0].stage])
+    trainings = {part.section: part.recipe.train for part in recipe.parts}
+    last = recipe.final.quantize.train
+    _check_stages(recipe.model, recipe_preprocess(recipe.final).size, {**trainings, "quantize.train": last})
+    size = recipe_preprocess(recipe).size
+    taught = [sizes[part.stage] for part in recipe.parts if part.recipe.distill]
+    for network in networks(recipe)[1:]:
+        _check_sizes(network, [size, *taught])
+    for stage, teacher in recipe.teachers.items():
+        _check_stages(teacher, size, {f"{stage}.train": teacher.train})
+        if teacher.file is not None and teacher.train is None:
+            user_network.check_answers(teacher, classes)
 
 
 def _read_once(known: dict[str, Dataset], console: Console, recipe: Recipe) -> Dataset:
@@ -87,16 +115,63 @@ def _read_once(known: dict[str, Dataset], console: Console, recipe: Recipe) -> D
     return known[key]
 
 
-def weights_input(network: Model | OtherTeacher) -> Path | dict[str, Any] | None:
-    """First weights of a network, as a stage's input.
+def first_uses(recipe: Recipe) -> list[tuple[str, Network]]:
+    """The networks that a recipe names, each with the stage that takes its first weights."""
+    first = recipe.parts[0].stage
+    found: list[tuple[str, Network]] = [(first, recipe.model), *recipe.teachers.items()]
+    return found if recipe.teachers else [(first, network) for network in networks(recipe)]
+
+
+def weights_input(
+    network: Network, stamp: Mapping[str, Any] | None = None
+) -> Path | dict[str, Any] | str | None:
+    """First weights of a network, as a stage's input; of a network in a file, the file.
+
+    Args:
+        network: A section of the recipe.
+        stamp: Of the stage, if that was done: what it read counts where the weights are no longer to be had.
 
     Raises:
         UsageError: There is no such file, or no such weights for this network.
         MissingError: The package that has them is not installed.
     """
+    try:
+        return _identified(network)
+    except EdgeclsError:
+        read = {} if stamp is None else stamp["inputs"]
+        if "weights" in read:
+            return read["weights"]
+        kept = {key.removeprefix("weights."): v for key, v in read.items() if key.startswith("weights.")}
+        if not kept:
+            raise
+        return kept
+
+
+def _identified(network: Network) -> Path | dict[str, Any] | None:
     from edgecls.weights.sources import identify
 
-    return identify(network.weights, network.name) if network.weights not in (None, RANDOM) else None
+    if network.file is not None:
+        if not Path(network.file).is_file():
+            raise UsageError("no such file", where=network.file, fix="correct the key file of the recipe")
+        return Path(network.file)
+    if network.name is None or network.weights in (None, RANDOM):
+        return None
+    return identify(network.weights, network.name)
+
+
+def published_weights(recipe: Recipe, stages: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """Weights that a recipe names, each with the network of the zoo that they are for.
+
+    Args:
+        recipe: Names them.
+        stages: Only those that one of these stages takes; None: all.
+    """
+    return [
+        (network.weights, network.name)
+        for stage, network in first_uses(recipe)
+        if network.name is not None and network.weights not in (None, RANDOM)
+        if stages is None or stage in stages
+    ]
 
 
 def trained_on(recipe: Recipe, data: Dataset) -> dict[str, Any]:
@@ -185,13 +260,19 @@ def _check_together(data: Mapping[str, Dataset], last: str) -> None:
             )
 
 
-@cache
-def shapes_of(name: str, size: int) -> list[tuple[int, ...]]:
-    """Shapes of a network's weights for an input of a size; it is built without values.
+def shapes_of(network: Network, size: int) -> list[tuple[int, ...]]:
+    """Shapes of a network's weights for an input of a size; one of the zoo is built without values.
 
     Raises:
         UsageError: The network cannot take images of this size.
     """
+    if network.name is None:
+        return [tuple(v.shape) for v in user_network.flat_of(network, size).network.variables]
+    return _shapes_in_zoo(network.name, size)
+
+
+@cache
+def _shapes_in_zoo(name: str, size: int) -> list[tuple[int, ...]]:
     from edgecls.zoo import build_model
     from edgecls.zoo.cost import without_values
 
@@ -199,12 +280,40 @@ def shapes_of(name: str, size: int) -> list[tuple[int, ...]]:
         return [tuple(v.shape) for v in build_model(name, input_size=size).variables]
 
 
-def _check_sizes(name: str, sizes: Sequence[int]) -> None:
+def trained_params(network: Model) -> int:
+    """Trainable parameters: of a network of the zoo with 1000 classes, of one in a file as it is."""
+    if network.name is not None:
+        return catalog.get(network.name).params
+    from edgecls.saving import load_model
+
+    weights = load_model(Path(str(network.file))).trainable_weights
+    return sum(math.prod(w.shape) for w in weights)
+
+
+def _check_sizes(network: Network, sizes: Sequence[int]) -> None:
     """Refuse sizes of the input that a network cannot have: some cannot take small images, or no other size than they began with."""
-    shapes = {size: shapes_of(name, size) for size in sizes}
+    shapes = {size: shapes_of(network, size) for size in sizes}
     if len(set(map(str, shapes.values()))) > 1:
         raise UsageError(
-            f"the weights of {name} are of one input size, the phases have {', '.join(map(str, shapes))}",
+            f"the weights of {network.title} are of one input size, the phases have {', '.join(map(str, shapes))}",
             where="phases",
             fix="leave out model.input_size of the phases",
         )
+
+
+def _check_stages(network: Network, size: int, trainings: Mapping[str, Train | None]) -> None:
+    """Refuse stages that the network of a file does not have; those of the zoo are checked with the recipe."""
+    from edgecls.train.multipliers import frozen, lr_factors
+
+    for section, train in trainings.items():
+        if network.name is not None or train is None or not (train.freeze or train.lr_mult_list):
+            continue
+        model = user_network.flat_of(network, size).network
+        try:
+            lr_factors(model, train.lr_mult_list)
+            with frozen(model, train.freeze):
+                pass
+        except UsageError as error:
+            key = error.where if error.where in ("lr_mult_list", "freeze") else ""
+            where = f"{section}.{key}" if key else f"{section}: {network.title}"
+            raise UsageError(error.what, where=where, fix=error.fix) from None

@@ -12,6 +12,7 @@ from android_bench.predict.device import Device, identity_of
 from android_bench.predict.operations import Operation, parse, rescale
 from edgecls.errors import UsageError
 from edgecls.run import Run
+from edgecls.workflow.common import run_preprocess
 from edgecls.workflow.latencies import BYTES, CLASSES, Latencies, find_device, row_of
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import Entry
@@ -168,12 +169,12 @@ class _Judge:
             latency["sure"] = row["status"] == "ok"
         else:
             latency = row_of(self._latencies.predict(executed), measured=False)
-        size = run.recipe.model.input_size or catalog.get(run.recipe.model.name).input_size
+        entry, size = catalog.find(run.recipe.model.name or ""), run_preprocess(run).size
         peak = max((sum(map(math.prod, (*o.inputs, o.output))) for o in executed), default=0)
         return self._judged(
             {
                 "name": f"{run.recipe.name} {run.path.name}",
-                "family": catalog.get(run.recipe.model.name).family,
+                "family": entry.family if entry else "own",
                 "own": True,
                 "top1": facts.scores("int8" if self._precision == "int8" else "float").get("top1"),
                 "input_size": size,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecls import user_network
 from edgecls.console import Console
 from edgecls.errors import Interrupted, UsageError
-from edgecls.files import atomic
+from edgecls.files import atomic, read_json
 from edgecls.quiet import import_tensorflow
 from edgecls.recipe import Data, Recipe
 from edgecls.run import Run
@@ -75,7 +76,18 @@ def recipe_preprocess(recipe: Recipe) -> Preprocess:
     import_tensorflow()
     from edgecls.data.preprocess import Preprocess
 
+    if recipe.model.name is None:
+        return user_network.preprocess_of(recipe.model, recipe.data.antialias)
     return Preprocess.from_recipe(catalog.get(recipe.model.name), recipe.model, recipe.data.antialias)
+
+
+def run_preprocess(run: Run) -> Preprocess:
+    """How the float network of a run sees a photo: as it was trained, whatever its recipe's files have become."""
+    import_tensorflow()
+    from edgecls.data.preprocess import Preprocess
+
+    path = run.file("preprocess.json")
+    return Preprocess.from_dict(read_json(path)) if path.is_file() else recipe_preprocess(run.recipe.final)
 
 
 def save_network(model: keras.Model, path: Path, whole: bool = False) -> None:

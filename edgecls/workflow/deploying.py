@@ -19,7 +19,7 @@ from edgecls.precisions import KINDS, Precision
 from edgecls.quiet import import_tensorflow
 from edgecls.run import Run, Stage
 from edgecls.saving import load_model
-from edgecls.workflow.common import load_data, load_deployed, recipe_preprocess, run_stage, spread
+from edgecls.workflow.common import load_data, load_deployed, run_preprocess, run_stage, spread
 
 if TYPE_CHECKING:
     import keras
@@ -328,7 +328,7 @@ def _pixels(split: Split, run: Run) -> np.ndarray:
     """What the run's network sees of a split: uint8 [N, S, S, 3]."""
     from edgecls.data.pipeline import batches
 
-    pixels = [x.numpy() for x, _ in batches(split, recipe_preprocess(run.recipe.final), 50)]
+    pixels = [x.numpy() for x, _ in batches(split, run_preprocess(run), 50)]
     return np.concatenate(pixels).astype(np.uint8)
 
 
@@ -341,7 +341,7 @@ def _photos_of_folder(run: Run, console: Console, folder: Path) -> tuple[list[st
     if not photos:
         raise MissingError("no photos", where=str(folder), fix="name a folder of images")
     chosen = [photos[i] for i in np.unique(np.linspace(0, len(photos) - 1, LADDER_IMAGES).astype(int))]
-    paths, pixels, skipped = read_all(chosen, recipe_preprocess(run.recipe.final).array)
+    paths, pixels, skipped = read_all(chosen, run_preprocess(run).array)
     if skipped:
         path, reason = skipped[0]
         console.log(f"{len(skipped)} of {len(chosen)} photos left out; the first: {path}: {reason}")

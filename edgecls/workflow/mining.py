@@ -236,7 +236,7 @@ def _teacher(mining: Mining, data: Dataset, console: Console) -> tuple[Teacher, 
         raise UsageError(
             "the recipe has no teacher", where="teacher", fix="add one, or name a model: --teacher"
         )
-    if section.train is not None or section.weights in (None, RANDOM):
+    if section.train is not None or not _has_weights(section):
         fix = "train it with edgecls train RECIPE, or name a model: --teacher"
         raise MissingError("the recipe's teacher is not trained yet", where=f"runs/{recipe.name}", fix=fix)
     return _from_weights(section, recipe, data, console)
@@ -275,16 +275,20 @@ def _from_file(path: str, classes: list[str], unnamed: bool) -> tuple[Teacher, s
     return Teacher(hash_json(key), preprocess.array, answer), str(classifier.path)
 
 
+def _has_weights(section: OtherTeacher) -> bool:
+    return section.file is not None or section.weights not in (None, RANDOM)
+
+
 def _from_weights(
     section: OtherTeacher, recipe: Recipe, data: Dataset, console: Console
 ) -> tuple[Teacher, str]:
     """The recipe's teacher with the weights that the recipe names, as a training without ``teacher.train`` has it."""
     from edgecls.search.mine import Teacher
 
-    assert section.weights is not None
-    download_weights(section.weights, section.name, console)
+    if section.name is not None and section.weights is not None:
+        download_weights(section.weights, section.name, console)
     inputs = {
-        "teacher": section.model_dump(exclude={"weights", "train", "others"}),
+        "teacher": section.model_dump(exclude={"weights", "file", "train", "others"}),
         "weights": weights_input(section),
     }
     model = build_network(section, recipe, data, console, is_trained=True)
@@ -297,7 +301,7 @@ def _from_weights(
     key = {"inputs": fingerprint(inputs), "classes": data.classes, "pixels": preprocess.to_dict()}
     return Teacher(
         hash_json(key), preprocess.array, _probabilities(logits)
-    ), f"{section.name}: {section.weights}"
+    ), f"{section.title}: {section.weights or section.file}"
 
 
 _BATCH = 32

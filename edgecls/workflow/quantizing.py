@@ -40,7 +40,7 @@ class Request:
         model: The ``.keras`` file.
         data: A folder of photos, at any depth; labels are not looked at.
         labels: A file with one label a line, or None.
-        pixels: A key of ``sidecars.PIXELS``, or None.
+        pixels: A key of ``edgecls.pixels.PIXELS``, or None.
         input_size: For a model that leaves it open, or None.
         keep_float: Layers that stay in float.
         method: How ranges are calibrated.

@@ -52,7 +52,7 @@ def shrink(recipe: Recipe, console: Console) -> Recipe:
     values["quantize"]["calibration_images"] = BATCH
     for section, network in zip([values["model"], *teachers], networks(recipe), strict=True):
         if not _has_weights(network):
-            console.log(f"{network.name}: {network.weights} is not on this computer; random weights")
+            console.log(f"{network.title}: {network.weights} is not on this computer; random weights")
             section["weights"] = RANDOM
     if values["distill"]:
         values["distill"]["store"] = None  # its answers are of the whole recipe
@@ -91,11 +91,11 @@ def _teachers(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _smallest(recipe: Recipe, size: int) -> int:
     """The first of ``SIZES`` that all networks can be built for with the same weights; ``size`` if there is none."""
-    names = [network.name for network in networks(recipe)]
-    usual = [shapes_of(name, size) for name in names]
+    all_networks = networks(recipe)
+    usual = [shapes_of(network, size) for network in all_networks]
     for small in (each for each in SIZES if each < size):
         try:
-            if [shapes_of(name, small) for name in names] == usual:
+            if [shapes_of(network, small) for network in all_networks] == usual:
                 return small
         except UsageError:
             continue
@@ -104,7 +104,9 @@ def _smallest(recipe: Recipe, size: int) -> int:
 
 def _has_weights(network: Model | OtherTeacher) -> bool:
     """Whether the first weights are here, or none are asked for."""
-    return network.weights in (None, RANDOM) or is_here(network.weights, network.name)
+    if network.name is None or network.weights in (None, RANDOM):
+        return True
+    return is_here(network.weights, network.name)
 
 
 def _shrink_data(recipe: Recipe, values: dict[str, Any], console: Console) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecls import user_network
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
@@ -20,9 +22,11 @@ from edgecls.workflow.common import (
     main_output,
     name_bad,
     recipe_preprocess,
+    run_preprocess,
     save_network,
     spread,
 )
+from edgecls.workflow.new_classes import merge, old_classes, positions, put_old, split
 from edgecls.workflow.sanity import bn_momentum, warnings_of_training
 from edgecls.workflow.together import describe
 from edgecls.workflow.watching import watching
@@ -30,11 +34,13 @@ from edgecls.workflow.watching import watching
 if TYPE_CHECKING:
     import keras
 
+    from edgecls.data.preprocess import Preprocess
     from edgecls.data.sources import Dataset
     from edgecls.train.objective import Mutual, Objective
     from edgecls.train.teachers import Cached, Networks
 
 CORRECTION_IMAGES = 48
+_BY_CONTENT = {"weights", "file"}  # of a network: what is in them counts, not where they are
 Inputs = dict[str, Any]
 
 
@@ -43,11 +49,12 @@ def teacher_file(stage: str) -> str:
     return f"{stage}.keras"
 
 
-def teacher_inputs(recipe: Recipe, teacher: OtherTeacher, data: Dataset) -> Inputs:
-    """What the teacher depends on."""
+def teacher_inputs(stage: str, recipe: Recipe, data: Dataset, run: Run | None = None) -> Inputs:
+    """What a teacher depends on; ``run`` may have it already."""
+    teacher = recipe.teachers[stage]
     return _shared_inputs(recipe, data) | {
-        "teacher": teacher.model_dump(exclude={"weights", "others"}),
-        "weights": weights_input(teacher),
+        "teacher": teacher.model_dump(exclude={*_BY_CONTENT, "others"}),
+        "weights": weights_input(teacher, run.stamps().get(stage) if run else None),
     }
 
 
@@ -56,12 +63,22 @@ def part_inputs(part: Part, data: Dataset, run: Run) -> Inputs:
     recipe = part.recipe
     second = recipe.teacher if recipe.distill and recipe.distill.mutual else None
     return _shared_inputs(recipe, data) | {
-        "model": recipe.model.model_dump(exclude={"weights"}),
-        "weights": run.file(part.before) if part.before else weights_input(recipe.model),
+        "model": recipe.model.model_dump(exclude=_BY_CONTENT | _unset(recipe.model)),
+        "weights": (
+            run.file(part.before)
+            if part.before
+            else weights_input(recipe.model, run.stamps().get(part.stage))
+        ),
         "train": recipe.train,
         **_distill_inputs(recipe, run),
+        **({"old_classes": old_classes(recipe.model)} if recipe.model.only_new_classes else {}),
         **({"second": second, "second_weights": weights_input(second)} if second else {}),
     }
+
+
+def _unset(model: Model) -> set[str]:
+    """Keys that count only where they are set: stamps of runs from before there were such keys hold on."""
+    return {key for key in ("new_head", "only_new_classes") if not getattr(model, key)}
 
 
 def _distill_inputs(recipe: Recipe, run: Run) -> Inputs:
@@ -77,7 +94,7 @@ def part_outputs(part: Part) -> list[str]:
 
 def qat_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
     """What the quantization depends on; ``recipe`` is that of the last phase."""
-    inputs = _shared_inputs(recipe, data) | {
+    inputs = _shared_inputs(recipe, data, run_preprocess(run)) | {
         "float": run.file("float.keras"),
         "quantize": recipe.quantize,
     }
@@ -88,12 +105,13 @@ def qat_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
     return inputs
 
 
-def _shared_inputs(recipe: Recipe, data: Dataset) -> Inputs:
+def _shared_inputs(recipe: Recipe, data: Dataset, preprocess: Preprocess | None = None) -> Inputs:
+    preprocess = preprocess or recipe_preprocess(recipe)
     return {
         "seed": recipe.seed,
         "images": trained_on(recipe, data),
         "augment": recipe.augment,
-        "preprocess": recipe_preprocess(recipe).to_dict(),
+        "preprocess": preprocess.to_dict(),
     }
 
 
@@ -144,14 +162,22 @@ def make_part(
     objective: Objective | Mutual = of_one
     if recipe.teacher and recipe.distill and recipe.distill.mutual:
         console.log(
-            f"{part.stage}: learns with a second student, {recipe.teacher.name}, which is dropped afterwards"
+            f"{part.stage}: learns with a second student, {recipe.teacher.title}, which is dropped afterwards"
         )
         trained = Pair(model, build_network(recipe.teacher, recipe, data, console))
         objective = Mutual(of_one, classifiers=len(model.outputs))
+    old: list[int] = []
+    if recipe.model.only_new_classes:
+        old = positions(recipe.model, data.classes)
+        model = main_output(model)
+        put_old(model, recipe.model, old)
+        trained = split(model, old)
     place = (part.section, recipe.train)
     figures = _train(
         part.stage, trained, objective, place, recipe, run, console, data, inputs, callbacks=callbacks
     )
+    if old:
+        merge(model, trained, old)
     if part.is_last:
         write_labels(run.file("labels.txt"), data.classes)
         write_json(run.file("preprocess.json"), recipe_preprocess(recipe).to_dict())
@@ -170,10 +196,11 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
     network = load_deployed(run.file("float.keras"))
     model = quantize_model(network)
     calibration_split = spread(data.train, settings.calibration_images)
-    calibrate(model, batches(calibration_split, recipe_preprocess(recipe), EVAL_BATCH))
+    preprocess = run_preprocess(run)
+    calibrate(model, batches(calibration_split, preprocess, EVAL_BATCH))
     if settings.train is None:
         photos = spread(data.train, CORRECTION_IMAGES)
-        (pixels, _), *_ = batches(photos, recipe_preprocess(recipe), len(photos))
+        (pixels, _), *_ = batches(photos, preprocess, len(photos))
         shifts = correct_biases(model, pixels)
         finalize(model)
         save_network(model, run.file("qat.keras"))
@@ -188,7 +215,19 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
 
     before_epoch = freezing(model, settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
     section = ("quantize.train", settings.train)
-    figures = _train("qat", model, objective, section, recipe, run, console, data, inputs, before_epoch)
+    figures = _train(
+        "qat",
+        model,
+        objective,
+        section,
+        recipe,
+        run,
+        console,
+        data,
+        inputs,
+        before_epoch,
+        preprocess=preprocess,
+    )
     finalize(model)
     save_network(model, run.file("qat.keras"))
     return figures
@@ -206,6 +245,7 @@ def _train(
     inputs: Inputs,
     before_epoch: Callable[[int], bool] = lambda epoch: False,
     callbacks: Sequence[Callback] = (),
+    preprocess: Preprocess | None = None,
 ) -> dict[str, Any]:
     """Train a stage's network in its run, watched; say which epoch's weights were kept if not the one asked for."""
     from edgecls.train.stage import train_network
@@ -223,7 +263,7 @@ def _train(
             name,
             recipe,
             data,
-            recipe_preprocess(recipe),
+            preprocess or recipe_preprocess(recipe),
             run.file("checkpoints", stage),
             fingerprint(inputs),
             [watcher, *callbacks],
@@ -250,13 +290,16 @@ def build_network(
     Raises:
         UsageError: ``is_trained``, the network is used as it is, and its weights are of other classes.
     """
+    size = recipe_preprocess(recipe).size
+    if section.name is None:
+        return _of_file(section, size, recipe.seed, data, console, is_trained)
     import edgecls
     from edgecls.reparam import asymmetric
 
     model = edgecls.build_model(
         section.name,
         len(data.classes),
-        recipe_preprocess(recipe).size,
+        size,
         dropout=section.dropout,
         embedding_dim=getattr(section, "embedding_dim", None),
         include_preprocessing=True,
@@ -282,6 +325,20 @@ def build_network(
                 fix="give weights of these classes, or a train section that teaches it",
             )
     return asymmetric(model, loaded=weights is not None) if section.acnet and plain else model
+
+
+def _of_file(
+    section: Model | OtherTeacher, size: int, seed: int, data: Dataset, console: Console, is_trained: bool
+) -> keras.Model:
+    """The network of a file; its section's ``weights``, which a recipe cannot set, are those of an earlier stage."""
+    model, head = user_network.build(section, len(data.classes), size, seed)
+    if section.weights is not None:
+        user_network.take_weights(model, Path(section.weights))
+        return model
+    console.log(f"{section.title}: {head}")
+    if is_trained:
+        user_network.check_answers(section, data.classes)
+    return model
 
 
 def _answering(

@@ -174,7 +174,7 @@ def notes(found: Survey, recipe: Recipe) -> list[str]:
         lines.append(f"{plural(found.duplicates, 'image is a copy', 'images are copies')} of another one")
     if found.unlabeled:
         lines.append(f"{plural(found.unlabeled, 'image')} without a label: only a teacher can use them")
-    if recipe.model.weights is not None:
+    if recipe.model.weights is not None and recipe.model.name is not None:
         try:
             identify(recipe.model.weights, recipe.model.name)
         except MissingError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
-from edgecls.recipe import RANDOM, Recipe
+from edgecls.recipe import Recipe
 from edgecls.run import Run
 from edgecls.stamps import changes, fingerprint
 from edgecls.workflow import deploying, scoring
@@ -19,7 +19,8 @@ from edgecls.workflow.checking import (
     check,
     check_batches,
     check_trained_on,
-    networks,
+    published_weights,
+    trained_params,
 )
 from edgecls.workflow.common import download_weights, load_data, recipe_preprocess
 from edgecls.workflow.stages import (
@@ -34,7 +35,6 @@ from edgecls.workflow.stages import (
     teacher_inputs,
 )
 from edgecls.workflow.together import begin_run, leads, run_stage, together
-from edgecls.zoo import catalog
 
 if TYPE_CHECKING:
     from edgecls.data.sources import Dataset
@@ -53,19 +53,19 @@ def plan(
         EdgeclsError: As ``train``, for all that can be known beforehand.
     """
     parts = recipe.parts
-    data = check(recipe, Console())
+    found = Run.matching(recipe, root, directory, fresh)
+    data = check(recipe, Console(), run=found)
     final = data[parts[-1].stage]
-    student = catalog.get(recipe.model.name)
     return {
         "schema": "edgecls.plan/1",
         "recipe": recipe.name,
-        "run": _fate(recipe, data, Run.matching(recipe, root, directory, fresh)),
+        "run": _fate(recipe, data, found),
         "model": {
-            "name": student.name,
-            "params": student.params,
+            "name": recipe.model.title,
+            "params": trained_params(recipe.model),
             "input_size": recipe_preprocess(parts[-1].recipe).size,
         },
-        "teacher": catalog.get(recipe.teacher.name).name if recipe.teacher else None,
+        "teacher": recipe.teacher.title if recipe.teacher else None,
         "classes": final.classes,
         "images": {
             "train": len(final.train),
@@ -109,10 +109,10 @@ def train(
     Raises:
         EdgeclsError: See its subclasses; every completed epoch is kept.
     """
-    data = check(recipe, console)
-    for network in networks(recipe):
-        if network.weights not in (None, RANDOM):
-            download_weights(network.weights, network.name, console)
+    found = Run.matching(recipe, root, directory, fresh)
+    data = check(recipe, console, run=found)
+    for weights, network in published_weights(recipe, _to_do(recipe, data, found) if found else None):
+        download_weights(weights, network, console)
     run = begin_run(recipe, directory, fresh, root)
     console.log(f"run: {run.path}")
     others = [] if fresh else run.others()
@@ -120,9 +120,9 @@ def train(
     final = data[parts[-1].stage]
     write_json(run.file("split.json"), final.describe())
     teachers = recipe.teachers
-    for stage, teacher in teachers.items():
+    for stage in teachers:
         images = data["teacher"]
-        inputs = teacher_inputs(recipe, teacher, images)
+        inputs = teacher_inputs(stage, recipe, images, run)
         work = partial(on_devices, make_teacher, stage, recipe, run, console, images, inputs)
         run_stage(run, console, stage, inputs, [teacher_file(stage)], work, others)
     for part in parts:
@@ -218,9 +218,15 @@ def _fate(recipe: Recipe, data: Mapping[str, Dataset], run: Run | None) -> dict[
     """What ``train`` would make of the run that it finds."""
     if run is None:
         return {"path": None, "state": "new"}
+    to_do = _to_do(recipe, data, run)
+    return {"path": str(run.path), "state": "continued" if to_do else "kept", "to_do": to_do}
+
+
+def _to_do(recipe: Recipe, data: Mapping[str, Dataset], run: Run) -> dict[str, str]:
+    """The stages that are to be done in a run, and why."""
     to_do: dict[str, str] = {}
-    for stage, teacher in recipe.teachers.items():
-        inputs = teacher_inputs(recipe, teacher, data["teacher"])
+    for stage in recipe.teachers:
+        inputs = teacher_inputs(stage, recipe, data["teacher"], run)
         to_do[stage] = run.stage(stage, inputs, [teacher_file(stage)]).why
     for part in recipe.parts:
         reads = [*map(teacher_file, part.recipe.teachers), *([part.before] if part.before else [])]
@@ -229,5 +235,4 @@ def _fate(recipe: Recipe, data: Mapping[str, Dataset], run: Run | None) -> dict[
             to_do[part.stage] = run.stage(part.stage, inputs, part_outputs(part)).why
         else:
             to_do[part.stage] = "not run yet"
-    to_do = {stage: why for stage, why in to_do.items() if why}
-    return {"path": str(run.path), "state": "continued" if to_do else "kept", "to_do": to_do}
+    return {stage: why for stage, why in to_do.items() if why}

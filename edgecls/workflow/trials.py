@@ -195,7 +195,7 @@ class Worker:
         """
         recipe = applied(self.recipe, _of_teacher(values))
         data = _without_test(check(recipe, Console(quiet=True), self.known))["teacher"]
-        inputs = teacher_inputs(recipe, recipe.teachers[stage], data)
+        inputs = teacher_inputs(stage, recipe, data)
         key = hash_json(fingerprint(inputs))[:12]
         if key not in self._teachers:
             (self.folder / "teachers").mkdir(exist_ok=True)

@@ -12,14 +12,21 @@ from edgecls.cluster import Cluster
 from edgecls.console import Console
 from edgecls.data.sources import Dataset
 from edgecls.errors import UsageError
-from edgecls.recipe import RANDOM, Recipe
+from edgecls.recipe import Recipe
 from edgecls.run import Run
 from edgecls.search import study as studies
 from edgecls.search.best import Origin, write_best
 from edgecls.search.space import Space, Values, check_space, start_values
 from edgecls.stamps import Fingerprint, fingerprint
 from edgecls.text import plural
-from edgecls.workflow.checking import SEEN_IN_SPLITS, check, networks, trained_on, weights_input
+from edgecls.workflow.checking import (
+    SEEN_IN_SPLITS,
+    check,
+    networks,
+    published_weights,
+    trained_on,
+    weights_input,
+)
 from edgecls.workflow.common import download_weights
 from edgecls.workflow.trials import Worker, alone
 
@@ -134,8 +141,8 @@ def _check(
         raise UsageError("there are no labeled validation images to compare trials by", fix=fix)
     for variant in variants:
         check(variant, Console(quiet=True), known)
-    sources = {(n.weights, n.name) for each in (recipe, *variants) for n in networks(each)}
-    for weights, network in sorted((w, n) for w, n in sources if w not in (None, RANDOM)):
+    sources = {pair for each in (recipe, *variants) for pair in published_weights(each)}
+    for weights, network in sorted(sources):
         download_weights(weights, network, console)
     return data
 

@@ -1,6 +1,6 @@
 """A ``.keras`` file that no run made: its network from pixels to scores, its labels, how photos are cut for it.
 
-What the model does not say itself comes from options or from files beside it (``edgecls.sidecars``); the options win.
+What the model does not say itself comes from options or from files beside it (``edgecls.infer.beside``); the options win.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from edgecls.errors import UsageError
+from edgecls.infer.beside import Beside, read_beside
+from edgecls.labels import read_labels
+from edgecls.pixels import PIXELS
 from edgecls.quiet import import_tensorflow
 from edgecls.saving import load_model
-from edgecls.sidecars import PIXELS, SETTINGS, read_classes, read_settings
+from edgecls.user_network import input_side, normalization, own_normalization
 
 if TYPE_CHECKING:
     import keras
@@ -62,101 +63,38 @@ def read_user_model(
         EdgeclsError: The file is not there or not a classifier of RGB images; a layer has no quantization rule; or
             nothing says how its pixels are normalized.
     """
-    model = load_model(path)
-    settings = read_settings(path)
-    size = _check_shapes(model, path, input_size)
+    model, beside = load_model(path), read_beside(path)
+    size = input_side(model, path, input_size, beside.settings, "--input-size")
     import_tensorflow()
     import keras
 
     from edgecls.data.preprocess import Preprocess
     from edgecls.export import heads
-    from edgecls.quantize import lower, takes_pixels
+    from edgecls.quantize import lower
     from edgecls.zoo.layers import Normalize
 
     network = lower(model, size, keep_float)[0] if lowered else keras.Model(model.input, model.output)
-    mean, std = _normalization(network, pixels, settings, path)
-    start = network.layers[1].output if takes_pixels(network) else network.input
+    own, given = own_normalization(network), PIXELS[pixels] if pixels else None
+    fix = f"give --pixels {'|'.join(PIXELS)}"
+    mean, std = normalization(own, given, beside.settings, path, "--pixels", fix)
+    start = network.layers[1].output if own else network.input
     body, head = heads.split(network)
     image = keras.Input((size, size, 3), name="image")
     scores = keras.Model(start, body.output, name="body")(Normalize(mean, std, name="normalize")(image))
     if head:
         scores = keras.layers.Activation(head, name="scores")(scores)
     network = keras.Model(image, scores, name=model.name)
-    classes = _classes(path, labels, model.output_shape[-1])
-    known = {key: settings[key] for key in SETTINGS if key in settings}
+    classes = _classes(path, labels, beside, model.output_shape[-1])
     try:
-        preprocess = Preprocess(**{**known, "size": size, "mean": mean, "std": std})
+        preprocess = Preprocess(**{**beside.settings, "size": size, "mean": mean, "std": std})
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot use its preprocessing: {error}", where=str(path)) from None
     return UserModel(path, network, classes, preprocess)
 
 
-def _check_shapes(model: keras.Model, path: Path, input_size: int | None) -> int:
-    """The side of the square input."""
-    where = str(path)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UsageError(
-            f"{len(model.inputs)} inputs and {len(model.outputs)} outputs, and a classifier has one of each",
-            where=where,
-            fix="save keras.Model(one input, one output)",
-        )
-    shape, outputs = tuple(model.input_shape), tuple(model.output_shape)
-    if len(shape) != 4 or shape[3] != 3 or len(outputs) != 2 or outputs[1] is None:
-        raise UsageError(
-            f"not a classifier of RGB images: it maps {list(shape)} to {list(outputs)}",
-            where=where,
-            fix="it must map [batch, height, width, 3] to [batch, classes]",
-        )
-    sides = {side or input_size for side in shape[1:3]}
-    if None in sides:
-        raise UsageError("the model leaves its input size open", where=where, fix="give --input-size PIXELS")
-    if len(sides) > 1:
-        raise UsageError(
-            f"an input of {' x '.join(map(str, shape[1:3]))} pixels, and photos are cut to squares",
-            where=where,
-        )
-    (size,) = sides
-    if input_size not in (None, size):
-        raise UsageError(
-            f"the model takes {size} x {size} pixels", where="--input-size", fix="leave the option out"
-        )
-    return int(size)  # type: ignore[arg-type]
-
-
-def _normalization(
-    network: keras.Model, pixels: str | None, settings: dict[str, Any], path: Path
-) -> tuple[list[float], list[float]]:
-    """Mean and deviation of pixel / 255: those of the network, if it normalizes itself; else what is said of it."""
-    from edgecls.quantize import takes_pixels
-    from edgecls.zoo.layers import Normalize
-
-    if takes_pixels(network):
-        if pixels:
-            raise UsageError(
-                "the model normalizes pixels from 0 to 255 itself",
-                where="--pixels",
-                fix="leave the option out",
-            )
-        first = network.layers[1]
-        line = first.line if isinstance(first, Normalize) else (first.scale, first.offset)
-        scale, offset = (np.broadcast_to(np.array(x, float), 3) for x in line)
-        std = 1 / (255 * scale)
-        return (-offset * std).tolist(), std.tolist()
-    if pixels:
-        return PIXELS[pixels]
-    if not {"mean", "std"} <= settings.keys():
-        raise UsageError(
-            "the model does not normalize pixels, and nothing says which values it takes",
-            where=str(path),
-            fix=f"give --pixels {'|'.join(PIXELS)}, or mean and std in {path.with_suffix('.json').name}",
-        )
-    return settings["mean"], settings["std"]
-
-
-def _classes(path: Path, labels: Path | None, outputs: int) -> list[str]:
-    classes, where = read_classes(path, labels)
-    if classes is None:
-        return [str(i) for i in range(outputs)]
+def _classes(path: Path, labels: Path | None, beside: Beside, outputs: int) -> list[str]:
+    classes = read_labels(labels) if labels else beside.labels or [str(i) for i in range(outputs)]
     if len(classes) != outputs:
-        raise UsageError(f"{len(classes)} labels, and the model has {outputs} outputs", where=str(where))
+        where = str(labels or beside.own or path)
+        raise UsageError(f"{len(classes)} labels, and the model has {outputs} outputs", where=where)
     return classes
