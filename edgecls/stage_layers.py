@@ -15,9 +15,12 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from edgecls.errors import UsageError
+from edgecls.flattening import behind
 from edgecls.graph import Graph, trace
+from edgecls.weights.load import classifiers
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import HEAD
+from edgecls.zoo.state import state_name
 
 Ends = Mapping[str, Sequence[str]]
 """Stages, or other groups of layers, in order, to the layers that each ends with."""
@@ -73,6 +76,8 @@ def _by_size(model: keras.Model, graph: Graph) -> Ends:
     maps = [
         (op.layer.name, op.layer.output) for op in graph.ops if op.inputs and graph.calls[op.layer.name] == 1
     ]
+    scores = {name for layer in _classifiers(model) for name in (layer.name, *behind(model, layer))}
+    maps = [(name, x) for name, x in maps if name not in scores]  # a convolution may make them, before a pool
     maps = [(name, x.shape) for name, x in maps if isinstance(x, keras.KerasTensor) and len(x.shape) == 4]
     size = model.inputs[0].shape[1] if len(model.inputs) == 1 and len(model.inputs[0].shape) == 4 else None
     last: dict[int, str] = {}
@@ -86,6 +91,11 @@ def _by_size(model: keras.Model, graph: Graph) -> Ends:
             fix="take one of the zoo, or one with a fixed image size that is not nested in another model",
         )
     return {str(i) if i else "stem": [last[halvings]] for i, halvings in enumerate(sorted(last))}
+
+
+def _classifiers(model: keras.Model) -> list[keras.Layer]:
+    names = classifiers(model)
+    return [layer for layer in model.layers if state_name(layer) in names]
 
 
 def _divided(graph: Graph, ends: Ends) -> dict[str, list[keras.Layer]]:

@@ -8,7 +8,7 @@ name goes in front. All of its weights train: which do not is for ``train.freeze
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgecls.errors import UsageError
+from edgecls.flattening import activation_of, behind, classifier, copied, makes_probabilities, width_of
 from edgecls.infer.beside import read_beside
 from edgecls.networks import Network
 from edgecls.pixels import PIXELS
@@ -70,14 +71,14 @@ def build(section: Network, classes: int, size: int, seed: int = 0) -> tuple[ker
     head = classifier(flat.network)
     outputs = flat.network.output_shape[-1]
     keep = outputs == classes and not getattr(section, "new_head", False)
-    tail = _tail(flat.network, head)
+    tail = behind(flat.network, head)
 
     def change(copy: Any, layer: Any, inputs: Any) -> Any:
-        if layer.name in tail and _is_scores(layer):
+        if layer.name in tail and makes_probabilities(layer):
             return inputs
         if layer.name != head.name:
             return None
-        kind = _activation(layer)
+        kind = activation_of(layer)
         changes: dict[str, Any] = {"activation": "linear"} if kind in ("softmax", "sigmoid") else {}
         if keep:
             return copy.clone(layer, trainable=True, **changes)(inputs)
@@ -143,11 +144,6 @@ def preprocess_of(section: Network, antialias: bool = False, size: int | None = 
         return Preprocess(**known)
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot use its preprocessing: {error}", where=str(path)) from None
-
-
-def classes_of(section: Network) -> list[str] | None:
-    """The labels that lie beside a section's file; None without any."""
-    return read_beside(Path(str(section.file))).labels
 
 
 def check_answers(section: Network, classes: list[str]) -> None:
@@ -259,92 +255,6 @@ def normalization(
     return settings["mean"], settings["std"]
 
 
-def classifier(model: keras.Model) -> Any:
-    """The layer that makes the scores of a network without nested models: a dense one, or a convolution.
-
-    Raises:
-        UsageError: The scores come from another layer, or from several.
-    """
-    from keras import layers
-
-    from edgecls.weights.load import classifiers
-    from edgecls.zoo.state import state_name
-
-    names = classifiers(model)
-    found = [layer for layer in model.layers if state_name(layer) in names]
-    if len(found) != 1 or not isinstance(found[0], layers.Dense | layers.Conv2D):
-        kinds = " and ".join(f"{type(layer).__name__} {layer.name!r}" for layer in found) or "no layer"
-        raise UsageError(
-            f"its scores come from {kinds}, and a classifier is one Dense or Conv2D layer",
-            where=model.name,
-            fix="end the network with a Dense layer",
-        )
-    return found[0]
-
-
-def copied(
-    model: keras.Model,
-    inputs: Any = None,
-    change: Callable[[Any, Any, Any], Any] = lambda copy, layer, inputs: None,
-) -> keras.Model:
-    """A copy of a functional or Sequential model in float32, all of it trainable, without nested models.
-
-    Args:
-        model: It is not changed.
-        inputs: (image, what the model is called on); None: an input like the model's own.
-        change: Is given the copy under way, each layer and its input; returns what replaces its output, or None.
-
-    Raises:
-        UsageError: The model is not functional.
-    """
-    import_tensorflow()
-    import keras
-
-    from edgecls.quantize.lower import Lowering
-
-    class Copy(Lowering):
-        def apply(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-            kwargs.pop("training", None)  # of a base that was called as base(x, training=False)
-            if isinstance(layer, keras.Model):
-                return super().apply(layer, *args, **kwargs)
-            first = next(iter((*args, *kwargs.values())), None)
-            changed = change(self, layer, first)
-            if changed is not None:
-                return changed
-            if not isinstance(layer, keras.Layer):  # a bare operation
-                config = layer.get_config() | {"name": self.name(layer.name)}
-                return type(layer).from_config(config)(*args, **kwargs)
-            twin = self.clone(layer, trainable=True)
-            outputs = twin(*args, **kwargs)
-            if isinstance(layer, keras.layers.Normalization):
-                getattr(twin, "twin", twin).finalize_state()
-            return outputs
-
-    copy = Copy(model)
-    if inputs is None:
-        image = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
-        inputs = (image, image)
-    image, start = inputs
-    copy.name(image.name)
-    return keras.Model(image, keras.tree.flatten(copy.inline(model, start))[0], name=model.name)
-
-
-def take_weights(model: keras.Model, path: Path) -> None:
-    """Give a network the weights of its copy in a file, layer by layer.
-
-    Raises:
-        UsageError: The file has another network.
-    """
-    layers = {layer.name: layer for layer in load_model(path).layers}
-    for layer in model.layers:
-        source = layers.get(layer.name)
-        shapes = [[tuple(v.shape) for v in each.variables] if each else None for each in (layer, source)]
-        if shapes[0] and shapes[0] != shapes[1]:
-            raise UsageError(f"layer {layer.name!r} has other weights there", where=str(path))
-        for target, value in zip(layer.variables, source.variables if source else (), strict=True):
-            target.assign(value.value)
-
-
 def _load(path: Path) -> keras.Model:
     return _loaded(path, path.stat().st_mtime_ns if path.is_file() else 0)
 
@@ -418,35 +328,3 @@ def _renamed(model: keras.Model, path: Path) -> keras.Model:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") or "network"
     name = f"{name}_file" if catalog.find(name) else name
     return keras.Model(model.input, model.output, name=name)
-
-
-def _tail(model: keras.Model, head: Any) -> set[str]:
-    """Names of what follows the classifier."""
-    from edgecls.graph import trace
-
-    graph = trace(model)
-    after, names = [(head.name, 0, 0)], set()
-    while after:
-        for op in graph.consumers(after.pop()):
-            names.add(op.layer.name)
-            after.append(op.output)
-    return names
-
-
-def _is_scores(layer: Any) -> bool:
-    """Whether a layer or operation makes probabilities of logits."""
-    return type(layer).__name__ in ("Softmax", "Sigmoid") or (
-        type(layer).__name__ == "Activation" and _activation(layer) in ("softmax", "sigmoid")
-    )
-
-
-def _activation(layer: Any) -> str | None:
-    import keras
-
-    kind = getattr(layer, "activation", None)
-    return keras.activations.serialize(kind) if kind else None
-
-
-def width_of(layer: Any) -> str:
-    """The key of a layer's configuration that says how many outputs it has."""
-    return "units" if hasattr(layer, "units") else "filters"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecls.errors import UsageError
+from edgecls.flattening import classifier, width_of
 from edgecls.infer.beside import read_beside
 from edgecls.networks import Model
 from edgecls.saving import load_model
-from edgecls.user_network import classifier, width_of
 
 if TYPE_CHECKING:
     import keras

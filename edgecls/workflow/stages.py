@@ -10,6 +10,7 @@ from edgecls import user_network
 from edgecls.console import Console
 from edgecls.errors import UsageError
 from edgecls.files import write_json
+from edgecls.flattening import take_weights
 from edgecls.labels import write_labels
 from edgecls.recipe import RANDOM, Model, OtherTeacher, Part, Recipe, Train
 from edgecls.run import Run
@@ -333,7 +334,7 @@ def _of_file(
     """The network of a file; its section's ``weights``, which a recipe cannot set, are those of an earlier stage."""
     model, head = user_network.build(section, len(data.classes), size, seed)
     if section.weights is not None:
-        user_network.take_weights(model, Path(section.weights))
+        take_weights(model, Path(section.weights))
         return model
     console.log(f"{section.title}: {head}")
     if is_trained:
