@@ -11,8 +11,8 @@ from edgecls.cli.common import cli_command
 from edgecls.cli.completers import complete_model
 from edgecls.console import Console
 from edgecls.errors import UsageError
+from edgecls.pixels import PIXELS
 from edgecls.quiet import import_tensorflow
-from edgecls.sidecars import PIXELS
 
 if TYPE_CHECKING:
     from edgecls.weights.convert import Conversion

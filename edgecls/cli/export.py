@@ -11,8 +11,8 @@ from edgecls.cli.common import CommaList, cli_command, flat, run_argument
 from edgecls.cli.show import show_files
 from edgecls.console import Console
 from edgecls.errors import UsageError
+from edgecls.pixels import PIXELS
 from edgecls.precisions import NAMES
-from edgecls.sidecars import PIXELS
 
 MODEL = ".keras"
 FOR_MODEL = "MODEL only: "

@@ -16,8 +16,8 @@ from edgecls.errors import EdgeclsError, UsageError
 from edgecls.files import atomic
 from edgecls.infer.beside import read_beside
 from edgecls.labels import check_labels, read_labels
+from edgecls.pixels import PIXELS
 from edgecls.quiet import import_tensorflow
-from edgecls.sidecars import PIXELS
 from edgecls.workflow.quantizing import Request, read_photos
 from edgecls.workflow.user_models import UserModel, read_user_model
 
@@ -37,7 +37,7 @@ class Conversion:
     Attributes:
         source: The ``.onnx`` file.
         output: The ``.keras`` file; None: of the source's name, in the current folder.
-        pixels: A key of ``sidecars.PIXELS``, or None.
+        pixels: A key of ``edgecls.pixels.PIXELS``, or None.
         bgr: The network takes blue first.
         labels: A file with one label a line, or None.
         input_size: Side of the input, for a network that leaves it open.
