@@ -227,14 +227,13 @@ def test_files_without_pixels_or_that_cannot_be_opened_are_named(tmp_path, monke
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "good.png").write_bytes(encode(Image.fromarray(COLOR)))
     (tmp_path / "locked.png").write_bytes(encode(Image.fromarray(COLOR)))
-    read = Path.read_bytes
 
-    def locked(path):  # root may read everything
-        if path.name == "locked.png":
+    def locked(file, mode):  # root may read everything
+        if Path(file).name == "locked.png":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return Path(file).open(mode)
 
-    monkeypatch.setattr(Path, "read_bytes", locked)
+    monkeypatch.setattr(images, "open", locked, raising=False)
     names = ("empty", "loop", "locked", "good")
     empty, loop, refused, good = images.scan([str(tmp_path / f"{name}.png") for name in names])
     assert "no pixels" in empty or "not an image" in empty, empty

@@ -36,7 +36,9 @@ class Info(NamedTuple):
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file or of a member (``edgecls.data.members``); a pipe or device is not opened, because reading it may never end.
+    """The content of a regular file or of a member (``edgecls.data.members``).
+
+    A pipe or a device is not opened, because reading it may never end.
 
     Raises:
         OSError: It cannot be read.
