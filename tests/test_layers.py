@@ -16,7 +16,7 @@ import edgecls
 from edgecls.errors import UsageError
 from edgecls.export import verify
 from edgecls.quantize import floats, layers
-from edgecls.quantize.rules import activations, arithmetic, gates, linear, norm, pools, resize
+from edgecls.quantize.rules import activations, arithmetic, attention, gates, linear, norm, pools, resize
 from edgecls.saving import Deferred
 from edgecls.zoo import hrnet, pooling, pplcnet_v2, vit
 from edgecls.zoo import layers as zoo_layers
@@ -81,6 +81,8 @@ LAYERS = [
     case(gates.Swish(), MAP, **IN_NETWORKS),
     case(activations.QuantizedLeakyReLU(0.1), MAP, **IN_NETWORKS),
     case(resize.BilinearUpSampling2D(2, interpolation="bilinear"), (4, 4, 3), (8, 8, 3), **IN_NETWORKS),
+    case(attention.MatMul(), [(2, 9, 4), (2, 4, 6)], (2, 9, 6)),
+    case(attention.QuantizedMatMul(), [(2, 9, 4), (2, 4, 6)], (2, 9, 6), **IN_NETWORKS),
     case(
         arithmetic.QuantizedAdd(steps=(0.1, 0.2, 0.3), zeros=(0, 1, -2), name="finalized_add"),
         [MAP, MAP],
