@@ -263,6 +263,7 @@ def quantize_model(
     model: keras.Model,
     input_size: int | tuple[int, int] | None = None,
     keep_float: Sequence[str] = (),
+    weights: str = "per_channel",
 ) -> keras.Model:
     """The quantization-aware twin of any functional or Sequential Keras 3 classifier, of the zoo or not.
 
@@ -274,9 +275,11 @@ def quantize_model(
             (``Rescaling``, ``Normalization``), its images are pixels from 0 to 255.
         input_size: Height and width for a model that leaves them open, or one number for both.
         keep_float: Names of layers or of nested models that stay in float, or shell patterns such as ``"block_1_*"``.
+        weights: ``"per_channel"``: a scale for each output channel of a kernel; ``"per_tensor"``: one for all, as some
+            accelerators want it. Then batch normalizations are folded into the kernels at once.
 
     Raises:
-        edgecls.errors.UsageError: A layer has no rule; the text names it and says what to do.
+        edgecls.errors.UsageError: A layer has no rule; the text names it and says what to do. Or ``weights`` is unknown.
 
     Example:
         >>> import keras
@@ -290,7 +293,7 @@ def quantize_model(
     """
     from edgecls import quantize
 
-    return quantize.quantize_model(model, input_size, keep_float)
+    return quantize.quantize_model(model, input_size, keep_float, weights)
 
 
 def calibrate(

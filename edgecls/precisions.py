@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Precision = Literal["fp32", "fp16", "int8", "dynamic_wi8_afp32", "weight_only_wi8"]
+WeightScales = Literal["per_channel", "per_tensor"]
 ALIASES = {"static_wi8_ai8": "int8", "wfp16_afp32": "fp16"}
 
 
@@ -38,6 +39,8 @@ KINDS: dict[str, Kind] = {
 NAMES: tuple[str, ...] = get_args(Precision)
 CALIBRATIONS = ("mse", "percentile", "minmax")
 """How the ranges of activations are found from what a network computes on images, see ``quantize.calibrate``."""
+WEIGHT_SCALES: tuple[str, ...] = get_args(WeightScales)
+"""How many scales the kernel of an int8 file has: one for each output channel, or one for all, which some NPUs want."""
 
 
 def find(name: str) -> str:

@@ -29,7 +29,7 @@ from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
 from edgecls.networks import RANDOM, Model, OtherTeacher, Teacher
 from edgecls.phases import Part, Phase
-from edgecls.precisions import Precision, find
+from edgecls.precisions import Precision, WeightScales, find
 from edgecls.train.distill import Distill
 from edgecls.train.multipliers import check_stages
 from edgecls.train.optimizers import Sgd
@@ -70,6 +70,11 @@ class Quantize(Section):
     )
     calibration_images: int = Field(
         default=256, ge=1, description="training images that the first ranges are measured on"
+    )
+    weights: WeightScales = Field(
+        default="per_channel",
+        description="scales of a kernel: one for each output channel, or one (`per_tensor`), as some accelerators want"
+        " it; then batch normalizations are folded before the training",
     )
     distill: Literal["float", "teacher", "none"] = Field(
         default="float",

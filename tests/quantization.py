@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from edgecls.graph import rebuild
@@ -14,6 +15,7 @@ from edgecls.zoo import blocks, hrnet, pooling
 from edgecls.zoo import layers as zoo_layers
 
 SIZE = 32
+WITH_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")  # operations of TFLite
 EQUAL = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -206,6 +208,18 @@ def ranges(model: keras.Model) -> dict[str, tuple[float, float]]:
 
 def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.asarray(model(images.astype(np.float32), training=False))
+
+
+def scales_of_kernels(path: Path) -> dict[str, list[int]]:
+    """For each kind of operation how many scales its kernels have."""
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    tensors = {t["index"]: t["quantization_parameters"]["scales"] for t in interpreter.get_tensor_details()}
+    found: dict[str, list[int]] = {}
+    for op in interpreter._get_ops_details():
+        if op["op_name"] in WITH_KERNELS:
+            found.setdefault(op["op_name"], []).append(len(tensors[int(op["inputs"][1])]))
+    return found
 
 
 def file(folder: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 from PIL import Image
-from quantization import SIZE, photos, settled
+from quantization import SIZE, photos, scales_of_kernels, settled
 
 import edgecls
 from edgecls.export import inspect, metadata
@@ -77,9 +77,11 @@ def test_training_layers_in_float_and_a_model_that_does_not_normalize(
     call: Any, folder: Path, tmp_path: Path
 ) -> None:
     options = ("--out", str(tmp_path), "--epochs", "2", "--keep-float", "hid*", "--pixels", "-1..1")
+    options += ("--weights", "per_tensor")
     result = run(call, folder, *options, model="raw")
     assert result["kept_float"] == ["hid*"]
     assert result["verify"]["files"]["raw.int8.tflite"]["float_ops"] == ["FULLY_CONNECTED", "RESHAPE"]
+    assert set(scales_of_kernels(tmp_path / "raw.int8.tflite")["CONV_2D"]) == {1}
     expected = keras.models.load_model(folder / "raw.keras").predict(JUDGED / 127.5 - 1, verbose=0)
     fp32 = np.exp(inspect.Runner(tmp_path / "raw.fp32.tflite")(JUDGED))
     np.testing.assert_allclose(fp32, expected, atol=1e-5)

@@ -15,7 +15,7 @@ from edgecls.cli.show import show_quantize, show_quantized_file, show_sensitivit
 from edgecls.console import Console
 from edgecls.errors import EdgeclsError, GateError, UsageError
 from edgecls.pixels import PIXELS
-from edgecls.precisions import CALIBRATIONS
+from edgecls.precisions import CALIBRATIONS, WEIGHT_SCALES
 
 if TYPE_CHECKING:
     from edgecls.workflow.quantizing import Request
@@ -77,6 +77,14 @@ model_options: list[Callable[..., Any]] = [
         default=CALIBRATIONS[0],
         show_default=True,
         help=FOR_MODEL + "how ranges are calibrated.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(WEIGHT_SCALES),
+        default=WEIGHT_SCALES[0],
+        show_default=True,
+        help=FOR_MODEL
+        + "scales of a kernel: one for each output channel, or one, as some accelerators want it.",
     ),
     click.option(
         "--images",
@@ -157,7 +165,7 @@ def _of_run(
 ) -> None:
     from edgecls.run import Run
 
-    defaults = {"epochs": 0, "images": 400, "method": CALIBRATIONS[0]}
+    defaults = {"epochs": 0, "images": 400, "method": CALIBRATIONS[0], "weights": WEIGHT_SCALES[0]}
     for name, value in options.items():
         if value and value != defaults.get(name):
             raise UsageError(

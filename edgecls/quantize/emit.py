@@ -7,18 +7,26 @@ from typing import Any
 
 import keras
 
+from edgecls.errors import UsageError
 from edgecls.graph import trace
+from edgecls.precisions import WEIGHT_SCALES
 from edgecls.quantize import (
     floats,
     rules,  # noqa: F401  registers them
 )
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
+from edgecls.quantize.folding import fold_norms
 from edgecls.quantize.lower import Size, lower
 from edgecls.quantize.plan import Grid, Node, Plan
 
 
-def make_plan(model: keras.Model, input_size: Size | None = None, keep_float: Sequence[str] = ()) -> Plan:
+def make_plan(
+    model: keras.Model,
+    input_size: Size | None = None,
+    keep_float: Sequence[str] = (),
+    weights: str = "per_channel",
+) -> Plan:
     """What ``quantize_model`` makes of ``model``, to be read: ``print(make_plan(model).text())``.
 
     Args and errors are those of ``quantize_model``.
@@ -28,13 +36,22 @@ def make_plan(model: keras.Model, input_size: Size | None = None, keep_float: Se
         >>> make_plan(model).text().splitlines()[1]
         'conv.conv.pad: ZeroPadding2D, on the grid of image'
     """
+    if weights not in WEIGHT_SCALES:
+        raise UsageError(f"unknown weights {weights!r}", fix=f"use one of {', '.join(WEIGHT_SCALES)}")
     network, kept = lower(model, input_size, keep_float)
     graph = trace(network)
-    return Plan(graph, floats.kept_names(model, graph, kept, keep_float))
+    kept = floats.kept_names(model, graph, kept, keep_float)
+    per_channel = weights == "per_channel"
+    if not per_channel:
+        graph = trace(fold_norms(network, kept))
+    return Plan(graph, kept, per_channel)
 
 
 def quantize_model(
-    model: keras.Model, input_size: Size | None = None, keep_float: Sequence[str] = ()
+    model: keras.Model,
+    input_size: Size | None = None,
+    keep_float: Sequence[str] = (),
+    weights: str = "per_channel",
 ) -> keras.Model:
     """The quantization-aware twin of a float network, with its weights.
 
@@ -49,13 +66,16 @@ def quantize_model(
         input_size: Height and width for a network that leaves them open, or one number for both.
         keep_float: Names of layers or of nested models that stay in float, or shell patterns such as ``"block_1_*"``.
             A batch normalization and an activation behind such a layer stay with it.
+        weights: ``"per_channel"``: a scale for each output channel of a kernel. ``"per_tensor"``: one for all, as some
+            accelerators want it; it costs accuracy. Then batch normalizations are folded into the kernels at once,
+            because one scale has to be that of the folded kernel, and training does not see them.
 
     Returns:
         A functional model of serialisable layers with the same inputs and outputs. Nested models are inlined, dropout
         and random augmentation are left out, sums of branches are fused.
 
     Raises:
-        UsageError: A layer has no rule; the text names it and what to do.
+        UsageError: A layer has no rule; the text names it and what to do. Or ``weights`` is unknown.
 
     Example:
         >>> model = edgecls.build_model("MobileNetV3_small_x0_35", classes=3, input_size=32)
@@ -63,7 +83,7 @@ def quantize_model(
         >>> network.get_layer("conv.conv").__class__.__name__
         'QuantizedConv2D'
     """
-    network = emit(make_plan(model, input_size, keep_float), model.name)
+    network = emit(make_plan(model, input_size, keep_float, weights), model.name)
     measure_kernels(network)
     return network
 

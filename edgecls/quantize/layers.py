@@ -124,9 +124,10 @@ class QuantizedKernel(exact.Exact):
         input_offset: One number for each input channel; None: zeros.
         output_scale: See above.
         output_shift: See above.
+        per_channel: The kernel has a scale for each output channel; otherwise one.
     """
 
-    per_channel = True
+    has_channel_scales = True  # the file can have them
     takes_norm = True  # a batch normalization behind it can be folded into its kernel
 
     def __init__(
@@ -136,9 +137,11 @@ class QuantizedKernel(exact.Exact):
         input_offset: Sequence[float] | None = None,
         output_scale: float = 1.0,
         output_shift: float = 0.0,
+        per_channel: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.per_channel = per_channel and self.has_channel_scales
         self.input_scale, self.input_offset = input_scale, input_offset
         self.output_scale, self.output_shift = output_scale, output_shift
         self.kernel_quantizer = quantizers.KernelQuantizer(self.per_channel)
@@ -222,7 +225,7 @@ class QuantizedKernel(exact.Exact):
             variable.assign(store[variable.name])
 
     def get_config(self) -> dict[str, Any]:
-        keys = ("input_scale", "input_offset", "output_scale", "output_shift")
+        keys = ("input_scale", "input_offset", "output_scale", "output_shift", "per_channel")
         return {**super().get_config(), **{key: getattr(self, key) for key in keys}}
 
 
@@ -230,7 +233,7 @@ class QuantizedKernel(exact.Exact):
 class ConstantConv2D(exact.Exact, layers.Layer):
     """A depthwise convolution with constant weights: ``mean of a window * scale + offset``. It is one int8 operation.
 
-    All weights of a channel are 127 steps of its grid, so they are exact. With a window of one pixel it is an affine
+    All weights of a channel are 127 steps of its grid, so they are exact unless channels have one grid. With a window of one pixel it is an affine
     map of each channel, of a tensor of any rank. Larger windows compute average pools, which XNNPACK does not run in
     int8.
 
@@ -240,6 +243,7 @@ class ConstantConv2D(exact.Exact, layers.Layer):
         window: Height and width of the averaged window.
         strides: Steps of the window; None: as large as the window.
         padding: ``valid``, or ``same`` with zeros, which count as cells of the window.
+        per_channel: Each channel has a grid of its own; otherwise they have one.
     """
 
     def __init__(
@@ -249,9 +253,11 @@ class ConstantConv2D(exact.Exact, layers.Layer):
         window: Sequence[int] = (1, 1),
         strides: Sequence[int] | None = None,
         padding: str = "valid",
+        per_channel: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.per_channel = per_channel
         self.scale, self.offset = np.array(scale, float).tolist(), np.array(offset, float).tolist()
         self.window = tuple(int(n) for n in window)
         self.strides = self.window if strides is None else tuple(int(n) for n in strides)
@@ -266,24 +272,31 @@ class ConstantConv2D(exact.Exact, layers.Layer):
         if self.counts(training):
             assert self.steps is not None
             source, target = self.steps
-            unit = np.float32(source) * np.float32(np.abs(weights).astype(float) / quantizers.KERNEL_STEPS)
-            signs = quantizers.KERNEL_STEPS * np.sign(weights)
-            total = self._windows(
-                exact.counted(inputs, source), tf.constant(np.tile(signs, (*self.window, 1)))
-            )
+            step = np.float32(self._bound(weights).astype(float) / quantizers.KERNEL_STEPS)
+            unit = np.float32(source) * step
+            counts = np.tile(np.rint(weights / step), (*self.window, 1))
+            total = self._windows(exact.counted(inputs, source), tf.constant(counts))
             total += np.rint(offset / unit).astype(np.float32)
             return exact.requantized(total, unit.astype(float), target)
         kernel = tf.constant(np.broadcast_to(weights, (1, *self.window, channels)))
         if self.enabled:
-            kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-                kernel, -np.abs(weights), np.abs(weights), narrow_range=True
+            bound = self._bound(weights)
+            round_to_grid = (
+                tf.quantization.fake_quant_with_min_max_vars_per_channel
+                if self.per_channel
+                else tf.quantization.fake_quant_with_min_max_vars
             )
+            kernel = round_to_grid(kernel, -bound, bound, narrow_range=True)
         # An addition, even of zeros, would stop the converter from folding a convolution and a normalization.
         bias = offset.astype(np.float32) * _uneven(channels) if offset.any() else None
         return self._windows(inputs, kernel, bias)
 
     def unit(self, steps: Sequence[float]) -> np.ndarray:
-        return steps[0] * np.abs(np.array(self.scale)) / quantizers.KERNEL_STEPS
+        return steps[0] * self._bound(np.array(self.scale)) / quantizers.KERNEL_STEPS
+
+    def _bound(self, weights: np.ndarray) -> Any:
+        """The largest weight on the grid of each channel, or on the one of all."""
+        return np.abs(weights) if self.per_channel else np.abs(weights).max()
 
     def round_offset(self, step: float) -> None:
         """Put the offset on the grid of the accumulator, for inputs of ``step``: else the converter rounds a half its way.
@@ -311,5 +324,5 @@ class ConstantConv2D(exact.Exact, layers.Layer):
         return batch, rows, columns, channels
 
     def get_config(self) -> dict[str, Any]:
-        constants = {key: getattr(self, key) for key in ("scale", "offset", "window", "strides", "padding")}
-        return {**super().get_config(), **constants}
+        keys = ("scale", "offset", "window", "strides", "padding", "per_channel")
+        return {**super().get_config(), **{key: getattr(self, key) for key in keys}}

@@ -139,6 +139,7 @@ class Plan:
     Args:
         graph: Of a network from ``lower``.
         kept: Names of its layers that stay in float.
+        per_channel: Kernels have a scale for each output channel; otherwise one.
 
     Attributes:
         nodes: In an order in which they can be computed.
@@ -146,8 +147,8 @@ class Plan:
         notes: What a reader of the plan should know, by the layer it is about.
     """
 
-    def __init__(self, graph: Graph, kept: Collection[str] = ()) -> None:
-        self.graph, self.kept = graph, kept
+    def __init__(self, graph: Graph, kept: Collection[str] = (), per_channel: bool = True) -> None:
+        self.graph, self.kept, self.per_channel = graph, kept, per_channel
         self.nodes: list[Node] = []
         self.outputs: list[Node] = []
         self.notes: dict[str, str] = {}
@@ -191,6 +192,8 @@ class Plan:
         self, name: str, kind: type, inputs: Sequence[Node], config: dict[str, Any], source: Any = None
     ) -> Node:
         """A new node."""
+        if not self.per_channel and issubclass(kind, ql.QuantizedKernel | ql.ConstantConv2D):
+            config = {**config, "per_channel": False}
         node = Node(name, kind, config, list(inputs), source)
         if kind is ql.ConstantConv2D:
             self._make_unequal(node)
@@ -385,6 +388,8 @@ def _line(plan: Plan, parts: list[Node], members: dict[Grid, int]) -> str:
             facts.append("its kernel normalizes the pixels")
         elif scale != 1.0:
             facts.append(f"its kernel divides by {scale:.4g}")
+        if not part.config.get("per_channel", True):
+            facts.append("one scale for its kernel")
         if part.name in plan.notes:
             facts.append(plan.notes[part.name])
     return f"{last.name}: {', '.join(facts)}"

@@ -52,7 +52,7 @@ def explain(run: Run) -> dict[str, Any]:
     network = load_deployed(run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}"))
     from edgecls.quantize import make_plan
 
-    plan = make_plan(network).text().splitlines()
+    plan = make_plan(network, weights=run.recipe.quantize.weights).text().splitlines()
     return {"schema": "edgecls.plan/1", "run": str(run.path), "plan": plan}
 
 

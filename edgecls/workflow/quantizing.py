@@ -15,7 +15,7 @@ import numpy as np
 from edgecls.console import Console
 from edgecls.errors import GateError, Interrupted, MissingError, UsageError
 from edgecls.files import atomic, sha256
-from edgecls.precisions import CALIBRATIONS
+from edgecls.precisions import CALIBRATIONS, WEIGHT_SCALES
 from edgecls.train.callbacks import Callback
 from edgecls.workflow.user_models import UserModel, read_user_model
 
@@ -44,6 +44,7 @@ class Request:
         input_size: For a model that leaves it open, or None.
         keep_float: Layers that stay in float.
         method: How ranges are calibrated.
+        weights: A key of ``edgecls.precisions.WEIGHT_SCALES``.
         images: The most photos to use.
         epochs: Of quantization-aware training; 0: none.
         auto: Keep the fewest layers in float that meet ``max_drop``.
@@ -59,6 +60,7 @@ class Request:
     input_size: int | None = None
     keep_float: tuple[str, ...] = ()
     method: str = CALIBRATIONS[0]
+    weights: str = WEIGHT_SCALES[0]
     images: int = 400
     epochs: int = 0
     auto: bool = False
@@ -112,18 +114,18 @@ def quantize_file(request: Request, console: Console) -> dict[str, Any]:
     kept = request.keep_float
     if request.auto:
         kept = _fewest_in_float(request, user, seen, judged, console)
-    twin = calibrated(user, seen, request.method, kept)
+    twin = calibrated(user, seen, request, kept)
     if request.epochs:
         _train(request, user, twin, seen, kept, console)
     return _written(request, user, twin, seen, judged, kept)
 
 
-def calibrated(user: UserModel, photos: Photos, method: str, keep_float: Sequence[str]) -> keras.Model:
+def calibrated(user: UserModel, photos: Photos, request: Request, keep_float: Sequence[str]) -> keras.Model:
     """The int8 twin after calibration and correction of its biases."""
     from edgecls.quantize import calibrate, correct_biases, quantize_model
 
-    twin = quantize_model(user.network, keep_float=keep_float)
-    calibrate(twin, photos.batches(), method)
+    twin = quantize_model(user.network, keep_float=keep_float, weights=request.weights)
+    calibrate(twin, photos.batches(), request.method)
     correct_biases(twin, photos.pixels[:CORRECTION_IMAGES].astype(np.float32))
     return twin
 
@@ -286,8 +288,8 @@ def explain_file(request: Request) -> dict[str, Any]:
     user = read_user_model(
         request.model, request.labels, request.pixels, request.input_size, request.keep_float
     )
-    plan = make_plan(user.network, keep_float=request.keep_float).text().splitlines()
-    return {"schema": "edgecls.plan/1", "model": str(request.model), "plan": plan}
+    plan = make_plan(user.network, keep_float=request.keep_float, weights=request.weights)
+    return {"schema": "edgecls.plan/1", "model": str(request.model), "plan": plan.text().splitlines()}
 
 
 def sensitivity_file(request: Request, console: Console) -> dict[str, Any]:
@@ -324,7 +326,7 @@ def _sensitivity(
     from edgecls.export import heads
     from edgecls.quantize.sensitivity import measure
 
-    twin = calibrated(user, seen, request.method, request.keep_float)
+    twin = calibrated(user, seen, request, request.keep_float)
     logits, _ = heads.split(twin)
     with console.progress() as progress:
         task = progress.add_task("layers", total=None, text="")
@@ -344,7 +346,7 @@ def _fewest_in_float(
 
     def drop(count: int) -> float:
         kept = (*request.keep_float, *map(glob.escape, ranked[:count]))
-        twin = calibrated(user, seen, request.method, kept)
+        twin = calibrated(user, seen, request, kept)
         lost = 100 * (1 - agreement(user, twin, judged))
         console.log(
             f"{count} of the most sensitive layers in float: {lost:.2f} % of photos answered otherwise"

@@ -12,7 +12,7 @@ from edgecls.errors import UsageError
 from edgecls.files import write_json
 from edgecls.flattening import take_weights
 from edgecls.labels import write_labels
-from edgecls.recipe import RANDOM, Model, OtherTeacher, Part, Recipe, Train
+from edgecls.recipe import RANDOM, Model, OtherTeacher, Part, Quantize, Recipe, Train
 from edgecls.run import Run
 from edgecls.saving import load_model
 from edgecls.stamps import fingerprint
@@ -82,6 +82,11 @@ def _unset(model: Model) -> set[str]:
     return {key for key in ("new_head", "only_new_classes") if not getattr(model, key)}
 
 
+def _left_out(quantize: Quantize) -> set[str]:
+    """Keys that count only where they are not the default, for the same reason."""
+    return {key for key in ("weights",) if key not in quantize.model_dump(exclude_defaults=True)}
+
+
 def _distill_inputs(recipe: Recipe, run: Run) -> Inputs:
     """How and from whom a network learns; where the answers are kept does not change them."""
     distill = recipe.distill.model_dump(exclude={"store"}) if recipe.distill else None
@@ -97,7 +102,7 @@ def qat_inputs(recipe: Recipe, data: Dataset, run: Run) -> Inputs:
     """What the quantization depends on; ``recipe`` is that of the last phase."""
     inputs = _shared_inputs(recipe, data, run_preprocess(run)) | {
         "float": run.file("float.keras"),
-        "quantize": recipe.quantize,
+        "quantize": recipe.quantize.model_dump(exclude=_left_out(recipe.quantize)),
     }
     if recipe.quantize.distill == "teacher":
         for stage in recipe.teachers:
@@ -195,7 +200,7 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
 
     settings = recipe.quantize
     network = load_deployed(run.file("float.keras"))
-    model = quantize_model(network)
+    model = quantize_model(network, weights=settings.weights)
     calibration_split = spread(data.train, settings.calibration_images)
     preprocess = run_preprocess(run)
     calibrate(model, batches(calibration_split, preprocess, EVAL_BATCH))

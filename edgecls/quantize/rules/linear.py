@@ -121,7 +121,7 @@ class QuantizedDepthwiseConv2D(ql.QuantizedKernel, layers.DepthwiseConv2D):
 class QuantizedConv2DTranspose(ql.QuantizedKernel, layers.Conv2DTranspose):
     """``Conv2DTranspose`` with an int8 kernel of one scale: the converter loses the axis of several."""
 
-    per_channel = False
+    has_channel_scales = False
     takes_norm = False
 
     def linear(self, inputs: Tensor, kernel: Tensor) -> Tensor:
