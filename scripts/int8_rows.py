@@ -38,6 +38,7 @@ def check(name: str) -> dict[str, Any]:
     import edgecls
     from edgecls.errors import EdgeclsError
     from edgecls.export import inspect, verify
+    from edgecls.export.gates import gates
     from edgecls.reparam import fuse
 
     start = time.monotonic()
@@ -68,6 +69,7 @@ def check(name: str) -> dict[str, Any]:
         "float_ops": file["float_ops"],
         "partitions": file["partitions"],
         "undelegated": file["undelegated"],
+        "reasons": [reason for gate in gates(ladder) for reason in gate.get("reasons", ())],
         "in_float": sorted({reason.split(",")[0] for reason in file["in_float"].values()}),
         "steps": rung["max_steps"],
         "most_steps": rung["limit"],

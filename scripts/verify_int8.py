@@ -172,8 +172,8 @@ def page(rows: dict[str, Any], old: int) -> Iterator[str]:
     yield f"{len(good)} of {len(rows)} networks that were tried hold: no float operation but a softmax at the end (and in"
     yield "transformers and ConvNeXt the layers named here, which have no int8 kernel: there 4 steps may differ), one"
     yield f"partition, at most 1 step of a spread of {LEAST_SPREAD} or more, and from {LARGE // 1_000_000} million parameters on at most"
-    yield f"{LARGEST_RATIO} of the float file. Where that does not hold, the network has many channels for its weights: each has a"
-    yield "bias and two scales in the file, and XNNPACK wants them all."
+    yield f"{LARGEST_RATIO} of the float file. Where the size does not hold, the network has many channels for its weights: each has a"
+    yield "bias and two scales in the file."
     yield ""
     yield "| network | parameters | pixels | float operations | partitions | steps | spread | int8 / fp32 | holds |"
     yield "|---|---|---|---|---|---|---|---|---|"
@@ -197,14 +197,14 @@ def faults(row: dict[str, Any]) -> list[str]:
         f", {row['channels_ratio']} of it biases, scales and zero points" if "channels_ratio" in row else ""
     )
     checks = {
-        "float operations": bool(row["float_ops"]) and not row.get("in_float"),
         "partitions": row["partitions"] != 1,
         f"outside of the delegate: {', '.join(outside)}": bool(outside),
         "steps": row["steps"] >= row.get("most_steps", 1) + 0.5,
         "spread": row["spread"] < LEAST_SPREAD,
         f"size{beside}": row["params"] >= LARGE and row["size_ratio"] > LARGEST_RATIO,
     }
-    return [fault for fault, found in checks.items() if found]
+    reasons = row.get("reasons", [f"{op} computes in float" for op in row["float_ops"]])
+    return [*reasons, *(fault for fault, found in checks.items() if found)]
 
 
 if __name__ == "__main__":
