@@ -77,7 +77,7 @@ def test_training_layers_in_float_and_a_model_that_does_not_normalize(
     call: Any, folder: Path, tmp_path: Path
 ) -> None:
     options = ("--out", str(tmp_path), "--epochs", "2", "--keep-float", "hid*", "--pixels", "-1..1")
-    options += ("--weights", "per_tensor")
+    options += ("--weights", "per_tensor", "--equalize")
     result = run(call, folder, *options, model="raw")
     assert result["kept_float"] == ["hid*"]
     assert result["verify"]["files"]["raw.int8.tflite"]["float_ops"] == ["FULLY_CONNECTED", "RESHAPE"]

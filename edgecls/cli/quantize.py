@@ -87,6 +87,12 @@ model_options: list[Callable[..., Any]] = [
         + "scales of a kernel: one for each output channel, or one, as some accelerators want it.",
     ),
     click.option(
+        "--equalize",
+        is_flag=True,
+        help=FOR_MODEL
+        + "give the channels of consecutive kernels equal ranges before (cross-layer equalization).",
+    ),
+    click.option(
         "--images",
         type=click.IntRange(1),
         default=400,

@@ -12,6 +12,7 @@ from edgecls.quantize.control import (
     takes_pixels,
 )
 from edgecls.quantize.emit import make_plan, quantize_model
+from edgecls.quantize.equalize import equalize
 from edgecls.quantize.finalize import finalize
 from edgecls.quantize.lower import lower
 from edgecls.quantize.ptq import correct_biases
@@ -20,6 +21,7 @@ from edgecls.quantize.registry import lowers, plans
 __all__ = [
     "calibrate",
     "correct_biases",
+    "equalize",
     "exact_arithmetic",
     "fake_quantization",
     "finalize",

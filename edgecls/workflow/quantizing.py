@@ -45,6 +45,7 @@ class Request:
         keep_float: Layers that stay in float.
         method: How ranges are calibrated.
         weights: A key of ``edgecls.precisions.WEIGHT_SCALES``.
+        equalize: Equalize consecutive kernels before.
         images: The most photos to use.
         epochs: Of quantization-aware training; 0: none.
         auto: Keep the fewest layers in float that meet ``max_drop``.
@@ -61,6 +62,7 @@ class Request:
     keep_float: tuple[str, ...] = ()
     method: str = CALIBRATIONS[0]
     weights: str = WEIGHT_SCALES[0]
+    equalize: bool = False
     images: int = 400
     epochs: int = 0
     auto: bool = False
@@ -122,11 +124,14 @@ def quantize_file(request: Request, console: Console) -> dict[str, Any]:
 
 def calibrated(user: UserModel, photos: Photos, request: Request, keep_float: Sequence[str]) -> keras.Model:
     """The int8 twin after calibration and correction of its biases."""
-    from edgecls.quantize import calibrate, correct_biases, quantize_model
+    from edgecls.quantize import calibrate, correct_biases, equalize, quantize_model
 
-    twin = quantize_model(user.network, keep_float=keep_float, weights=request.weights)
+    network, some = user.network, photos.pixels[:CORRECTION_IMAGES].astype(np.float32)
+    if request.equalize:
+        network = equalize(network, some, keep_float=keep_float)
+    twin = quantize_model(network, keep_float=keep_float, weights=request.weights)
     calibrate(twin, photos.batches(), request.method)
-    correct_biases(twin, photos.pixels[:CORRECTION_IMAGES].astype(np.float32))
+    correct_biases(twin, some)
     return twin
 
 
