@@ -22,6 +22,7 @@ from edgecls.precisions import WEIGHT_SCALES
 from edgecls.quiet import import_tensorflow
 
 CORRECTION_IMAGES = 48
+ROUNDINGS = ("nearest", "adaround")
 BATCH = 25
 
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None, help="input size; the network's own by default")
     parser.add_argument("--methods", nargs="+", default=["minmax", "percentile", "mse"])
     parser.add_argument("--weights-of", nargs="+", choices=WEIGHT_SCALES, default=list(WEIGHT_SCALES))
+    parser.add_argument("--rounding", nargs="+", choices=ROUNDINGS, default=list(ROUNDINGS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     import_tensorflow()
@@ -42,7 +44,14 @@ def main() -> None:
     from edgecls.data.images import read_all
     from edgecls.data.listing import list_photos
     from edgecls.data.preprocess import Preprocess
-    from edgecls.quantize import calibrate, correct_biases, equalize, fake_quantization, quantize_model
+    from edgecls.quantize import (
+        calibrate,
+        correct_biases,
+        equalize,
+        fake_quantization,
+        learn_rounding,
+        quantize_model,
+    )
     from edgecls.zoo import catalog
 
     entry = catalog.get(options.model)
@@ -65,12 +74,15 @@ def main() -> None:
     expected, rows = logits(model), []
     print(f"{options.model}, {size} px, {len(seen)} photos calibrate, {len(unseen)} judge")
     floats = {False: model, True: equalize(model, seen[:CORRECTION_IMAGES])}
-    for weights, equalized, method in itertools.product(options.weights_of, floats, options.methods):
+    choices = itertools.product(options.weights_of, floats, options.methods, options.rounding)
+    for weights, equalized, method, rounding in choices:
         network = quantize_model(floats[equalized], weights=weights)
         if not equalized:  # a ReLU6 can cut other channels then, on photos that were not measured
             with fake_quantization(network, on=False):
                 assert (logits(network).argmax(1) == expected.argmax(1)).all()
         calibrate(network, batches, method)
+        if rounding == "adaround":
+            learn_rounding(network, seen[:CORRECTION_IMAGES])
         for correction in (False, True):
             started = time.perf_counter()
             if correction:
@@ -78,16 +90,11 @@ def main() -> None:
             found = logits(network)
             noise = float(10 * np.log10(np.mean(expected**2) / np.mean((found - expected) ** 2)))
             agreement = float(np.mean(found.argmax(1) == expected.argmax(1)))
-            row = {
-                "weights": weights,
-                "equalized": equalized,
-                "ranges": method,
-                "bias_correction": correction,
-            }
-            rows.append(row | {"sqnr_db": noise, "agreement": agreement})
+            row = {"weights": weights, "equalized": equalized, "ranges": method, "rounding": rounding}
+            rows.append(row | {"bias_correction": correction, "sqnr_db": noise, "agreement": agreement})
             taken = time.perf_counter() - started
             print(
-                f"{weights:<12} equalized {equalized!s:<6} {method:<11} correction {correction!s:<6} "
+                f"{weights:<12} equalized {equalized!s:<6} {method:<11} {rounding:<9} correction {correction!s:<6} "
                 f"{noise:6.2f} dB  {agreement:.3f}  {taken:.0f} s"
             )
             sys.stdout.flush()

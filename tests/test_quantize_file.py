@@ -57,7 +57,7 @@ def run(call: Any, folder: Path, *options: str, model: str = "mine") -> dict[str
 
 
 def test_ranges_alone(call: Any, folder: Path, tmp_path: Path) -> None:
-    result = run(call, folder, "--out", str(tmp_path))
+    result = run(call, folder, "--out", str(tmp_path), "--adaround")
     files = {kind: Path(path) for kind, path in result["files"].items()}
     assert files == {kind: tmp_path / f"mine.{kind}.tflite" for kind in ("int8", "fp32")}
     assert (result["calibrated_on"], result["judged_on"], result["held_out"]) == (12, 12, True)

@@ -93,6 +93,11 @@ model_options: list[Callable[..., Any]] = [
         + "give the channels of consecutive kernels equal ranges before (cross-layer equalization).",
     ),
     click.option(
+        "--adaround",
+        is_flag=True,
+        help=FOR_MODEL + "learn for each weight whether it is rounded up or down; takes minutes or more.",
+    ),
+    click.option(
         "--images",
         type=click.IntRange(1),
         default=400,

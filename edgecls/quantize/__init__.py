@@ -1,5 +1,6 @@
 """Quantization-aware training for Keras 3: quantize, calibrate, train on, export."""
 
+from edgecls.quantize.adaround import learn_rounding
 from edgecls.quantize.calibrate import calibrate
 from edgecls.quantize.control import (
     exact_arithmetic,
@@ -28,6 +29,7 @@ __all__ = [
     "freeze_batchnorm",
     "freezing",
     "is_quantized",
+    "learn_rounding",
     "lower",
     "lowers",
     "make_plan",

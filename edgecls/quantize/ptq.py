@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +45,19 @@ def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
     means: dict[str, np.ndarray] = {}
     shifts: dict[str, float] = {}
 
-    def measure(layer: Any, outputs: Any) -> Any:
+    def measure(layer: Any, inputs: Any, outputs: Any) -> Any:
         means[layer.name] = _channel_means(outputs)
         return outputs
 
-    def correct(layer: Any, outputs: Any) -> Any:
+    def correct(layer: Any, inputs: Any, outputs: Any) -> Any:
         shift = means[layer.name] - _channel_means(outputs)
         ends[layer.name].add(shift)
         shifts[layer.name] = float(np.abs(shift).max())
         return outputs + shift
 
     with control.fake_quantization(model, on=False):
-        _run(model, images, ends, measure)
-    _run(model, images, ends, correct)
+        run(model, images, ends, measure)
+    run(model, images, ends, correct)
     return shifts
 
 
@@ -90,12 +91,21 @@ def _norm_behind(graph: Graph, op: Op) -> FreezableBatchNormalization | None:
     return users[0].layer if users and isinstance(users[0].layer, FreezableBatchNormalization) else None
 
 
-def _run(model: keras.Model, images: Any, ends: dict[str, _End], at_end: Any) -> None:
-    """One pass of ``images``; ``at_end(layer, outputs)`` replaces the outputs of the layers in ``ends``."""
+def run(
+    model: keras.Model, images: Any, names: Container[str], at_end: Callable[[Any, Any, Any], Any]
+) -> None:
+    """One pass of ``images``; ``at_end(layer, inputs, outputs)`` gives the outputs of the layers called ``names``.
+
+    Args:
+        model: From ``quantize_model``.
+        images: Images as the network takes them.
+        names: Of layers.
+        at_end: Takes the first argument of the layer, and what it returns.
+    """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
-        return at_end(layer, outputs) if layer.name in ends else outputs
+        return at_end(layer, args[0], outputs) if layer.name in names else outputs
 
     model._run_through_graph(images, operation_fn=lambda op: op, call_fn=call)
 

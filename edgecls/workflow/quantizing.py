@@ -46,6 +46,7 @@ class Request:
         method: How ranges are calibrated.
         weights: A key of ``edgecls.precisions.WEIGHT_SCALES``.
         equalize: Equalize consecutive kernels before.
+        adaround: Learn which weights are rounded up.
         images: The most photos to use.
         epochs: Of quantization-aware training; 0: none.
         auto: Keep the fewest layers in float that meet ``max_drop``.
@@ -63,6 +64,7 @@ class Request:
     method: str = CALIBRATIONS[0]
     weights: str = WEIGHT_SCALES[0]
     equalize: bool = False
+    adaround: bool = False
     images: int = 400
     epochs: int = 0
     auto: bool = False
@@ -124,13 +126,15 @@ def quantize_file(request: Request, console: Console) -> dict[str, Any]:
 
 def calibrated(user: UserModel, photos: Photos, request: Request, keep_float: Sequence[str]) -> keras.Model:
     """The int8 twin after calibration and correction of its biases."""
-    from edgecls.quantize import calibrate, correct_biases, equalize, quantize_model
+    from edgecls.quantize import calibrate, correct_biases, equalize, learn_rounding, quantize_model
 
     network, some = user.network, photos.pixels[:CORRECTION_IMAGES].astype(np.float32)
     if request.equalize:
         network = equalize(network, some, keep_float=keep_float)
     twin = quantize_model(network, keep_float=keep_float, weights=request.weights)
     calibrate(twin, photos.batches(), request.method)
+    if request.adaround:
+        learn_rounding(twin, some)
     correct_biases(twin, some)
     return twin
 
