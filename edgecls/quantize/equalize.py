@@ -24,7 +24,7 @@ from edgecls.quantize.quantizers import DEAD
 
 ROUNDS = 100  # chains of depthwise blocks converge in some tens
 CONVERGED = 1e-4  # of a factor
-MARGIN = 1.5  # other images than those measured have larger values
+MARGIN = 2.5  # of the top of a ReLU, because other images than those measured have larger values
 
 # What a positive factor of each channel can pass.
 PASSED = (
@@ -49,7 +49,8 @@ def equalize(
     """A float network that computes the same, with equal ranges in consecutive kernels; ``quantize_model`` takes it.
 
     Batch normalizations are folded, so train before. A ReLU6 ends at 6 for all channels. It is passed only with
-    ``images``: a channel that comes near 6 on them keeps its scale, and no other grows so far that it could be cut.
+    ``images``: a channel that comes near 6 on them keeps its scale, and no other grows so far that they would cut it.
+    Other images can be cut, so the network is the same for certain only without ``images``.
 
     Args:
         model: As ``quantize_model`` takes it. It is not changed.

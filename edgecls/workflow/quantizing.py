@@ -128,11 +128,10 @@ def calibrated(user: UserModel, photos: Photos, request: Request, keep_float: Se
     """The int8 twin after calibration and correction of its biases."""
     from edgecls.quantize import calibrate, correct_biases, equalize, learn_rounding, quantize_model
 
-    network, some = user.network, photos.pixels[:CORRECTION_IMAGES].astype(np.float32)
-    if request.equalize:
-        network = equalize(network, some, keep_float=keep_float)
+    network = equalize(user.network, keep_float=keep_float) if request.equalize else user.network
     twin = quantize_model(network, keep_float=keep_float, weights=request.weights)
     calibrate(twin, photos.batches(), request.method)
+    some = photos.pixels[:CORRECTION_IMAGES].astype(np.float32)
     if request.adaround:
         learn_rounding(twin, some)
     correct_biases(twin, some)
