@@ -194,7 +194,7 @@ def calibrated_rows(
     """All networks that are not on the list of --calibrate, predicted from those that are."""
     known = [m for m in measured if m.name in chosen]
     others = [m for m in measured if m.name not in chosen]
-    if len(known) < FEWEST:
+    if len(known) < FEWEST or not others:
         return
     predictor = Predictor(known, prior)
     for threads in predictor.threads:
