@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecls.data.resizing import describe_preprocess
-from edgecls.errors import EdgeclsError, MissingError
+from edgecls.errors import EdgeclsError
 from edgecls.files import atomic
 from edgecls.labels import check_labels
 from edgecls.text import first_line
+from edgecls.weights.translate.graph import require_packages
 
 if TYPE_CHECKING:
     import keras
@@ -57,7 +58,7 @@ def to_onnx(
     """
     path, pixels = Path(path), images.astype(np.float32)
     check_labels(classes)
-    require_packages()
+    require_packages("tf2onnx")
     expect = np.asarray(model(pixels, training=False))  # Keras exports only a network that was called
     with atomic(path) as temporary:
         try:
@@ -75,20 +76,6 @@ def to_onnx(
                 where=model.name,
             )
     return difference
-
-
-def require_packages() -> None:
-    """Raises:
-    MissingError: The extra ``[onnx]`` is not installed.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import tf2onnx  # noqa: F401
-    except ImportError as error:
-        raise MissingError(
-            f"ONNX needs {error.name}, which is not installed", fix="pip install 'edgecls[onnx]'"
-        ) from None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from edgecls.graph import Graph, Op, Ref, trace
 from edgecls.quantize import exact
 from edgecls.quantize import layers as ql
 from edgecls.quantize.control import measure_kernels
+from edgecls.quantize.folding import Line, float64
 from edgecls.quantize.quantizers import KERNEL_STEPS, STEPS
 from edgecls.quantize.rules.arithmetic import QuantizedAdd
 from edgecls.quantize.rules.norm import FreezableBatchNormalization
@@ -122,37 +123,31 @@ def _at_least(grid: ql.Quantize, width: float) -> None:
 
 def _fold(norm: FreezableBatchNormalization, layer: Any) -> None:
     """Put ``norm`` into the linear ``layer`` before it."""
-    gain = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
-    if norm.gamma is not None:
-        gamma = _float64(norm.gamma)
-        gain *= np.where(np.abs(gamma) < LEAST_GAIN, LEAST_GAIN, gamma)
-    shift = -_float64(norm.moving_mean) * gain
-    if norm.beta is not None:
-        shift += _float64(norm.beta)
-    gain, shift = gain * norm.output_scale, shift * norm.output_scale
+    line = Line.of(norm, LEAST_GAIN)
+    gain, shift = line.gain * norm.output_scale, line.shift * norm.output_scale
     if isinstance(layer, ql.ConstantConv2D):
         layer.scale = (np.array(layer.scale) * gain).tolist()
         layer.offset = (np.array(layer.offset) * gain + shift).tolist()
     else:
         layer.kernel.assign((_channels_last(layer, layer.kernel) * gain).reshape(layer.kernel.shape))
-        layer.bias.assign(_float64(layer.bias) * gain + shift)
+        layer.bias.assign(float64(layer.bias) * gain + shift)
     norm.folded = True
 
 
 def _coarsen(layer: ql.QuantizedKernel, source: float) -> None:
     """Give a channel whose kernel is nearly zero a grid that is not too fine for its bias."""
-    bias = _float64(layer.bias) * layer.output_scale + layer.output_shift
+    bias = float64(layer.bias) * layer.output_scale + layer.output_shift
     least = np.abs(bias) / (LARGEST_BIAS * source) * KERNEL_STEPS
     least = least if layer.per_channel else least.max()
-    layer.ranges["max_var"].assign(np.maximum(_float64(layer.ranges["max_var"]), least))
-    layer.ranges["min_var"].assign(-_float64(layer.ranges["max_var"]))
+    layer.ranges["max_var"].assign(np.maximum(float64(layer.ranges["max_var"]), least))
+    layer.ranges["min_var"].assign(-float64(layer.ranges["max_var"]))
 
 
 def _put_on_grids(layer: ql.QuantizedKernel, source: float) -> None:
     """Round kernel and bias to what int8 and int32 hold, so that the converter finds the same integers."""
     weights: Any = layer
-    bias = _float64(weights.bias) * layer.output_scale + layer.output_shift
-    step, factor = _float64(layer.ranges["max_var"]) / KERNEL_STEPS, layer.kernel_factor
+    bias = float64(weights.bias) * layer.output_scale + layer.output_shift
+    step, factor = float64(layer.ranges["max_var"]) / KERNEL_STEPS, layer.kernel_factor
     kernel = np.rint(_channels_last(layer, weights.kernel) * factor / step) * step / factor
     weights.kernel.assign(kernel.reshape(weights.kernel.shape))
     bias = np.rint(bias / (source * step)) * source * step
@@ -166,9 +161,5 @@ def _step(grid: ql.Quantize) -> float:
 
 def _channels_last(layer: Any, kernel: keras.Variable) -> np.ndarray:
     """``kernel`` with all output channels of a depthwise convolution on the last axis."""
-    values = _float64(kernel)
+    values = float64(kernel)
     return values.reshape((1, *values.shape[:2], -1)) if isinstance(layer, kl.DepthwiseConv2D) else values
-
-
-def _float64(variable: keras.Variable) -> np.ndarray:
-    return variable.numpy().astype(np.float64)

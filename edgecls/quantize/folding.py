@@ -73,10 +73,12 @@ class Line:
     shift: np.ndarray
 
     @classmethod
-    def of(cls, norm: layers.BatchNormalization) -> Line:
-        """What ``norm`` computes in inference."""
+    def of(cls, norm: layers.BatchNormalization, least: float = 0.0) -> Line:
+        """What ``norm`` computes in inference; a ``gamma`` that is smaller than ``least`` counts as that."""
         gain = 1 / np.sqrt(float64(norm.moving_variance) + norm.epsilon)
-        gain = gain * float64(norm.gamma) if norm.scale else gain
+        if norm.scale:
+            gamma = float64(norm.gamma)
+            gain = gain * np.where(np.abs(gamma) < least, least, gamma)
         shift = -float64(norm.moving_mean) * gain
         return cls(gain, shift + float64(norm.beta) if norm.center else shift)
 

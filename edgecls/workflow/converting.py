@@ -129,9 +129,10 @@ def export_onnx(request: Request, console: Console) -> dict[str, Any]:
     Raises:
         EdgeclsError: The model or the photos cannot be used, or the file computes something else.
     """
-    from edgecls.export.onnx import require_packages, to_onnx
+    from edgecls.export.onnx import to_onnx
+    from edgecls.weights.translate.graph import require_packages
 
-    require_packages()
+    require_packages("tf2onnx")
     user = read_user_model(request.model, request.labels, request.pixels, request.input_size, lowered=False)
     photos, path = read_photos(request, user, console), request.file(".onnx")
     difference = to_onnx(user.network, path, user.classes, user.preprocess.to_dict(), photos.pixels)

@@ -7,6 +7,7 @@ that the network can be trained.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -47,16 +48,18 @@ class Graph:
     metadata: dict[str, str]
 
 
-def require_packages() -> None:
-    """Raises:
-    MissingError: The extra ``[onnx]`` is not installed.
+def require_packages(*more: str) -> None:
+    """Make sure that onnx, onnxruntime and ``more`` can be imported.
+
+    Raises:
+        MissingError: One is not installed.
     """
     try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+        for name in ("onnx", "onnxruntime", *more):
+            importlib.import_module(name)
     except ImportError as error:
         raise MissingError(
-            f"ONNX networks need {error.name}, which is not installed", fix="pip install 'edgecls[onnx]'"
+            f"ONNX needs {error.name}, which is not installed", fix="pip install 'edgecls[onnx]'"
         ) from None
 
 
