@@ -344,7 +344,7 @@ def test_maps_of_scores_are_no_classifier(tmp_path: Path) -> None:
 
 def test_without_the_extra(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingError, match=r"need onnxruntime.*edgecls\[onnx\]"):
+    with pytest.raises(MissingError, match=r"needs onnxruntime.*edgecls\[onnx\]"):
         graphs.read(tmp_path / "net.onnx")
 
 
