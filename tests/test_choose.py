@@ -183,7 +183,29 @@ def test_with_few_networks_only_the_measured_ones_are_known(call, tmp_path: Path
     found = chosen(call, "--device", str(path))
     assert {c["name"] for c in found["candidates"]} >= {"MobileNetV2", "MobileNetV1"}
     assert all(c["measured"] for c in found["candidates"])
-    assert "needs 4 measured networks, there are 2" in found["refused"][0]["reason"]
+    reason = "a prediction needs 4 measured networks, there are 2"
+    assert reason in found["refused"][0]["reason"]
+    assert f"networks left out, mostly: {reason}" in " ".join(
+        call("choose", "--device", str(path))[1].split()
+    )
+    code, out, err = call("choose", "--device", str(path), "--input-size", "160")
+    assert code == 4 and f"nothing is known of any of these networks on this device: {reason}" in err
+    assert "*:" not in out, "there is no table to explain"
+
+
+def test_a_bench_json_says_what_it_lacks(call, tmp_path: Path) -> None:
+    path = bench_json(tmp_path / "bench.json", NAMES, threads=(2,))
+    code, _, err = call("choose", "--device", str(path))
+    assert code == 2 and "measured with 2 threads, not with 1 (--threads); measure it: " in err
+    assert "--calibrate --device NAME --threads 1" in err
+    for lacks in ({"network": None}, {"delegate": "gpu"}):
+        document = json.loads(path.read_text())
+        document["results"] = [row | lacks for row in document["results"]]
+        (tmp_path / "other.json").write_text(json.dumps(document))
+        code, _, err = call("choose", "--device", str(tmp_path / "other.json"))
+        assert code == 2 and "no network of the zoo was measured on the CPU in it" in err
+    document["results"] += json.loads(path.read_text())["results"][:1]
+    assert latencies.learn(document, "mixed") and len(devices.read("mixed").networks) == 1
 
 
 def test_the_page_is_one_file_without_script_or_network(call, tmp_path: Path) -> None:

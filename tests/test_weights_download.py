@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import os
 import pickle
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 import edgecls
-from edgecls.errors import MissingError
+from edgecls.errors import MissingError, UsageError
 from edgecls.weights import download, load, sources
 from edgecls.weights.readers import WeightsError
 from edgecls.zoo import catalog
@@ -152,6 +154,75 @@ def test_other_content_and_no_server(server, tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["w.bin.lock"]
     with pytest.raises(MissingError, match="Connection refused"):
         download.download("http://127.0.0.1:9/w.bin", tmp_path / "w.bin")
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "{} "])
+def test_a_folder_is_a_mirror(tmp_path, monkeypatch, form) -> None:
+    file = tmp_path / "a mirror" / "dygraph" / f"{NETWORK}_pretrained.pdparams"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(BYTES)
+    monkeypatch.setenv("EDGECLS_MIRROR", form.format(tmp_path / "a mirror"))
+    monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "cache"))
+    assert sources.locate("imagenet", NETWORK).read_bytes() == BYTES
+
+
+@pytest.mark.parametrize(
+    ("mirror", "error", "message"),
+    [
+        (
+            "foo",
+            UsageError,
+            r"neither an address nor a folder \(EDGECLS_MIRROR=foo\); give https://host/folder",
+        ),
+        ("127.0.0.1:8000/x", UsageError, r"neither an address nor a folder"),
+        ("file:///no/such/folder", MissingError, r"No such file or directory.*, or correct EDGECLS_MIRROR"),
+        (
+            "http://127.0.0.1:9/a b",
+            MissingError,
+            r"refused \(http://127.0.0.1:9/a%20b/dygraph/.*, or correct",
+        ),
+    ],
+)
+def test_a_wrong_mirror_is_said_at_once(monkeypatch, tmp_path, mirror, error, message) -> None:
+    monkeypatch.setenv("EDGECLS_MIRROR", mirror)
+    monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "_PAUSE_S", 1e9)  # it would not wait for another try
+    with pytest.raises(error, match=message) as told:
+        sources.locate("imagenet", NETWORK)
+    assert "\n" not in str(told.value)
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password(server, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(download, "_PAUSE_S", 1e9)
+    monkeypatch.setenv("no_proxy", "")
+    refusing = f"127.0.0.1:{server.server_port}"
+    for proxy, message in (
+        (f"http://me:secret@{refusing}", f"501.*, asking the proxy {refusing} "),
+        ("http://127.0.0.1:9", "refused, asking the proxy http://127.0.0.1:9 "),
+    ):
+        monkeypatch.setenv("https_proxy", proxy)
+        monkeypatch.setattr(urllib.request, "_opener", None)  # which knows the proxies of its first use
+        with pytest.raises(MissingError, match=message) as told:
+            download.download("https://host.invalid/w.bin", tmp_path / "w.bin")
+        assert "secret" not in str(told.value)
+
+
+def test_a_cache_that_can_only_be_read(published, tmp_path, monkeypatch) -> None:
+    model = edgecls.build_model(NETWORK, 7, 32)
+    published.content = pdparams(model)
+    sources.locate("imagenet", NETWORK)
+    refusal = OSError(errno.EROFS, "Read-only file system")
+
+    def refuse(*_: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(sources, "write_json", refuse)
+    assert not edgecls.load_weights(model, "imagenet").differences()
+    monkeypatch.setattr(download, "_fetch", refuse)
+    with pytest.raises(
+        MissingError, match=r"Read-only file system .*another folder for the cache: EDGECLS_CACHE="
+    ):
+        download.download(f"{published.url}/w.bin", tmp_path / "w.bin")
 
 
 def test_a_full_disk(server, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def command(
     if save is not None:
         console.say(f"page: {save}")
     if not any(c["fits"] != "no" for c in result["candidates"]):
-        raise GateError(_nearest(result), where=f"of {plural(len(result['candidates']), 'network')}")
+        known = result["candidates"]
+        raise GateError(_nearest(result), where=f"of {plural(len(known), 'network')}" if known else "")
 
 
 def _run(text: str) -> Any:
@@ -162,10 +164,10 @@ def _figure(value: float) -> str:
     """Three figures, which is what such a latency is known to.
 
     Example:
-        >>> _figure(3.14159), _figure(123.4)
-        ('3.14', '123')
+        >>> _figure(0.0314159), _figure(3.14159), _figure(123.4)
+        ('0.031', '3.14', '123')
     """
-    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+    return f"{value:.{sum(value < least for least in (1, 10, 100))}f}"
 
 
 def _interval(interval: Sequence[float] | None) -> str | None:
@@ -174,7 +176,7 @@ def _interval(interval: Sequence[float] | None) -> str | None:
 
 def _notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     source, device = result["predicted_from"], result["device"]
-    notes = ["*: no network is as accurate and faster. top-1 %: published, ImageNet, fp32."]
+    notes = ["*: no network is as accurate and faster. top-1 %: published, ImageNet, fp32."] if rows else []
     if any(c["own"] for c in rows):
         notes[0] += " Own runs: of their own test images."
     if any(c["published_input_size"] != c["input_size"] for c in rows):
@@ -190,7 +192,7 @@ def _notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list
     if source["precision"] not in (None, result["precision"]):
         notes.append(
             "int8 was not measured on this device: the wide intervals run from what int8 can at most save to nothing. "
-            f"edgecls bench --calibrate --device {device['name']} makes them narrow."
+            f"edgecls bench --calibrate --device {device['bench_name']} makes them narrow."
         )
     if device["runtime"] != "TFLite" and result["precision"] == "fp32":
         notes.append(
@@ -198,16 +200,22 @@ def _notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list
             "measure before you promise anything."
         )
     if result["refused"]:
-        notes.append(
-            f"{plural(len(result['refused']), 'network')} left out, unlike all measured ones: --all says why."
-        )
+        count, why = plural(len(result["refused"]), "network"), _usual_reason(result)
+        notes.append(f"{count} left out{f', mostly: {why}' if why else ''}: --all says why of each.")
     return notes
+
+
+def _usual_reason(result: Mapping[str, Any]) -> str:
+    """Why most of the networks that are left out are; ``""``: each has its own reason, or there are none."""
+    counts = Counter(r["reason"] for r in result["refused"])
+    reason, count = counts.most_common(1)[0] if counts else ("", 0)
+    return reason if 2 * count > counts.total() else ""
 
 
 def _nearest(result: Mapping[str, Any]) -> str:
     """What comes nearest to a budget that nothing fits."""
     if not result["candidates"]:
-        return "nothing is known of any of these networks on this device"
+        return f"nothing is known of any of these networks on this device: {_usual_reason(result) or '--all says why'}"
     nearest = min(result["candidates"], key=lambda c: c["excess"])
     limits = {key: result["budget"][f"max_{key}"] for key in _LIMITS}
     over = [

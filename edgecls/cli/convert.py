@@ -94,11 +94,12 @@ def _of_zoo(
     from edgecls.zoo import catalog
 
     catalog.get(model)  # before TensorFlow is imported: a misspelled name is told at once
-    import_tensorflow()
-    from edgecls.weights.convert import convert
     from edgecls.workflow.common import download_weights
 
-    download_weights(source, model, console)
+    download_weights(source, model, console)  # likewise: no network, no such file
+    import_tensorflow()
+    from edgecls.weights.convert import convert
+
     done = convert(source, model, output, include_preprocessing=normalize, **options)
     console.emit(done.as_json(), lambda _: _text(done))
 

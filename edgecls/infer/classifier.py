@@ -59,19 +59,18 @@ class Classifier:
     def load(cls, path: str | os.PathLike[str], kind: str | None = None, workers: int = 1) -> Classifier:
         """Load a classifier.
 
-                Args:
-        from edgecls import precisions
-                    path: A run folder or a run's name; a ``.keras`` file or the folder of a SavedModel (labels and
-                        preprocessing come from the run folder it lies in); or a ``.tflite`` file (they come from its metadata;
-                        without any, class numbers serve as names).
-                    kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
-                        default the int8 file where there is one, else the float model.
-                    workers: How many threads may compute at once: so many interpreters are made of a ``.tflite`` file. More
-                        threads than that wait for each other. The other kinds have one model.
+        Args:
+            path: A run folder or a run's name; a ``.keras`` file or the folder of a SavedModel (labels and
+                preprocessing come from the run folder it lies in); or a ``.tflite`` file (they come from its metadata;
+                without any, class numbers serve as names).
+            kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
+                default the int8 file where there is one, else the float model.
+            workers: How many threads may compute at once: so many interpreters are made of a ``.tflite`` file. More
+                threads than that wait for each other. The other kinds have one model.
 
-                Raises:
-                    MissingError: The path, or this kind of model, is not there.
-                    UsageError: The file is broken or is no image classifier that edgecls made.
+        Raises:
+            MissingError: The path, or this kind of model, is not there.
+            UsageError: The file is broken or is no image classifier that edgecls made.
         """
         path = Path(path)
         if path.suffix not in MODEL_SUFFIXES and not path.is_file() and not is_saved_model(path):

