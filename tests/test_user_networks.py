@@ -16,7 +16,9 @@ from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  
 
 import edgecls as package
 from edgecls import user_network
+from edgecls.data.preprocess import Preprocess
 from edgecls.errors import UsageError
+from edgecls.infer.beside import read_beside
 from edgecls.networks import Model
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
@@ -301,3 +303,16 @@ phases:
         user_network.check_answers(wrong, ["green", "red", "blue"])
     done = edgecls(tmp_path, "train", "r.yaml", "-o", "phases.one.train.freeze=[7]")
     assert done.returncode == 2 and "plain has no stage '7' (phases[0].train.freeze)" in done.stderr
+
+
+@pytest.mark.parametrize("phases", ["", "phases: [{name: one}]\n"])
+def test_a_teacher_has_the_pixels_that_the_run_found_in_its_file(tmp_path: Path, phases: str) -> None:
+    """Beside the file of the recipe is no JSON: what its normalization says is in the run alone."""
+    (tmp_path / "recipe.yaml").write_text(recipe_of("file: nets/bare.keras, resize_short: 40") + phases)
+    known = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "antialias": True}
+    of_last = Preprocess(**known, size=48, resize_short=60)
+    (tmp_path / "preprocess.json").write_text(json.dumps(of_last.to_dict()))
+    settings = read_beside(tmp_path / "teacher.keras").settings
+    assert {key: settings[key] for key in known} == known
+    sizes = {key: settings.get(key) for key in ("size", "resize_short")}
+    assert sizes == ({"size": None, "resize_short": 40} if phases else {"size": 48, "resize_short": 60})

@@ -75,10 +75,26 @@ def _of_run(path: Path) -> tuple[list[str] | None, dict[str, Any]]:
     folder = next((f for f in folders if any((f / name).is_file() for name in _OF_RUN)), path.parent)
     labels, settings, recipe = (folder / name for name in _OF_RUN)
     classes = read_labels(labels) if labels.is_file() else None
-    is_teacher = path.name == _TEACHER and recipe.is_file()  # a phase's pixels may not be the teacher's
-    if settings.is_file() and not is_teacher:
+    if path.name == _TEACHER and recipe.is_file():
+        return classes, _of_teacher(recipe, settings)
+    if settings.is_file():
         return classes, _preprocess(settings)
-    return classes, _of_recipe(recipe, is_teacher) if recipe.is_file() else {}
+    return classes, _of_recipe(recipe) if recipe.is_file() else {}
+
+
+def _of_teacher(recipe: Path, settings: Path) -> dict[str, Any]:
+    """A run's teacher has the pixels of the recipe without phases; those of the last one are in ``preprocess.json``."""
+    from edgecls.recipe import load_recipe
+
+    whole = load_recipe(recipe)
+    of_last = _preprocess(settings) if settings.is_file() else {}
+    if of_last and not whole.phases:
+        return of_last
+    if whole.model.name is not None:
+        return _of_recipe(recipe, with_phases=False)
+    # A file need not say all that the run found out about it.
+    kept = {key: value for key, value in of_last.items() if key not in ("size", "resize_short")}
+    return kept | _of_recipe(recipe, with_phases=False)
 
 
 def _preprocess(path: Path) -> dict[str, Any]:
@@ -98,13 +114,13 @@ def _json(path: Path, fix: str) -> Any:
         raise UsageError(f"cannot read it: {first_line(error)}", where=str(path), fix=fix) from None
 
 
-def _of_recipe(path: Path, is_teacher: bool) -> dict[str, Any]:
+def _of_recipe(path: Path, with_phases: bool = True) -> dict[str, Any]:
     from edgecls.data.preprocess import Preprocess
     from edgecls.recipe import load_recipe
     from edgecls.zoo import catalog
 
     recipe = load_recipe(path)
-    recipe = recipe if is_teacher else recipe.final
+    recipe = recipe.final if with_phases else recipe
     if recipe.model.name is None:  # the network of a file, with what lies beside that
         settings = read_beside(Path(str(recipe.model.file))).settings
         given = {"size": recipe.model.input_size, "resize_short": recipe.model.resize_short}
