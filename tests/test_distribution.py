@@ -7,11 +7,14 @@ import sys
 
 # In a process of its own: devices can be split only before TensorFlow has used them.
 PROGRAM = """
+import tempfile
+from pathlib import Path
 import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 from edgecls.recipe import Train
+from edgecls.train import checkpoint
 from edgecls.train.optimizers import Sgd
 from edgecls.train.loop import Trainer
 from edgecls.train.objective import Objective
@@ -28,6 +31,15 @@ def train(strategy, config=config, scale=None):
         if scale:
             trainer._loss_scale.variables[0].assign(scale)
         values = trainer.run_epoch(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), lambda step: None)
+    # A checkpoint has every variable: mirrored ones, and scalars such as the loss scale among them.
+    saved = [checkpoint.value_of(v) for v in trainer.variables]
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Path(folder) / "last.npz", trainer.variables, {"epochs": 1})
+        for variable in trainer.variables:
+            variable.assign(tf.zeros(variable.shape, variable.dtype))
+        assert checkpoint.restore(Path(folder) / "last.npz", trainer.variables) == {"epochs": 1}
+    for before, variable in zip(saved, trainer.variables, strict=True):
+        assert np.array_equal(before, checkpoint.value_of(variable))
     return values, [np.asarray(v) for v in model.weights], trainer.strategy.num_replicas_in_sync
 
 one, weights, replicas = train(tf.distribute.get_strategy())

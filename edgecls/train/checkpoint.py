@@ -25,11 +25,16 @@ def save(path: Path, variables: Sequence[Any], state: dict[str, Any]) -> None:
     Raises:
         MissingError: The disk is full.
     """
-    arrays: dict[str, Any] = {f"{i:05d}": np.asarray(v) for i, v in enumerate(variables)}
+    arrays: dict[str, Any] = {f"{i:05d}": value_of(v) for i, v in enumerate(variables)}
     meta = {"state": state, "names": [getattr(v, "path", v.name) for v in variables]}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part, part.open("wb") as file:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+
+
+def value_of(variable: Any) -> np.ndarray:
+    """What a variable of Keras or TensorFlow holds; TensorFlow's mirrored scalars cannot become arrays by themselves."""
+    return np.asarray(variable.numpy())
 
 
 def restore(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
