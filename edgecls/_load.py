@@ -140,6 +140,9 @@ def _item(tree: _yaml.Tree, names: Sequence[str], where: str) -> _yaml.Key | Non
         if names[i] in items and i + 1 < len(names):
             return (*names[:i], items.index(names[i]))
         known = ", ".join(str(each) for each in items if each is not None)
+        if not parent:
+            fix = f"leave out {dotted}.{names[i]} to set the key of the whole recipe, or write {dotted} first"
+            raise UsageError(f"the recipe has no {dotted}", where=where, fix=fix)
         if not known:
             raise UsageError(f"{dotted} is a list: set it whole", where=where)
         if names[i] in items:

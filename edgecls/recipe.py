@@ -284,6 +284,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _resolve(tree: _yaml.Tree, overrides: Sequence[str]) -> Recipe:
+    tree.values.setdefault("phases", [])  # so that an override of a phase is told that there is none
     _load.override(tree, overrides, _kinds())
     try:
         recipe = Recipe.model_validate(_load.absolute(Recipe, tree))

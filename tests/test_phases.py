@@ -256,6 +256,7 @@ def test_phases_that_do_not_fit_together_are_refused(tmp_path: Path, own_cache: 
         "[{name: a}, {name: b, data: {val_fraction: 0.5}}]": "that student.b is validated or tested on",
         "[{name: a, data: {path: three}}, {name: b}]": "student.a has 3 classes and student.b 2",
         "[{name: a}, {name: b, train: {batch_size: 500}}]": "(phases[1].train.batch_size)",
+        "[{name: a}, {name: b, model: {input_size: 64}}]": "of 64 pixels (phases[1].model); set it to 64",
     }.items():
         done = edgecls(tmp_path, "train", "recipe.yaml", "-o", f"phases={phases}")
         assert done.returncode == 2 and says in done.stderr, done.stderr

@@ -18,6 +18,7 @@ from edgecls.recipe import Augment, Train
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
 from edgecls.train.distill import Js, Kl
+from edgecls.train.distribution import check_batch
 from edgecls.train.loop import Trainer, fit
 from edgecls.train.losses import CrossEntropy
 from edgecls.train.objective import Mutual, Objective, Pair, as_teacher
@@ -246,6 +247,41 @@ def test_a_diverging_loss_stops_with_one_line() -> None:
         )
 
 
+class _Cliff(Objective):
+    """A finite loss whose gradient is not: the square root at zero."""
+
+    def __call__(
+        self, pixels: tf.Tensor, targets: tf.Tensor, logits: list[tf.Tensor], answers: None = None
+    ) -> tf.Tensor:
+        return tf.sqrt(tf.reduce_sum(0.0 * logits[0], axis=-1))
+
+
+@pytest.mark.parametrize(("precision", "step"), [("float32", 1), ("mixed_float16", 2)])
+def test_a_gradient_that_is_not_finite_stops_at_its_step(precision: str, step: int) -> None:
+    """In float16 once the loss scale is 1: above that it may be the scale's doing."""
+    config = Train(epochs=1, batch_size=BATCH, precision=precision)
+    subject = Trainer(network(), _Cliff(), config, IMAGES // BATCH)
+    for scale in subject._loss_scale.variables[:1]:
+        scale.assign(2.0)
+    with pytest.raises(EdgeclsError, match="the loss or its gradient is no longer finite: step 1, epoch 1"):
+        subject.run_epoch(epoch_batches(0).take(step), lambda step: None)
+    if step > 1:
+        again = Trainer(network(), _Cliff(), config, IMAGES // BATCH)
+        again.run_epoch(epoch_batches(0).take(1), lambda step: None)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """The last update of an epoch has overflowed, and no loss has seen it yet."""
+    model = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+    )
+    subject = Trainer(model, Objective(), Train(batch_size=BATCH, optimizer=Sgd(lr=3e38)), 1)
+    batch = tf.data.Dataset.from_tensors((PIXELS[:BATCH], TARGETS[:BATCH]))
+    with pytest.raises(EdgeclsError, match=r"the weights are no longer finite: step 1, epoch 1"):
+        fit(subject, lambda epoch, start: batch, scores, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_batch_in_parts_trains_as_the_whole(parts: int) -> None:
     def trained(accumulate: int) -> list[np.ndarray]:
@@ -274,9 +310,13 @@ def test_bytes_train_as_the_same_floats() -> None:
         np.testing.assert_array_equal(floats, from_bytes)
 
 
-def test_parts_that_do_not_divide_the_batch_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"train.batch_size 8 cannot be divided into 3"):
-        Trainer(network(), Objective(), Train(batch_size=8, accumulate=3), 3)
+def test_devices_that_do_not_divide_the_batch_are_refused() -> None:
+    config = Train(batch_size=8, accumulate=2)
+    check_batch("train", config, 4)
+    with pytest.raises(
+        UsageError, match=r"batch of 8 cannot be divided into 6 .*\(phases\[1\].train.batch_size"
+    ):
+        check_batch("phases[1].train", config, 3)
 
 
 def test_a_teacher_has_no_dropout_and_does_not_train() -> None:

@@ -23,7 +23,9 @@ import tensorflow as tf
 from edgecls.cluster import Cluster
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.files import atomic
+from edgecls.recipe import Train
 from edgecls.text import first_line
+from edgecls.train.checkpoint import value_of
 
 _MESSAGE = 2**10  # words of four bytes that a worker tells at once
 _PIECE = 2**18  # words of a file that are sent at once
@@ -134,7 +136,7 @@ class Workers:
         """Give variables the values that they have in the chief: two kinds of processors do not compute alike."""
         if self.count == 1:
             return
-        values = [np.asarray(v) for v in variables]
+        values = [value_of(v) for v in variables]
         data, start = self._from_chief(b"".join(value.tobytes() for value in values)), 0
         for variable, value in zip(variables, values, strict=True):
             chiefs = np.frombuffer(data, value.dtype, value.size, start).reshape(value.shape)
@@ -288,6 +290,26 @@ def _ends_within(seconds: float, cluster: Cluster) -> Iterator[None]:
 def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON takes them; anything else as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def check_batch(section: str, config: Train, devices: int) -> None:
+    """Refuse a batch that cannot be divided over the devices.
+
+    Args:
+        section: Where ``config`` stands in the recipe.
+        config: Has the batch, and the parts in which a device computes its share.
+        devices: Of all workers together.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    parts = config.accumulate * devices
+    if config.batch_size % parts:
+        raise UsageError(
+            f"a batch of {config.batch_size} cannot be divided into {parts} equal parts",
+            where=f"{section}.batch_size",
+            fix=f"make it a multiple of {parts}: accumulate times the number of devices",
+        )
 
 
 def check_same(what: str, value: Any, where: str = "") -> None:

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from edgecls.errors import EdgeclsError, UsageError
+from edgecls.errors import EdgeclsError
 from edgecls.recipe import Train
 from edgecls.stamps import changes
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
-from edgecls.train.distribution import Workers, workers
+from edgecls.train.distribution import Workers, check_batch, workers
 from edgecls.train.losses import smooth
 from edgecls.train.memory import peak_memory
 from edgecls.train.multipliers import Optimizers, frozen, lr_factors
@@ -33,7 +34,7 @@ from edgecls.train.schedules import make_schedule
 from edgecls.train.step import Averages, accumulated, clipped, counter, decayed, same_everywhere
 
 _LOOK = 20
-"""Steps after which the loop looks whether the loss is still finite. Each look waits for the device, and several workers
+"""Steps after which the loop looks whether loss and gradient are still finite. Each look waits for the device, and several workers
 then ask each other whether a checkpoint is due."""
 
 _TOTALS = ("loss", "accuracy", "labeled", "images", "gradient_norm", "steps")
@@ -69,12 +70,7 @@ class Trainer:
             for layer in self.model._flatten_layers(include_self=False):
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.momentum = train.bn_momentum
-        parts = train.accumulate * self.strategy.num_replicas_in_sync
-        if train.batch_size % parts:
-            raise UsageError(
-                f"{self.section}.batch_size {train.batch_size} cannot be divided into {parts} equal parts",
-                fix=f"make it a multiple of {parts}: accumulate times the number of devices",
-            )
+        check_batch(self.section, train, self.strategy.num_replicas_in_sync)
         with self.strategy.scope():
             self._settings = ExitStack()
             teacher = self.objective.teacher
@@ -137,7 +133,7 @@ class Trainer:
             devices and workers.
 
         Raises:
-            EdgeclsError: The loss is no longer finite, or memory ran out.
+            EdgeclsError: The loss or its gradient is no longer finite, or memory ran out.
         """
         if not start:
             self._totals.assign(tf.zeros_like(self._totals))
@@ -175,13 +171,22 @@ class Trainer:
         }
 
     def check_loss(self) -> None:
-        """Raises EdgeclsError when the loss of a step was not finite."""
+        """Raises EdgeclsError when the loss of a step, or its gradient, was not finite."""
         step = int(self._bad_step.numpy())
         if step >= 0:
-            epoch, rate = step // self.steps_per_epoch + 1, float(self._schedule(step))
-            what = f"the loss is no longer finite: step {step + 1}, epoch {epoch}, learning rate {rate:.3g}"
-            fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
-            raise EdgeclsError(what, fix=fix)
+            raise self._diverged("the loss or its gradient is", step)
+
+    def check_weights(self) -> None:
+        """Raises EdgeclsError when the last update made a weight that is not finite, which the next loss would tell."""
+        if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
+            raise self._diverged("the weights are", int(self.optimizer.iterations) - 1)
+
+    def _diverged(self, what: str, step: int) -> EdgeclsError:
+        epoch, rate = step // self.steps_per_epoch + 1, float(self._schedule(step))
+        fix = f"lower {self.section}.optimizer.lr or set {self.section}.optimizer.clip_norm"
+        return EdgeclsError(
+            f"{what} no longer finite: step {step + 1}, epoch {epoch}, learning rate {rate:.3g}", fix=fix
+        )
 
     def _distributed_step(self, *batch: tf.Tensor) -> None:
         self.strategy.run(self._replica_step, args=batch)
@@ -206,11 +211,13 @@ class Trainer:
         # Keras adds up the gradients of all replicas, and these are the sum already.
         gradients = [g / replicas for g in gradients]
         step = self.optimizer.iterations.value
-        first_bad = tf.logical_and(tf.logical_not(tf.math.is_finite(totals[0])), self._bad_step < 0)
+        finite = tf.math.is_finite(norm)
+        good = tf.math.is_finite(totals[0]) & (finite | self._loss_scale.explains_overflow)
+        first_bad = ~good & (self._bad_step < 0)
         self._bad_step.assign(tf.where(first_bad, tf.cast(step, tf.int64), self._bad_step))
         self._loss_scale.step(gradients, self.optimizer.apply)
         self.averages.update(step)
-        finite = tf.math.is_finite(norm)  # a step that overflowed in float16 is none
+        # A step that overflowed in float16 is none.
         sums = tf.concat([totals, tf.stack([tf.where(finite, norm, 0.0), tf.cast(finite, tf.float32)])], 0)
         self._totals.assign_add(tf.cast(sums, tf.float64))
 
@@ -290,6 +297,7 @@ def fit(
         # No worker may go on while the chief saves: who asks the chief waits for it.
         if any(team.numbers(time.monotonic() - saved >= 60 * minutes)):
             trainer.check_loss()
+            trainer.check_weights()
             state["step"] = step
             save(last, trainer.variables)
             saved = time.monotonic()
@@ -299,6 +307,7 @@ def fit(
             trainer.retrace()
         start, state["step"] = state["step"], 0
         values = trainer.run_epoch(epoch_batches(epoch, start), partial(on_step, epoch), start)
+        trainer.check_weights()
         trainer.averages.swap()
         values |= {f"val_{key}": value for key, value in evaluate().items()}
         score = values.get("val_balanced_accuracy")

@@ -90,6 +90,11 @@ class LossScale:
         """What the loss is multiplied by, and the gradients divided by."""
         return tf.identity(self.variables[0]) if self.variables else 1.0
 
+    @property
+    def explains_overflow(self) -> tf.Tensor | bool:
+        """Whether a gradient that is not finite may come of the factor, which can still be halved."""
+        return tf.greater(self.variables[0], 1.0) if self.variables else False
+
     def unscaled(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients of the loss itself."""
         return [gradient / self.factor for gradient in gradients] if self.variables else list(gradients)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from edgecls._explain import Wrong
 from edgecls._schema import Fraction, Section
 from edgecls.train.losses import AnyLoss, CrossEntropy
 from edgecls.train.optimizers import AnyOptimizer, Sgd
@@ -74,3 +75,10 @@ class Train(Section):
         default=None,
         description="share of the old values that averaged weights (EMA) keep at each step; null: no average",
     )
+
+    @model_validator(mode="after")
+    def _has_equal_parts(self) -> Train:
+        if self.batch_size % self.accumulate:
+            text = f"a batch of {self.batch_size} cannot be divided into {self.accumulate} equal parts"
+            raise Wrong(text, "accumulate", "batch_size", fix="make batch_size a multiple of accumulate")
+        return self

@@ -13,7 +13,7 @@ from edgecls.console import Console
 from edgecls.data.sources import Dataset
 from edgecls.errors import EdgeclsError, UsageError
 from edgecls.networks import RANDOM, Model, Network, OtherTeacher
-from edgecls.recipe import Recipe, Train
+from edgecls.recipe import Part, Recipe, Train
 from edgecls.run import Run
 from edgecls.text import plural
 from edgecls.workflow.common import load_data, recipe_preprocess
@@ -51,7 +51,7 @@ def check(
         EdgeclsError: As ``load_dataset``.
     """
     parts, teachers = recipe.parts, recipe.teachers
-    sizes = {part.stage: recipe_preprocess(part.recipe).size for part in parts}
+    sizes = {part.stage: _input_side(part) for part in parts}
     for part in parts:
         for teacher in part.recipe.teacher.all if part.recipe.teacher else []:
             if teacher.input_size not in (None, sizes[part.stage]):
@@ -87,6 +87,15 @@ def check(
             where, fix = "model.only_new_classes", "leave distill.mutual out"
             raise UsageError("a second student would learn all classes", where=where, fix=fix)
     return data
+
+
+def _input_side(part: Part) -> int:
+    """Side of a part's input in pixels; what is wrong with its pixels is told with the place in the recipe."""
+    try:
+        return recipe_preprocess(part.recipe).size
+    except UsageError as error:
+        where = error.where or f"{part.section.removesuffix('train')}model"
+        raise UsageError(error.what, where=where, fix=error.fix) from None
 
 
 def _check_networks(recipe: Recipe, sizes: Mapping[str, int], classes: list[str]) -> None:

@@ -64,6 +64,19 @@ def leads() -> bool:
     return Cluster.from_environment().chief
 
 
+def check_devices(trainings: Mapping[str, Train | None]) -> None:
+    """Refuse batches that cannot be divided over the devices, before anything is trained.
+
+    Args:
+        trainings: Sections of the recipe by their places, for example ``quantize.train``; None: no such training.
+    """
+    from edgecls.train.distribution import check_batch, workers
+
+    for section, config in trainings.items():
+        if config is not None:
+            check_batch(section, config, workers().devices)
+
+
 def begin_run(recipe: Recipe, directory: str | Path | None, fresh: bool, root: str | Path = "runs") -> Run:
     """``Run.start`` for the chief; for another worker a run in a temporary folder."""
     from edgecls.train.distribution import workers

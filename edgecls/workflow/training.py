@@ -34,7 +34,7 @@ from edgecls.workflow.stages import (
     teacher_file,
     teacher_inputs,
 )
-from edgecls.workflow.together import begin_run, leads, run_stage, together
+from edgecls.workflow.together import begin_run, check_devices, leads, run_stage, together
 
 if TYPE_CHECKING:
     from edgecls.data.sources import Dataset
@@ -111,6 +111,10 @@ def train(
     """
     found = Run.matching(recipe, root, directory, fresh)
     data = check(recipe, console, run=found)
+    check_devices(
+        {part.section: part.recipe.train for part in recipe.parts}
+        | {f"{stage}.train": teacher.train for stage, teacher in recipe.teachers.items()}
+    )
     for weights, network in published_weights(recipe, _to_do(recipe, data, found) if found else None):
         download_weights(weights, network, console)
     run = begin_run(recipe, directory, fresh, root)
@@ -185,6 +189,7 @@ def quantize(
     run.require("float.keras", fix="train first: edgecls train RECIPE")
     data = load_data(final.data, console)
     check_batches({"quantize.train": recipe.quantize.train}, data)
+    check_devices({"quantize.train": recipe.quantize.train})
     check_trained_on(run, data)
     if gated and "int8" not in recipe.export.precisions:
         where, fix = "export.precisions", "add int8, or leave out --max-drop"
