@@ -103,6 +103,28 @@ def test_given_splits_tell_of_copies_and_drop_takes_them_from_the_training_image
     assert len(found.test) == 8 and len(found.train) + len(found.val) == 12
 
 
+@pytest.mark.parametrize("limit", ["CHECKED_FILES", "LISTED_FILES"])
+def test_a_file_in_two_lists_is_found_although_long_lists_are_not_read(photos, monkeypatch, limit):
+    monkeypatch.setattr("edgecls.data.split.CHECKED_FILES", 40)
+    if limit == "LISTED_FILES":
+        monkeypatch.setattr("edgecls.data.split.LISTED_FILES", 41)
+    names = [path.relative_to(photos) for path in images_of(photos)]
+    lists = {"path": names[:50], "val_path": [*names[50:], names[7]], "test_path": names[7:9]}
+    for key, chosen in lists.items():
+        (photos / f"{key}.txt").write_text("".join(f"{name} {name.parent}\n" for name in chosen))
+    keys = {"source": "list", **{key: str(photos / f"{key}.txt") for key in lists}}
+    found = load_dataset(Data(**keys, near_duplicates="off"))
+    assert not found.train.checked and found.duplicates == 3
+    exact = (
+        f"4 images are in two splits (test and val 1, test and train 2, val and train 1), such as {names[7]} (test)"
+        f" and {names[7]} (val): "
+    )
+    assert any(note.startswith(exact) for note in found.notes), found.notes
+    dropped = load_dataset(Data(**keys, near_duplicates="drop"))
+    assert dropped.duplicates == 0
+    assert len(dropped.test) == 2 and not {*map(str, names[7:9])} & {*dropped.train.names, *dropped.val.names}
+
+
 def test_different_photos_are_no_near_copies(tmp_path):
     """Nor are flat ones, photos that are mirrored, or cropped."""
     for i in range(40):

@@ -243,6 +243,21 @@ def test_files_without_pixels_or_that_cannot_be_opened_are_named(tmp_path, monke
     assert (good.height, good.width) == (1, 4)
 
 
+def test_a_scan_is_kept_as_it_was_found(tmp_path, monkeypatch):
+    files = [str(tmp_path / name) for name in ("a.png", "torn.jpg", "gone.png", "deep.png")]
+    Path(files[0]).write_bytes(encode(Image.fromarray(COLOR)))
+    Path(files[1]).write_bytes(b"torn")
+    Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) * 200).save(files[3])  # it has a note
+    cache = tmp_path / "cache" / "scan.json"
+    found = images.scan(files, cache)
+    assert found[1].startswith("not an image") and found[2] == "no such file" and found[3].note
+    read = []
+    monkeypatch.setattr(images, "inspect", lambda path: read.append(path) or "no such file")
+    assert images.scan(files[::-1], cache) == found[::-1] and read == [files[2]]
+    Path(files[0]).write_bytes(b"another size")
+    assert images.scan(files, cache)[0] == "no such file" and read[1:] == [files[0], files[2]]
+
+
 @pytest.mark.parametrize("shape", [(300, 200, 3), (37, 91, 3), (64, 64, 1), (1, 5, 3)])
 @pytest.mark.parametrize("kind", [("bilinear", False), ("bilinear", True), ("area", False)])
 def test_random_crops_are_resized_within_one_level(shape, kind):

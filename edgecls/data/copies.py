@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from itertools import combinations
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, combinations
 from typing import Literal
 
 import numpy as np
 
 from edgecls.data import near_duplicates
+from edgecls.data.groups import connected, first_equal
 from edgecls.data.split import Split
 from edgecls.text import escape, plural
 
@@ -43,26 +44,28 @@ class Copies:
         progress: Progress = None,
     ) -> None:
         self.splits = {purpose: splits[purpose] for purpose in _KEPT_FIRST if purpose in splits}
-        self.digests = [digest for split in self.splits.values() for digest in split.digests]
         self.pairs: np.ndarray | None = None
-        looks = how in ("group", "drop") or (how == "warn" and len(self.digests) <= MOST_LOOKED_AT)
+        self._equal = _same_content(list(self.splits.values()))
+        looks = how in ("group", "drop") or (how == "warn" and len(self._equal) <= MOST_LOOKED_AT)
         self.skipped = how == "warn" and not looks
         if looks:
             thumbnails = near_duplicates.read_thumbnails(list(self.splits.values()), source, progress)
-            _, first = np.unique(np.array(self.digests, str), return_index=True)
-            first = np.sort(first)
+            first = np.flatnonzero(self._equal == np.arange(len(self._equal)))
             self.pairs = first[near_duplicates.find(thumbnails[first])]
+        self._first = self._equal if self.pairs is None else connected(self._equal, self.pairs)
 
-    def groups(self) -> dict[str, list[str]]:
-        """The name of each image's group: the alphabetically first name of its copies and near-copies."""
-        first, names = self._firsts(), [name for split in self.splits.values() for name in split.names]
-        called: dict[int, str] = {}
-        for group, name in zip(first, names, strict=True):
-            called[group] = min(name, called.get(group, name))
-        labels = [called[group] for group in first]
-        stops = np.cumsum([len(split) for split in self.splits.values()])[:-1]
-        parts = np.split(np.array(labels, object), stops)
-        return {purpose: part.tolist() for purpose, part in zip(self.splits, parts, strict=True)}
+    @property
+    def duplicates(self) -> int:
+        """How many images are copies of another one."""
+        return int((self._equal != np.arange(len(self._equal))).sum())
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """The name of each image's group, str [N]: the alphabetically first name of its copies and near-copies."""
+        names = self._names()
+        groups = np.array(names, object)
+        for members in self._several().values():
+            groups[members] = min(names[i] for i in members)
+        return self._by_purpose(groups)
 
     def dropped(self) -> tuple[dict[str, Split], list[tuple[str, str]]]:
         """The splits with one image of each group, and (name, reason) of the others.
@@ -70,55 +73,63 @@ class Copies:
         Of copies in several splits that in the test images is kept, else that in the validation images. Within a split
         that with the first name is kept.
         """
-        names = [name for split in self.splits.values() for name in split.names]
-        purposes = [i for i, split in enumerate(self.splits.values()) for _ in split.names]
-        best: dict[int, int] = {}
-        first = self._firsts()
-        for i, group in enumerate(first):
-            other = best.setdefault(group, i)
-            if (purposes[i], names[i]) < (purposes[other], names[other]):
-                best[group] = i
-        keep = np.array([best[group] == i for i, group in enumerate(first)], bool)
-        out = [(names[i], f"near-copy of {names[best[first[i]]]}") for i in np.flatnonzero(~keep)]
-        stops = np.cumsum([len(split) for split in self.splits.values()])[:-1]
-        masks = np.split(keep, stops)
-        return {
-            purpose: split.subset(mask)
-            for (purpose, split), mask in zip(self.splits.items(), masks, strict=True)
-        }, out
+        names, purposes = self._names(), self._purposes().tolist()
+        kept_for: dict[int, int] = {}
+        for members in self._several().values():
+            best = min(members, key=lambda i: (purposes[i], names[i]))
+            kept_for.update((i, best) for i in members if i != best)
+        keep = np.ones(len(names), bool)
+        keep[list(kept_for)] = False
+        out = [(names[i], f"near-copy of {names[best]}") for i, best in sorted(kept_for.items())]
+        masks = self._by_purpose(keep)
+        return {purpose: split.subset(masks[purpose]) for purpose, split in self.splits.items()}, out
 
     def numbers(self) -> dict[str, np.ndarray]:
         """The number of each image's group, int64 [N]; names would not do: two splits may use one name twice."""
-        stops = np.cumsum([len(split) for split in self.splits.values()])[:-1]
-        return dict(zip(self.splits, np.split(np.array(self._firsts(), np.int64), stops), strict=True))
+        return self._by_purpose(self._first)
 
-    def _firsts(self) -> list[int]:
-        seen: dict[str, int] = {}
-        same = [(seen.setdefault(digest, i), i) for i, digest in enumerate(self.digests)]
-        pairs = np.array([pair for pair in same if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-        if self.pairs is not None:
-            pairs = np.concatenate([pairs, self.pairs])
-        return near_duplicates.first_of_each(len(self.digests), pairs).tolist()
+    def _several(self) -> dict[int, list[int]]:
+        """The members of each group of more than one image, in order."""
+        groups: dict[int, list[int]] = {}
+        for i in np.flatnonzero(_in_groups(self._first)).tolist():
+            groups.setdefault(int(self._first[i]), []).append(i)
+        return groups
+
+    def _names(self) -> list[str]:
+        return _joined(split.names for split in self.splits.values())
+
+    def _purposes(self) -> np.ndarray:
+        """The number of each image's split, int64 [N]."""
+        return np.repeat(np.arange(len(self.splits)), [len(split) for split in self.splits.values()])
+
+    def _by_purpose(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        stops = np.cumsum([len(split) for split in self.splits.values()])[:-1]
+        return dict(zip(self.splits, np.split(values, stops), strict=True))
 
     def crossing(self) -> Counter[tuple[str, str]]:
         """Pairs of near-copies in two splits: counts by the two purposes."""
-        purposes = [purpose for purpose, split in self.splits.items() for _ in split.names]
-        pairs = [] if self.pairs is None else self.pairs.tolist()
-        found = Counter((purposes[left], purposes[right]) for left, right in pairs)
+        if self.pairs is None:
+            return Counter()
+        names, purposes = list(self.splits), self._purposes()[self.pairs]
+        found = Counter((names[left], names[right]) for left, right in purposes.tolist())
         return Counter({key: n for key, n in found.items() if key[0] != key[1]})
 
     def exact_crossing(self) -> Counter[tuple[str, str]]:
         """Contents that are in two splits: counts by the two purposes."""
-        contents = {purpose: set(split.digests) for purpose, split in self.splits.items()}
-        counts = {(a, b): len(contents[a] & contents[b]) for a, b in combinations(contents, 2)}
+        counts = {pair: len(self._contents_of(*pair)) for pair in combinations(self.splits, 2)}
         return Counter({key: n for key, n in counts.items() if n})
 
-    def _exact_example(self, *purposes: str) -> str:
-        """Names of one content that is in all of some splits."""
-        splits = [self.splits[purpose] for purpose in purposes]
-        digest = min(set.intersection(*(set(split.digests) for split in splits)))
-        names = [escape(split.names[list(split.digests).index(digest)]) for split in splits]
-        return " and ".join(f"{name} ({purpose})" for name, purpose in zip(names, purposes, strict=True))
+    def _contents_of(self, *pair: str) -> np.ndarray:
+        """The contents that are in both of two splits, as numbers of their first images."""
+        contents = self._by_purpose(np.where(_in_groups(self._equal), self._equal, -1))
+        left, right = (contents[purpose][contents[purpose] >= 0] for purpose in pair)
+        return np.intersect1d(left, right)
+
+    def _exact_example(self, *pair: str) -> str:
+        """Names of one content that is in both of two splits."""
+        first, contents = self._contents_of(*pair)[0], self._by_purpose(self._equal)
+        names = [self.splits[purpose].names[np.argmax(contents[purpose] == first)] for purpose in pair]
+        return " and ".join(f"{escape(name)} ({purpose})" for name, purpose in zip(names, pair, strict=True))
 
     def notes(self) -> list[str]:
         """What the user should know, one line each."""
@@ -136,7 +147,7 @@ class Copies:
             lines.append(f"{count} almost the same{where}" + (f"; {_GROUP}" if crossing else ""))
         if self.skipped:
             fix = "data.near_duplicates: group looks, off says nothing"
-            lines.append(f"nobody looked for near-copies among {len(self.digests):,} images; {fix}")
+            lines.append(f"nobody looked for near-copies among {len(self._equal):,} images; {fix}")
         return lines
 
     def describe(self) -> dict[str, int] | None:
@@ -144,6 +155,30 @@ class Copies:
         if self.pairs is None:
             return None
         return {"pairs": len(self.pairs), "in_two_splits": self.crossing().total()}
+
+
+def _same_content(splits: Sequence[Split]) -> np.ndarray:
+    """For each image the first one that is a copy: int64 [N] over all splits in their order.
+
+    Files that were read are compared by their bytes. One that was not is a copy where the same file is listed again.
+    """
+    numbers = np.arange(sum(map(len, splits)))
+    read = np.flatnonzero(np.repeat([split.checked for split in splits], [len(split) for split in splits]))
+    equal = numbers.copy()
+    equal[read] = read[first_equal(_joined(split.digests for split in splits if split.checked))]
+    if len(read) == len(equal):
+        return equal
+    same_file = first_equal(_joined(split.files or [] for split in splits))
+    return connected(equal, np.stack([same_file, numbers], axis=1)[same_file != numbers])
+
+
+def _joined(lists: Iterable[list[str]]) -> list[str]:
+    return list(chain.from_iterable(lists))
+
+
+def _in_groups(first: np.ndarray) -> np.ndarray:
+    """Which items share their group with others, bool [N]; see ``connected``."""
+    return np.bincount(first)[first] > 1
 
 
 _TOO_HIGH = "scores may be too high"
@@ -168,14 +203,11 @@ def held_out(
     """
     others = {purpose: splits[purpose] for purpose in ("test", "val")}
     both = Copies({**others, "train": extra}, source, "group" if near else "off")
-    groups = both.groups()
-    taken = {group: purpose for purpose in ("val", "test") for group in groups[purpose]}
-    keep = np.array([group not in taken for group in groups["train"]], bool)
+    groups = both.numbers()
+    keep = ~np.isin(groups["train"], np.concatenate([groups["test"], groups["val"]]))
+    of_test = np.isin(groups["train"], groups["test"])
     out = [
-        (extra.names[i], f"copy of a {_PURPOSES[taken[groups['train'][i]]]} image")
+        (extra.names[i], f"copy of a {'test' if of_test[i] else 'validation'} image")
         for i in np.flatnonzero(~keep)
     ]
     return extra.subset(keep), out
-
-
-_PURPOSES = {"test": "test", "val": "validation"}

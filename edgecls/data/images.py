@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -170,11 +170,8 @@ def scan(
     Returns:
         What ``inspect`` returns, for each file.
     """
-    cached = _read_cache(cache)
     keys = [_key(path) for path in files]
-    results: list[Info | str | None] = [
-        _from_cache(cached.get(p), k) for p, k in zip(files, keys, strict=True)
-    ]
+    results = _from_cache(cache, files, keys)
     todo = [i for i, result in enumerate(results) if result is None]
     done = 0
     try:
@@ -188,8 +185,12 @@ def scan(
                     progress(done, len(todo))
     finally:  # what an interrupted check has found is kept
         if cache is not None and done:
-            rows = {p: [k, r] for p, k, r in zip(files, keys, results, strict=True) if k and r is not None}
-            _write_cache(cache, {**cached, **rows})
+            rows = {
+                path: key + (("", *result) if isinstance(result, Info) else (result, *_NO_INFO))
+                for path, key, result in zip(files, keys, results, strict=True)
+                if key is not None and result is not None
+            }
+            _write_cache(cache, {**_read_cache(cache), **rows})
     return [result for result in results if result is not None]
 
 
@@ -208,35 +209,46 @@ def cache_file(source: str) -> Path:
     return cache_dir() / "scan" / f"{name}.json"
 
 
-_CACHE_VERSION = 4  # raise when inspect() judges differently
+_CACHE_VERSION = 5  # raise when inspect() judges differently
+_Key = tuple[int, int]  # size and time of a file
+_Row = tuple[Any, ...]  # a key, the reason why the file cannot be used, and the fields of its Info
+_NO_INFO = (None,) * len(Info._fields)
 
 
-def _key(path: str) -> list[int] | None:
+def _key(path: str) -> _Key | None:
     try:
         status = os.stat(file_of(path))  # noqa: PTH116  # called for every file: Path would double the time
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return status.st_size, status.st_mtime_ns
 
 
-def _from_cache(row: list | None, key: list[int] | None) -> Info | str | None:
-    if row is None or key is None or row[0] != key:
-        return None
-    return row[1] if isinstance(row[1], str) else Info(*row[1])
+def _from_cache(
+    cache: Path | None, files: Sequence[str], keys: Sequence[_Key | None]
+) -> list[Info | str | None]:
+    rows = _read_cache(cache)
+    return [
+        (row[2] or Info(*row[3:])) if row is not None and row[:2] == key else None
+        for row, key in zip(map(rows.get, files), keys, strict=True)
+    ]
 
 
-def _read_cache(path: Path | None) -> dict[str, list]:
+def _read_cache(path: Path | None) -> dict[str, _Row]:
+    """The rows of a cache by the paths of their files; it has columns, because a list for each file is slow to read."""
     try:
         stored = json.loads(path.read_text("utf-8")) if path is not None else {}
-        return stored["files"] if stored.get("version") == _CACHE_VERSION else {}
-    except (OSError, ValueError, KeyError, AttributeError):
+        if stored.get("version") != _CACHE_VERSION:
+            return {}
+        return dict(zip(stored["files"], zip(*stored["columns"], strict=True), strict=True))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}  # no cache, or a damaged one: every file is read again
 
 
-def _write_cache(path: Path, files: dict[str, list]) -> None:
+def _write_cache(path: Path, rows: dict[str, _Row]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        columns = {"files": list(rows), "columns": list(zip(*rows.values(), strict=True))}
         with atomic(path) as temporary:
-            Path(temporary).write_text(json.dumps({"version": _CACHE_VERSION, "files": files}), "utf-8")
+            Path(temporary).write_text(json.dumps({"version": _CACHE_VERSION, **columns}), "utf-8")
     except Exception:  # training goes on where the cache folder is read-only or full
         pass

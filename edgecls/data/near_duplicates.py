@@ -85,27 +85,6 @@ def _alike(hashes: np.ndarray) -> Iterator[np.ndarray]:
         yield np.stack([rows[above], columns[above]], axis=1) + start
 
 
-def first_of_each(count: int, pairs: np.ndarray) -> np.ndarray:
-    """For each image the lowest index that it is connected with through pairs: int64 [count].
-
-    Example:
-        >>> first_of_each(5, np.array([[1, 3], [3, 4]])).tolist()
-        [0, 1, 2, 1, 1]
-    """
-    first = np.arange(count)
-
-    def root(i: int) -> int:
-        while first[i] != i:
-            first[i] = first[first[i]]
-            i = first[i]
-        return i
-
-    for left, right in pairs.tolist():
-        low, high = sorted((root(left), root(right)))
-        first[high] = low
-    return np.array([root(i) for i in range(count)], np.int64)
-
-
 def read_thumbnails(
     splits: Sequence[Split], source: str, progress: Callable[[int, int], None] | None = None
 ) -> Thumbnails:

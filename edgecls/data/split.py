@@ -130,8 +130,8 @@ def check(part: Part, source: str, progress: Callable[[int, int], None] | None) 
         digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part.images]
         return Split(part.names, part.labels, digests, shapes, images=part.images)
     assert part.files is not None
-    here = os.getcwd()  # noqa: PTH109  # Path would take seconds for a million files
-    files = [os.path.join(here, file) for file in part.files]  # noqa: PTH118
+    here = os.getcwd() + "/"  # noqa: PTH109  # Path would take seconds for a million files
+    files = [file if file.startswith("/") else here + file for file in part.files]
     if len(files) > CHECKED_FILES:
         found = _glanced(part.names, part.labels, files)
     else:
@@ -227,25 +227,26 @@ def _glanced(names: list[str], labels: np.ndarray, files: list[str]) -> Split:
 
     Of more than ``LISTED_FILES`` all are taken to be there, and the sizes are left out.
     """
-    seen: dict[str, int | str] = dict.fromkeys(files, 0) if len(files) > LISTED_FILES else {}
-    for file in files:
-        if file not in seen:
-            seen[file] = images.glance(file)
-    good = [i for i, file in enumerate(files) if not isinstance(seen[file], str)]
+    bad: list[tuple[str, str]] = []
+    if len(files) > LISTED_FILES:
+        digests = [f"{name}:0" for name in names]
+    else:
+        seen = {file: images.glance(file) for file in dict.fromkeys(files)}
+        sizes = [seen[file] for file in files]
+        bad = [(name, size) for name, size in zip(names, sizes, strict=True) if isinstance(size, str)]
+        good = [i for i, size in enumerate(sizes) if not isinstance(size, str)]
+        digests = [f"{names[i]}:{sizes[i]}" for i in good]
+        names, labels, files = [names[i] for i in good], labels[good], [files[i] for i in good]
     return Split(
-        names=[names[i] for i in good],
-        labels=labels[good],
-        digests=[f"{names[i]}:{seen[files[i]]}" for i in good],
-        shapes=np.zeros((len(good), 3), np.int32),
-        files=[files[i] for i in good],
-        jpeg=np.zeros(len(good), bool),
-        assumed=[""] * len(good),
+        names,
+        labels,
+        digests,
+        shapes=np.zeros((len(files), 3), np.int32),
+        files=files,
+        jpeg=np.zeros(len(files), bool),
+        assumed=[""] * len(files),
         checked=False,
-        bad=[
-            (name, reason)
-            for name, file in zip(names, files, strict=True)
-            if isinstance(reason := seen[file], str)
-        ],
+        bad=bad,
     )
 
 
