@@ -150,15 +150,12 @@ def _feed(files: list[str]) -> Iterator[tuple[Any, Any]]:
     return iter(_feeds[len(files)])
 
 
-_SCALE, _OFFSET = np.tile(1 / (255 * STD), SIZE), np.tile(MEAN / STD, SIZE)
+_LEVELS = ((np.arange(256, dtype=np.float32)[:, None] / 255 - MEAN) / STD)[None]  # float32 [1, 256, 3]
 
 
 def _normalized(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Normalize one image: in whole rows, because NumPy takes seven times as long for triples."""
-    rows = out.reshape(SIZE, 3 * SIZE)
-    rows[:] = pixels.reshape(SIZE, 3 * SIZE)
-    rows *= _SCALE
-    rows -= _OFFSET
+    """Normalize one image in one pass; NumPy would need three."""
+    cv2.LUT(pixels, _LEVELS, out)
 
 
 def opencv(files: list[str], crops: np.ndarray, workers: int) -> Iterator[int]:

@@ -228,10 +228,10 @@ def test_files_without_pixels_or_that_cannot_be_opened_are_named(tmp_path, monke
     (tmp_path / "good.png").write_bytes(encode(Image.fromarray(COLOR)))
     (tmp_path / "locked.png").write_bytes(encode(Image.fromarray(COLOR)))
 
-    def locked(file, mode):  # root may read everything
+    def locked(file, mode, buffering):  # root may read everything
         if Path(file).name == "locked.png":
             raise PermissionError(13, "Permission denied")
-        return Path(file).open(mode)
+        return Path(file).open(mode, buffering)
 
     monkeypatch.setattr(images, "open", locked, raising=False)
     names = ("empty", "loop", "locked", "good")
@@ -265,4 +265,6 @@ def test_random_crops_are_resized_within_one_level(shape, kind):
     preprocess = Preprocess(48, interpolation=kind[0], antialias=kind[1])
     window, exact = preprocess.resize_window(photo), preprocess.resize(photo, (48, 48))
     assert window.shape == (48, 48, 3) and window.dtype == np.uint8
+    out = np.empty_like(window)
+    assert preprocess.resize_window(photo, out) is out and np.array_equal(out, window)
     assert np.abs(window.astype(int) - exact).max() <= (kind == ("bilinear", False))

@@ -254,7 +254,7 @@ def test_nothing_is_autotuned(mixed, training):
     nodes = {node.name: node for node in graph.node}
     (parallel_map,) = (node for node in graph.node if node.op == "ParallelMapDatasetV2")
     calls = nodes[parallel_map.input[-1].split(":")[0]]
-    assert tf.make_ndarray(calls.attr["value"].tensor) == images.threads()
+    assert tf.make_ndarray(calls.attr["value"].tensor) == images.threads() + 1
 
 
 def test_nothing_is_mapped_anew_in_each_epoch(mixed):

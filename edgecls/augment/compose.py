@@ -45,8 +45,7 @@ def generator(seed: int, epoch: int, index: int, name: str, draw: int = 0) -> np
     """
     # The first word counts the numbers that are drawn; the other three tell streams apart.
     counter = np.array([0, index, epoch, draw], np.uint64)
-    key: Any = _Key(seed, name)  # NumPy's type hints leave out its own ISeedSequence
-    return np.random.Generator(np.random.Philox(key, counter=counter))
+    return np.random.Generator(np.random.Philox(_key(seed, name), counter=counter))
 
 
 class _Key(ISeedSequence):
@@ -60,6 +59,11 @@ class _Key(ISeedSequence):
         """The two words of the key."""
         assert n_words == 2
         return self._words
+
+
+@functools.lru_cache(1024)
+def _key(seed: int, name: str) -> Any:  # NumPy's type hints leave out its own ISeedSequence
+    return _Key(seed, name)
 
 
 class _Stage:

@@ -31,7 +31,7 @@ def random_window(
     Returns:
         Top, left, height and width of the window, pixels.
     """
-    draw = rng.random(4)
+    draw = rng.random(4).tolist()
     aspect = ratio[0] + (ratio[1] - ratio[0]) * draw[0]
     largest = min(width / (height * aspect), height * aspect / width)
     low, high = min(scale[0], largest), min(scale[1], largest)
@@ -55,9 +55,9 @@ def flip(image: np.ndarray, axis: str, rng: np.random.Generator, moment: Moment)
 
     sideways, upside_down = rng.random(2) < 0.5
     if sideways and axis != "vertical":
-        image = cv2.flip(image, 1)
+        cv2.flip(image, 1, image)
     if upside_down and axis != "horizontal":
-        image = cv2.flip(image, 0)
+        cv2.flip(image, 0, image)
     return image
 
 

@@ -47,7 +47,8 @@ def read_file(path: str | Path) -> bytes:
     file, span = file_of(path), span_of(path)
     if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116
         raise ValueError("not a file")
-    with open(file, "rb") as source:  # noqa: PTH123  # Path takes longer, and this is done for every image
+    # Path takes longer, and so does a buffer: this is done for every image.
+    with open(file, "rb", buffering=0 if span is None else -1) as source:  # noqa: PTH123
         if span is None:
             return source.read()
         source.seek(span[0])

@@ -24,6 +24,7 @@ _MARGIN = (
 )
 _ONE_PIXEL = cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 """A JPEG to decode in place of a photo that is none: a branch in the graph would cost more."""
+_FIRST_PIXEL = (0, 0, 1, 1)  # as a window
 
 
 class Maker:
@@ -53,11 +54,13 @@ class Maker:
             uint8 [H, W, 1 or 3], or an empty array.
         """
         chain, _ = self._stages(int(epoch))
-        used, windows = rows.copy(), np.full((len(rows), 2, 4), (0, 0, 1, 1), np.int32)
-        jpegs, decoded = np.full(len(rows), _ONE_PIXEL, object), []
+        used, jpegs = rows.copy(), np.full(len(rows), _ONE_PIXEL, object)
+        windows: list[Sequence[Sequence[int]]] = []
+        decoded: list[np.ndarray] = []
         for k, (index, view) in enumerate(rows.tolist()):
             if index < 0:
                 decoded.append(np.zeros((1, 1, 1), np.uint8))
+                windows.append((_FIRST_PIXEL, _FIRST_PIXEL))
                 continue
             index, height, width, pixels, jpeg = self._photos.find(index)
             used[k, 0] = index
@@ -65,11 +68,12 @@ class Maker:
             window = chain.window(height, width, index, view).tolist() if chain.crops else whole
             if pixels is None:
                 decoded.append(np.zeros((0, 0, 3), np.uint8))
-                windows[k], jpegs[k] = _with_margin(window, height, width), jpeg
+                windows.append(_with_margin(window, height, width))
+                jpegs[k] = jpeg
             else:
                 decoded.append(_cut(pixels, window))
-                windows[k, 1] = 0, 0, *window[2:]
-        return used, windows, jpegs, *decoded
+                windows.append((_FIRST_PIXEL, (0, 0, *window[2:])))
+        return used, np.array(windows, np.int32), jpegs, *decoded
 
     def finish(self, epoch: int, used: np.ndarray, windows: np.ndarray, *decoded: np.ndarray) -> np.ndarray:
         """Make a group of images: uint8 [N, size, size, 3].
@@ -82,14 +86,19 @@ class Maker:
         """
         chain, _ = self._stages(int(epoch))
         size = self._preprocess.size
-        images = np.empty((len(used), size, size, 3), np.uint8)
+        images, kept = np.empty((len(used), size, size, 3), np.uint8), windows[:, 1].tolist()
         for k, (index, view) in enumerate(used.tolist()):
             if index < 0:
                 continue
             photo = decoded[k] if decoded[k].size else decoded[len(used) + k]
-            made = self._preprocess.resize_window if chain.crops else self._preprocess.array
-            image = made(_cut(photo, windows[k, 1].tolist()))
-            images[k] = chain.change(np.require(image, requirements=("C", "W")), index, view)
+            window, image = _cut(photo, kept[k]), images[k]
+            if chain.crops:
+                self._preprocess.resize_window(window, image)
+            else:
+                image[:] = self._preprocess.array(window)
+            changed = chain.change(image, index, view)
+            if changed is not image:
+                image[:] = changed
         return images
 
     def make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgecls import recipe
+from edgecls.allocator import keep_freed_memory
 from edgecls.augment.compose import MIXED_TOGETHER, Chain, Mixer
 from edgecls.augment.registry import Moment
 from edgecls.augment.settings import only
@@ -36,6 +37,7 @@ Answers = Callable[[np.ndarray], np.ndarray]
 
 _PREFETCH = 2  # batches that are made ahead: one is used while the next is made
 _GROUP = 8  # most images that are made by one call of Python
+_WAITING = 1  # groups beyond one a core: Python runs one thread at a time, others wait for it
 _FOREVER = 2**40  # epochs
 _FAILURES = (
     tf.errors.InvalidArgumentError,
@@ -158,6 +160,7 @@ class Batches:
         self._photos = photos(split, cache)
         self._in_memory = isinstance(self._photos, Memory)
         self._maker = Maker(self._photos, preprocess, self._stage)
+        keep_freed_memory()
         self._distribute = distribute
         self._failure: Exception | None = None
         self._iterator: Iterator[Any] | None = None
@@ -215,7 +218,7 @@ class Batches:
                 lambda e: self._groups(e, tf.where(e == epoch, tf.constant(start, tf.int64), 0))
             )
             # Not inside of ``flat_map``: what is there is optimized anew for each epoch, as long as 80 images take.
-            data = groups.map(self._images, images.threads(), deterministic=True)
+            data = groups.map(self._images, images.threads() + _WAITING, deterministic=True)
             data = data.batch(self._own // self._group, drop_remainder=True).map(self._batch)
             return data.prefetch(_PREFETCH).with_options(_without_autotuning())
 
