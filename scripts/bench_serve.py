@@ -4,9 +4,10 @@
     python scripts/bench_serve.py models/MobileNetV2_int8.tflite [--photo photo.jpg] [--only speed,memory,start] [--write]
 
 speed: for 1, 4, 16 and 64 clients, requests a second with the median and 99th percentile of their times. Before and after
-each it measures decoding and inference alone, in as many threads as can be busy; the ratio is to the mean of both. The
-clients are one process on the same cores, so their work lowers the ratio; the server's own CPU time has none of it and
-depends little on what else runs. memory: sends 20,000 requests and prints the
+each it measures decoding and inference alone, in as many threads as can be busy, one core each; the ratio is to the mean
+of both. The clients are one process on the same cores. Their CPU time is measured apart, and a second ratio is to what the
+cores could do in the time that the clients left of them. One request at a time is computed by all cores: for it there is
+a row more, against one thread that does so, too. memory: sends 20,000 requests and prints the
 server's memory after each tenth. start: how long `edgecls predict` takes for one photo, from the command to its end.
 Without a photo it takes noise of 640 x 480 pixels as JPEG. `--write` puts what was measured in docs/serve.md. On a busy
 computer only the CPU times and the memory mean something.
@@ -31,6 +32,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import marked
 import numpy as np
 from PIL import Image
@@ -47,8 +49,8 @@ STARTS = 15
 PAGE = Path(__file__).parents[1] / "docs/serve.md"
 BEGIN, END = "<!-- bench_serve.py -->", "<!-- end -->"
 SHARED = (
-    "The clients ran on the same cores, so their work is in the ratio, and not in the CPU time. More clients than cores wait "
-    "for each other: their times are those of the queue."
+    "The clients ran on the same cores: their work is in the first ratio and not in the second, which is to the part of the "
+    "cores that they left. More clients than cores wait for each other: their times are those of the queue."
 )
 
 
@@ -60,13 +62,18 @@ def noise() -> bytes:
     return file.getvalue()
 
 
-def alone(classifier: Classifier, photo: bytes, workers: int, seconds: float) -> tuple[float, float]:
-    """Photos a second that as many threads decode and classify, without a server; ms of CPU for each."""
+def alone(
+    classifier: Classifier, photo: bytes, workers: int, seconds: float, wide: bool = False
+) -> tuple[float, float]:
+    """Photos a second that as many threads decode and classify, without a server; ms of CPU for each.
+
+    ``wide``: inference takes all cores, as the server's does for one request at a time.
+    """
     end, counts, cpu = time.perf_counter() + seconds, [0] * workers, time.process_time()
 
     def work(i: int) -> None:
         while time.perf_counter() < end:
-            (row,) = softmax(classifier.logits(classifier.pixels(photo)[None]))
+            (row,) = softmax(classifier.logits(classifier.pixels(photo)[None], wide))
             classifier.best(row, 5)
             counts[i] += 1
 
@@ -114,20 +121,21 @@ async def client(port: int, request: bytes, until: float, left: list[int], times
 
 def load(
     port: int, photo: bytes, clients: int, seconds: float, most: int = 10**9
-) -> tuple[float, np.ndarray]:
-    """Requests a second, and the time of each in ms."""
+) -> tuple[float, np.ndarray, float]:
+    """Requests a second, the time of each in ms, and the clients' own CPU time for each in ms."""
     request = (
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s"
         % (len(photo), photo)
     )
     times: list[float] = []
-    left, started = [most], time.perf_counter()
+    left, started, cpu = [most], time.perf_counter(), time.process_time()
 
     async def all_clients() -> None:
         await asyncio.gather(*(client(port, request, started + seconds, left, times) for _ in range(clients)))
 
     asyncio.run(all_clients())
-    return len(times) / (time.perf_counter() - started), 1000 * np.array(times)
+    spent = 1000 * (time.process_time() - cpu)
+    return len(times) / (time.perf_counter() - started), 1000 * np.array(times), spent / len(times)
 
 
 def cpu_ms(pid: int) -> float:
@@ -148,23 +156,26 @@ def speed(model: str, photo: bytes, seconds: float) -> str:
     """Requests a second and times by the number of clients, as a table."""
     workers = threads()
     classifier = Classifier.load(model, workers=workers)
+    cv2.setNumThreads(1)  # as the server does: several threads get more done so
     rows = [
-        "| clients | requests/s | of decoding and inference alone | CPU a request, ms | CPU alone, ms | p50, ms | p99, ms | requests |",
-        "|---|---|---|---|---|---|---|---|",
+        "| clients | requests/s | of decoding and inference alone | without the clients' CPU | CPU a request, ms: server | client | alone | p50, ms | p99, ms | requests |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     with server(model, workers) as (port, pid):
         load(port, photo, 4, 1)
-        for clients in CLIENTS:
+        for clients, wide in ((1, True), *((n, False) for n in CLIENTS)):
             busy = min(clients, workers)
-            before = alone(classifier, photo, busy, seconds)
+            before = alone(classifier, photo, busy, seconds, wide)
             spent = cpu_ms(pid)
-            rate, times = load(port, photo, clients, seconds)
+            rate, times, own = load(port, photo, clients, seconds)
             spent = (cpu_ms(pid) - spent) / len(times)
-            mean, cpu = np.mean([before, alone(classifier, photo, busy, seconds)], axis=0)
+            mean, cpu = np.mean([before, alone(classifier, photo, busy, seconds, wide)], axis=0)
+            left = 1 - rate * own / 1000 / busy  # of the cores, beside the clients
             p50, p99 = np.percentile(times, (50, 99))
+            where = f"{plural(busy, 'thread')}{', inference on all cores' if wide else ''}"
             rows.append(
-                f"| {clients} | {rate:.0f} | {rate / mean:.0%} of {mean:.0f}/s in {plural(busy, 'thread')} | "
-                f"{spent:.1f} | {cpu:.1f} | {p50:.1f} | {p99:.1f} | {len(times)} |"
+                f"| {clients} | {rate:.0f} | {rate / mean:.0%} of {mean:.0f}/s in {where} | {rate / mean / left:.0%} | "
+                f"{spent:.1f} | {own:.1f} | {cpu:.1f} | {p50:.1f} | {p99:.1f} | {len(times)} |"
             )
     return "\n".join([*rows, "", SHARED])
 

@@ -12,6 +12,9 @@ import pytest
 from brightest import CLASSES, SIZE
 
 from edgecls.errors import UsageError
+from edgecls.export import inspect
+from edgecls.export.inspect import Runner
+from edgecls.infer import opening
 from edgecls.infer.classifier import Classifier
 from edgecls.infer.opening import Pool
 
@@ -112,6 +115,16 @@ def test_predict_of_a_tflite_file_imports_no_tensorflow(file, photos):
     command = [sys.executable, "-c", program, "predict", str(file), str(photos[1]), "--top", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{photos[1]}: bee 100.0 %", "[]"]
+
+
+def test_the_interpreter_on_all_cores_says_what_the_others_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening.images, "threads", lambda: 4)
+    threads = []
+    monkeypatch.setattr(inspect, "Runner", lambda content, n: threads.append(n) or Runner(content, n))
+    classifier = Classifier.load(brightest.write(tmp_path / "m.tflite"), workers=2)
+    assert threads == [2, 2, 4]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    assert np.array_equal(classifier.logits(pixels), classifier.logits(pixels, alone=True))
 
 
 def test_a_file_that_is_overwritten_while_it_is_used_does_no_harm(tmp_path):

@@ -325,6 +325,28 @@ def test_a_full_queue_is_said_and_nothing_taken_is_lost(slow):
         assert client.get("/readyz").status == client.predict(png()).status == 200
 
 
+def test_a_request_that_is_alone_gets_all_cores(slow):
+    alone = Slow()
+
+    def load():
+        model = Classifier(Path("slow.tflite"), slow, CLASSES, Preprocess(SIZE), alone)
+        return {"slow": model}, {"models": []}
+
+    service = Service(load, workers=2, waiting=3, limits=Limits())
+    begun = alone.calls, slow.calls
+    assert begun == (1, 2), "each interpreter was tried"
+    with serving(service) as client, ThreadPoolExecutor(2) as pool:
+        alone.go.clear()
+        first = pool.submit(client.predict, png())
+        until(lambda: alone.calls == 2)
+        assert client.predict(png()).status == 200 and slow.calls == 3
+        alone.go.set()
+        assert first.result().status == 200
+        until(lambda: client.metric("edgecls_requests_taken") == 0)
+        assert client.predict(*multipart(("a.png", png()), ("b.png", png()))).status == 200
+    assert (alone.calls, slow.calls) == (2, 5), "several photos of one request leave a core to others"
+
+
 def test_work_of_a_client_that_went_away_is_not_done(slow):
     service = Service(slow.load, workers=1, waiting=9, limits=Limits())
     with serving(service) as client, ThreadPoolExecutor(2) as pool:

@@ -51,9 +51,16 @@ class Classifier:
         (1, 10)
     """
 
-    def __init__(self, path: Path, forward: Forward, classes: list[str], preprocess: Preprocess) -> None:
+    def __init__(
+        self,
+        path: Path,
+        forward: Forward,
+        classes: list[str],
+        preprocess: Preprocess,
+        alone: Forward | None = None,
+    ) -> None:
         self.path, self.classes, self.preprocess = path, classes, preprocess
-        self._forward = forward
+        self._forward, self._alone = forward, alone or forward
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], kind: str | None = None, workers: int = 1) -> Classifier:
@@ -65,8 +72,8 @@ class Classifier:
                 without any, class numbers serve as names).
             kind: Which model of a run folder: "int8", "fp32", "fp16" (TFLite), "float", "qat", "teacher" (Keras). By
                 default the int8 file where there is one, else the float model.
-            workers: How many threads may compute at once: so many interpreters are made of a ``.tflite`` file. More
-                threads than that wait for each other. The other kinds have one model.
+            workers: How many threads may compute at once: so many interpreters are made of a ``.tflite`` file, and one
+                on all cores. More threads than that wait for each other. The other kinds have one model.
 
         Raises:
             MissingError: The path, or this kind of model, is not there.
@@ -107,8 +114,12 @@ class Classifier:
         data = photo if isinstance(photo, bytes) else images.content(os.fspath(photo))
         return self.preprocess.array(decoding.decode(data, most).pixels)
 
-    def logits(self, images: Pixels) -> Logits:
+    def logits(self, images: Pixels, alone: bool = False) -> Logits:
         """Scores ``[N, C]`` float32 of ``images``, uint8 RGB ``[N, S, S, 3]`` as ``pixels`` gives them.
+
+        Args:
+            images: The photos.
+            alone: No other thread computes, so that all cores may. It only matters for more than one worker.
 
         Raises:
             UsageError: The images have another shape or type.
@@ -122,7 +133,7 @@ class Classifier:
             )
         if not len(images):
             return np.zeros((0, len(self.classes)), np.float32)
-        return self._forward(images)
+        return (self._alone if alone else self._forward)(images)
 
     def predict(
         self,

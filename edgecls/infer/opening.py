@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecls.data import images
 from edgecls.errors import UsageError
 from edgecls.infer.beside import Beside, read_beside
 from edgecls.quiet import import_tensorflow
@@ -29,7 +30,7 @@ Forward = Callable[[Pixels], Logits]
 
 SAVED_MODEL = "saved_model.pb"
 BATCH = 32
-_THREADS = 4  # of all interpreters together; a small network is no faster with more
+_THREADS = 4  # of the interpreters of all workers together; a small network is no faster with more
 
 
 class Opened(NamedTuple):
@@ -39,6 +40,8 @@ class Opened(NamedTuple):
     """Logits [N, C] of uint8 images [N, S, S, 3]; may be called by any number of threads."""
     classes: list[str]
     preprocess: Preprocess
+    alone: Forward | None = None
+    """The same on all cores, for one photo at a time; None: ``forward`` uses them all."""
 
 
 class Pool:
@@ -75,8 +78,9 @@ def open_model(path: Path, workers: int = 1) -> Opened:
 
     Args:
         path: It exists.
-        workers: How many threads may compute at once. TFLite has an interpreter for each; the others have one model,
-            which uses all cores for itself, and let the threads wait for each other.
+        workers: How many threads may compute at once. TFLite has an interpreter for each, and one on all cores for a
+            thread that is alone; the others have one model, which uses all cores for itself, and let the threads wait
+            for each other.
 
     Raises:
         UsageError: It is broken or no image classifier, or its labels or preprocessing do not fit.
@@ -186,9 +190,11 @@ def _open_tflite(path: Path, workers: int) -> Opened:
     from edgecls.export.inspect import Runner
 
     content = path.read_bytes()  # a file that is mapped into memory must not be overwritten while it is used
-    threads = max(1, min(_THREADS, os.cpu_count() or 1) // workers)
+    most = min(_THREADS, images.threads())
+    threads = max(1, most // workers)
     try:
         runners = [Runner(content, threads) for _ in range(workers)]
+        alone = Pool([Runner(content, most)]) if threads < most else None
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"not a usable TFLite file: {first_line(error)}", where=str(path), fix="export it again"
@@ -208,7 +214,7 @@ def _open_tflite(path: Path, workers: int) -> Opened:
     settings = settings.get("preprocess") or {}
     if not (classes and settings) and (beside := read_beside(path)).own:
         classes, settings = classes or beside.labels or [], settings or beside.settings
-    return Opened(Pool(runners), *_fitting(path, classes, settings, shape[1], int(outputs[1])))
+    return Opened(Pool(runners), *_fitting(path, classes, settings, shape[1], int(outputs[1])), alone)
 
 
 def _fitting(

@@ -62,8 +62,8 @@ class Service:
         models, card = self._load()
         for model in models.values():
             size = model.preprocess.size
-            for _ in range(self.workers):
-                model.logits(np.zeros((1, size, size, 3), np.uint8))
+            for alone in [True, *[False] * self.workers]:
+                model.logits(np.zeros((1, size, size, 3), np.uint8), alone)
         return models, card
 
     async def reload(self, say: Callable[[str], None]) -> bool:
@@ -120,9 +120,9 @@ class Service:
             Refusal: 503, as many requests wait as may.
         """
         self.admit()
-        loop = asyncio.get_running_loop()
+        loop, alone = asyncio.get_running_loop(), not self._taken
         self._taken += 1
-        future = self._threads.submit(self._answer, content_type, body, top, model)
+        future = self._threads.submit(self._answer, content_type, body, top, model, alone)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
         return future
 
@@ -130,18 +130,21 @@ class Service:
         self._taken -= 1
 
     def _answer(
-        self, content_type: str | None, body: bytes, top: int, model: Classifier
+        self, content_type: str | None, body: bytes, top: int, model: Classifier, alone: bool
     ) -> list[dict[str, Any]]:
         photos = uploads(content_type, body, self.limits.images)
-        return [classify(model, photo, top, self.limits.pixels) for photo in photos]
+        alone = alone and len(photos) == 1  # others would come while many are answered
+        return [classify(model, photo, top, self.limits.pixels, alone) for photo in photos]
 
     def close(self) -> None:
         """Wait for the threads to end."""
         self._threads.shutdown()
 
 
-def classify(model: Classifier, photo: Upload, top: int, most_pixels: int) -> dict[str, Any]:
-    """Decode and classify one image.
+def classify(
+    model: Classifier, photo: Upload, top: int, most_pixels: int, alone: bool = False
+) -> dict[str, Any]:
+    """Decode and classify one image; for ``alone`` see ``Classifier.logits``.
 
     Returns:
         ``{"image": name, "predictions": [{"class", "probability"}]}``, as ``Classifier.predict`` does.
@@ -154,5 +157,5 @@ def classify(model: Classifier, photo: Upload, top: int, most_pixels: int) -> di
     except ValueError as error:
         name = f"image {photo.name}" if isinstance(photo.name, int) else photo.name
         raise Refusal(422, f"cannot read {name}: {error}") from None
-    (probabilities,) = softmax(model.logits(pixels[None]))
+    (probabilities,) = softmax(model.logits(pixels[None], alone))
     return {"image": photo.name, "predictions": model.best(probabilities, top)}

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from edgecls.data.resizing import describe_preprocess
 from edgecls.errors import MissingError
 from edgecls.files import read_json, sha256
@@ -83,6 +85,9 @@ def serve(
         what, fix = f"cannot listen: {error.strerror}", "choose another --port or --host"
         raise MissingError(what, where=f"{host}:{port}", fix=fix) from None
     _keep_memory()
+    cv2.setNumThreads(
+        1
+    )  # photos are resized in parallel, each by one thread; others of OpenCV's would wait awake
     with listener:
         service = Service(lambda: load_models(find(), workers), workers, waiting, limits)
         _allow_connections()
