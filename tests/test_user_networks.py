@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from served import serving
 from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
 
 import edgecls as package
@@ -19,10 +21,13 @@ from edgecls import user_network
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import UsageError
 from edgecls.infer.beside import read_beside
+from edgecls.infer.bodies import Limits
+from edgecls.infer.service import Service
 from edgecls.networks import Model
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
 from edgecls.train.multipliers import frozen, lr_factors
+from edgecls.workflow.serving import load_models
 
 SIZE = 32
 OF_ZOO = "name: MobileNetV1_x0_25, input_size: 32, resize_short: 32"
@@ -251,6 +256,38 @@ def test_every_command_works_on_its_run(trained: Path) -> None:
         assert "tiny" in succeed(trained, "runs")
     finally:
         shutil.move(trained / "mine.keras", trained / "nets" / "mine.keras")
+
+
+def test_its_run_is_served(trained: Path) -> None:
+    run = Run.find(trained / "runs" / "tiny")
+    service = Service(lambda: load_models(run.path, 1), workers=1, waiting=3, limits=Limits())
+    with serving(service) as client:
+        assert client.get("/labels").json["labels"] == ["blue", "red"]
+        models = client.get("/model").json["models"]
+        assert [(m["name"], m["preprocess"]["size"]) for m in models] == [("int8", SIZE), ("fp32", SIZE)]
+        for model, label in itertools.product(("int8", "fp32"), ("blue", "red")):
+            photo = (trained / f"photos/{label}/00.jpg").read_bytes()
+            answer = client.predict(photo, "image/jpeg", f"?top=1&model={model}")
+            assert answer.json["results"][0]["predictions"][0]["class"] == label
+
+
+def test_it_is_tuned_shown_and_shipped(trained: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "augmented.png"
+    succeed(trained, "augment", "nets/r.yaml", "--preview", str(shown))
+    assert shown.stat().st_size
+    space = "train.optimizer.lr={low: 0.001, high: 0.1, log: true}"
+    more = ("-o", "name=tuned", "-o", "train.epochs=1")
+    told = edgecls(trained, "tune", "nets/r.yaml", "--space", space, "--trials", "1", *more, "--json")
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    (trial,) = found["trials"]
+    assert (trial["state"], found["best"]["score"]) == ("complete", trial["score"])
+    assert load_recipe(found["best_recipe"]).model.file == str(trained / "nets" / "mine.keras")
+    told = json.loads(
+        edgecls(trained, "export", "tiny", "--format", "android", "--format", "keras", "--json").stdout
+    )
+    assert (Path(told["files"]["android"]) / "assets" / "labels.txt").read_text().split() == ["blue", "red"]
+    assert keras.models.load_model(told["files"]["keras"]).output_shape == (None, 2)
 
 
 def test_a_replaced_file_retires_what_was_made_from_it(trained: Path, tmp_path: Path) -> None:

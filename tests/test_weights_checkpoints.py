@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import pickle
 import struct
+import zipfile
 
 import exported
 import keras
@@ -240,3 +242,50 @@ def test_a_prefix_is_taken_off_before_names_are_translated():
     shapes = {"stem.conv.weight": (4, 3, 2, 2), "stem.bn._variance": (4,)}
     found, prefix = checkpoint.network_of(arrays, shapes, lambda a: from_torch(a, "EfficientNetLite0"))
     assert prefix == "module." and set(found) == set(shapes)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (2, 1, 0)])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_arrays_that_are_views_of_others(tmp_path, protocol, axes):
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(axes)
+    file = tmp_path / "w.pdparams"
+    file.write_bytes(pickle.dumps({"w": array}, protocol))
+    np.testing.assert_array_equal(readers.read_pdparams(file)["w"], array)
+
+
+def packed(name, content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+ARRAYS = pickle.dumps({"w": np.zeros(3, np.float32)}, 2)
+NPY = io.BytesIO()
+np.save(NPY, np.zeros(3, np.float32))
+WRONG = {
+    "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "page.pth": (b"\n<!DOCTYPE html>\n<html>", "a web page: download the file itself"),
+    "empty.onnx": (b"", "it is empty"),
+    "packed.pdparams": (gzip.compress(ARRAYS), "packed with gzip"),
+    "archive.pth": (packed("readme.txt", "x"), "a zip archive: unpack it"),
+    "paddle.pth": (ARRAYS, "it looks like a .pdparams file: give it that suffix"),
+    "torch.pdparams": (packed("archive/data.pkl", b"\x80\x02}."), "it looks like a .pth file"),
+    "safe.pth": (struct.pack("<Q", 2) + b"{}", "it looks like a .safetensors file"),
+    "numpy.pdparams": (packed("w.npy", NPY.getvalue()), "it looks like a .npz file"),
+    "h5.keras": (b"\x89HDF\r\n\x1a\n", "it looks like a .h5 file"),
+    "lite.onnx": (b"\x1c\0\0\0TFL3", "it looks like a .tflite file"),
+    "torn.npz": (b"PK\x03\x04", None),
+    "torn.pth": (b"\x80\x02}", None),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_file_that_is_something_else_is_named_for_it(tmp_path, name):
+    content, found = WRONG[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(readers.WeightsError) as caught:
+        edgecls.load_weights(network(), tmp_path / name)
+    text = str(caught.value)
+    assert text.count(name) == 1 and "\n" not in text
+    assert (found or "") in text and ("; it " in text) == bool(found)

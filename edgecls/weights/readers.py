@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from edgecls.weights import contents
+
 State = dict[str, np.ndarray]
 
 EXPANSION = 100  # largest size of the arrays, in sizes of the file
@@ -93,17 +95,22 @@ def read_pickle(path: str | Path) -> State:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn whatever a torn file raises into a ``WeightsError`` that names the file."""
+    """Turn whatever a torn file raises into a ``WeightsError`` that names the file, and what it is if not what it says."""
+
+    def named(text: object) -> WeightsError:
+        found = contents.hint(path)
+        return WeightsError(f"{path}: {text}{found and f'; {found}'}")
+
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        if str(error).startswith(f"{path}: "):  # a reader within another one
+            raise
+        raise named(error) from None
     except Exception as error:  # a torn pickle raises nearly anything
         if isinstance(error, OSError) and error.errno:  # of the system, not of a format's library
             raise
-        raise WeightsError(
-            f"{path}: torn, or not a weights file ({type(error).__name__}: {error})"
-        ) from error
+        raise named(f"torn, or not a weights file ({type(error).__name__}: {error})") from error
 
 
 def check_zip(path: str | Path) -> None:
@@ -199,8 +206,15 @@ class _Unpickler(pickle.Unpickler):
         raise WeightsError(f"refused, the pickle refers to an outside object {pid!r}")
 
 
-def _frombuffer(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(raw, dtype).reshape(shape, order=order)
+def _frombuffer(
+    raw: bytes,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    order: Any,
+    axes: Any = None,  # of NumPy 2.3 and newer, with the order "K"
+) -> np.ndarray:
+    flat = np.frombuffer(raw, dtype)
+    return flat.reshape(shape).transpose(axes) if axes is not None else flat.reshape(shape, order=order)
 
 
 class Setting:
