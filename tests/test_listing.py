@@ -176,7 +176,7 @@ def test_list_file_with_bytes_and_separators_in_names(photos):
     path.write_bytes(path.read_bytes() + b"\ncat/000.png k\xffter")
     with pytest.raises(UsageError, match="not UTF-8"):
         load_dataset(Data(path=str(path), source="list"))
-    path.write_text("cat/000.png 0\n", "utf-16")
+    path.write_text("cat/000.png 0\n", "utf-16-le")
     with pytest.raises(UsageError, match="not a UTF-8 text file"):
         load_dataset(Data(path=str(path), source="list"))
 

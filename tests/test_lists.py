@@ -57,9 +57,13 @@ FORMS = {
     "dot": lines("./{} {}"),
     "drive": ["C:\\Users\\me\\photos\\" + line.replace("/", "\\") for line in lines("{}\t{}")],
     "other computer": lines("/home/me/photos/{}\t{}"),
+    "another computer's folder": lines("elsewhere/{}\t{}"),
     "without ending": [line.replace(".png", "") for line in lines("{}\t{}")],
     "comments": ["# made by hand", *lines("{} {}"), "", "# the end", "#cat/gone.png cat"],
+    "one comment": ["# made by hand", *lines("{} {}")],
     "header": ["image,label", *csv(",")],
+    "header twice": ["image,label", *csv(",")[:7], "image,label", *csv(",")[7:]],
+    "header twice, with spaces": ["path label", *lines("{} {}")[:7], "path label", *lines("{} {}")[7:]],
     "header of a list": ["path label", *lines("{} {}")],
     "header in another order": [
         "id,class,file",
@@ -86,6 +90,9 @@ SAID = {
     "backslashes": "backslashes are read as slashes",
     "drive": "the first 4 folders of each path are left out (C:/Users/me/photos)",
     "other computer": "the first 3 folders of each path are left out (home/me/photos)",
+    "another computer's folder": "the first folder of each path is left out (elsewhere)",
+    "one comment": "1 line that begins with # is a comment",
+    "header twice": "the header is left out where it comes again: 1 line",
     "without ending": ".png was added to the names",
     "comments": "3 lines that begin with # are comments",
     "header": "the first line is a header (image, label)",
@@ -141,6 +148,36 @@ def test_labels_may_have_spaces(photos):
     assert rows.names == NAMES[:5] and set(rows.labels) == {"great dane"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_lists_of_windows_programs_are_read(photos, encoding):
+    (photos / "cat" / "000.png").rename(photos / "cat" / "Kätzchen.png")
+    text = "\ufeff" * (encoding == "utf-16-be") + "".join(
+        f"{line}\r\n" for line in lines("{}\t{}", ["cat/Kätzchen.png", *NAMES[1:]])
+    )
+    (photos / "list.txt").write_bytes(text.encode(encoding))
+    rows = read_list(photos / "list.txt")
+    assert rows.names == ["cat/Kätzchen.png", *NAMES[1:]] and rows.labels == WORDS
+    (photos / "list.txt").write_bytes(text.lstrip("\ufeff").encode("utf-16-be"))  # nothing says what it is
+    with pytest.raises(UsageError, match="not a UTF-8 text file"):
+        read_list(photos / "list.txt")
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# later\n", "image,label\n"])
+def test_a_list_without_images_says_what_a_list_is(photos, text):
+    (photos / "list.txt").write_text(text)
+    with pytest.raises(MissingError, match=r"no images found.*a list has a line `path label`"):
+        load_dataset(Data(source="list", path=str(photos / "list.txt")))
+
+
+def test_classes_without_training_images_are_said(photos):
+    path = written(photos, lines("{} {}", NAMES, [str(int(word == "dog")) for word in WORDS]))
+    held_out = written(photos, ["cat/000.png 2", "dog/000.png 1"], "val.txt")
+    data = {"source": "list", "path": str(path), "val_path": str(held_out)}
+    assert "no training images of 2" in load_dataset(Data(**data)).notes
+    named = load_dataset(Data(path=str(photos), classes=["dog", "cow", "cat"]))
+    assert named.notes == ["1 class has no images (cow)"]
+
+
 def test_a_hash_may_begin_a_name(photos):
     (photos / "cat" / "000.png").rename(photos / "#1.png")
     rows = read_list(written(photos, ["#1.png cat", "dog/000.png dog", "#2.png cat"]))
@@ -149,7 +186,7 @@ def test_a_hash_may_begin_a_name(photos):
 
 def test_an_image_with_two_labels_is_said(photos):
     rows = read_list(written(photos, ["dog/000.png dog", "cat/000.png cat", "dog/000.png cat"]))
-    assert "list.txt: 1 images are listed with different labels, such as dog/000.png" in rows.notes
+    assert "list.txt: 1 image is listed with different labels, such as dog/000.png" in rows.notes
 
 
 REFUSED = {

@@ -1,5 +1,6 @@
 """TFRecord files: what TensorFlow writes is read, what we write TensorFlow reads, damage is named."""
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -138,8 +139,63 @@ def test_features_are_chosen_by_name(photos, tmp_path):
         load(tmp_path / "a-*")
     found = load(tmp_path / "a-*", image_column="photo", label_column="kind")
     assert found.classes == ["0", "1"] and len(found.test) == 6
-    with pytest.raises(EdgeclsError, match=r"24 of 24 images cannot be used.*no feature sort"):
+    what = r"no record has the feature sort.*data\.label_column; there are: kind, name, photo"
+    with pytest.raises(UsageError, match=what):
         load(tmp_path / "a-*", image_column="photo", label_column="sort")
+    with pytest.raises(
+        UsageError, match=r"no image has a label.*there are: kind, name, photo.*data\.classes"
+    ):
+        load(tmp_path / "a-*", image_column="photo")
+
+
+def feature(kind, values):
+    """A feature in protobuf's wire format: ``kind`` 2 floats, 3 integers below 128, both packed."""
+    data = struct.pack(f"<{len(values)}f", *values) if kind == 2 else bytes(values)
+    return delimited(kind, delimited(1, data))
+
+
+def delimited(number, data):
+    size = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
+    return bytes([number << 3 | 2]) + size + data
+
+
+def other_writer(path, photos, label):
+    """Records of TensorFlow, whose numbers are packed; ``label`` gives the feature of class 0 or 1."""
+    rows = [(file.read_bytes(), label(int(file.parent.name == "dog"))) for file in files_of(photos)]
+    features = [
+        {b"image/encoded": delimited(1, delimited(1, image)), b"image/class/label": value}
+        for image, value in rows
+    ]
+    entries = [
+        b"".join(delimited(1, delimited(1, key) + delimited(2, value)) for key, value in row.items())
+        for row in features
+    ]
+    path.write_bytes(b"".join(record(delimited(1, entry)) for entry in entries))
+    return path
+
+
+def test_labels_of_other_writers_are_read_or_refused(photos, tmp_path):
+    path = tmp_path / "x.tfrecord"
+    for label in (lambda i: feature(3, [i]), lambda i: feature(2, [float(i)])):
+        rows = read_tfrecords(other_writer(path, photos, label))
+        assert [float(word) for word in rows.labels] == [0.0] * 12 + [1.0] * 12 and not rows.notes
+        assert load(path).classes == ["0", "1"]
+    with pytest.raises(UsageError, match=r"labels such as 0\.25 are no class numbers"):
+        load(other_writer(path, photos, lambda i: feature(2, [i / 4 + 0.25])))
+    for kind in (2, 3):  # the first value of a vector with a 1 would be a wrong class
+        with pytest.raises(
+            EdgeclsError, match=r"24 of 24 images cannot be used.*its label has several values"
+        ):
+            load(other_writer(path, photos, lambda i, kind=kind: feature(kind, [1 - i, i])))
+
+
+def test_records_without_a_label_are_counted(photos, tmp_path):
+    rows = list(examples(photos))
+    del rows[3]["label"]
+    write_tfrecords(tmp_path / "a", rows, shards=1)
+    found = load(tmp_path / "a-*", test_fraction=0, val_fraction=0)
+    assert (found.train.labels < 0).sum() == 1
+    assert any(note.startswith("1 record has no label; data.label_column") for note in found.notes)
 
 
 def damaged(shards, change):

@@ -96,9 +96,24 @@ def existing_path(text: str | None, what: str) -> Path:
 
     Raises:
         MissingError: It is not given, or nothing is there.
+        UsageError: It is an archive.
     """
     path = Path(text or "").expanduser()
     if not text or not path.exists():
         fix = "set data.path to where your images are (data.source: elpv needs none)"
         raise MissingError(f"no such {what}", where=str(path) if text else "data.path", fix=fix)
+    refuse_archive(path)
     return path
+
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z", ".rar")
+
+
+def refuse_archive(path: Path) -> None:
+    """Say what to do about a file that has the photos packed.
+
+    Raises:
+        UsageError: It is an archive.
+    """
+    if path.name.lower().endswith(ARCHIVES) and path.is_file():
+        raise UsageError("archives are not read", where=str(path), fix="unpack it and name the folder")

@@ -91,7 +91,11 @@ def numbering(
         raise UsageError(counts, where="data.classes", fix=_head(sorted(labels)))
     found = sorted(labels) if names is None else list(names)
     index = {name: number for number, name in reversed(list(enumerate(found)))}  # of equal names the first
-    return Numbering(found, unlabelled | index, False, notes=_look_alikes(found))
+    absent = [name for name in found if name not in labels]
+    notes = (
+        [f"{plural(len(absent), 'class has', 'classes have')} no images ({_head(absent)})"] if absent else []
+    )
+    return Numbering(found, unlabelled | index, False, notes=notes + _look_alikes(found))
 
 
 def number_rows(rows: Mapping[str, Rows], by: Numbering, fix: str) -> dict[str, Part]:
@@ -213,19 +217,20 @@ def check_parts(rows: Mapping[str, Rows], by: Numbering) -> list[str]:
         UsageError: A class of another part is written like one of the training part but for case or spaces.
     """
     known = {label for label in rows["train"].labels if label is not None}
-    if not known or by.by_number:
+    if not known:
         return []
-    looks = {"".join(name.casefold().split()): name for name in known}
-    missing: dict[str, str] = {}
-    for purpose, part in rows.items():
+    looks = {} if by.by_number else {"".join(name.casefold().split()): name for name in known}
+    trained = {by.index.get(name, UNLABELLED) for name in known}
+    missing: set[int] = set()
+    for part in rows.values():
         for name in {label for label in part.labels if label is not None} - known:
             twin = looks.get("".join(name.casefold().split()))
             if twin is not None:
                 what = f"class '{escape(name)}' is called '{escape(twin)}' in the training images"
                 raise UsageError(what, where=escape(part.where(part.labels.index(name))), fix="rename one")
-            if by.index.get(name, UNLABELLED) != UNLABELLED:
-                missing[name] = purpose
-    return [f"no training images of {_head(sorted(missing))}"] if missing else []
+            missing.add(by.index.get(name, UNLABELLED))
+    names = [by.classes[number] for number in sorted(missing - trained - {UNLABELLED})]
+    return [f"no training images of {_head(names)}"] if names else []
 
 
 def parse_names(lines: Sequence[str]) -> list[str]:

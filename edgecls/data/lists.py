@@ -33,7 +33,7 @@ from edgecls.data.paths import locate
 from edgecls.data.regular import plain_lines
 from edgecls.data.rows import Rows
 from edgecls.errors import UsageError
-from edgecls.text import escape
+from edgecls.text import escape, plural
 
 MOSTLY = 0.9
 DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}
@@ -63,15 +63,19 @@ def read_list(path: Path, image_column: Column | None = None, label_column: Colu
     image, label = choose_columns(table, path, image_column, label_column)
     images, words, numbers, notes = table.column(image), table.column(label), table.numbers, table.notes
     without = [number for number, name in zip(numbers, images, strict=True) if not name]
-    if without:
-        words, numbers = list(compress(words, images)), list(compress(numbers, images))
-        images = list(filter(None, images))
+    header = table.header[image] if table.header and image < len(table.header) else ""
+    if without or header in images:
+        keep = [bool(name) and name != header for name in images]
+        if again := len(images) - len(without) - sum(keep):
+            notes = [*notes, f"the header is left out where it comes again: {plural(again, 'line')}"]
+        images, words = list(compress(images, keep)), list(compress(words, keep))
+        numbers = list(compress(numbers, keep))
     del table  # its other columns
     names, files, assumed = locate(images, path)
     meant = {word: word.strip() or None for word in set(words)}
     labels = [meant[word] for word in words]
     if 0 < (missing := labels.count(None)) < len(labels):
-        notes = [*notes, f"{missing:,} of {len(labels):,} lines have no label"]
+        notes = [*notes, f"{missing:,} of {len(labels):,} lines {'has' if missing == 1 else 'have'} no label"]
     return Rows(
         names,
         files,
@@ -91,7 +95,8 @@ def _contradictions(names: list[str], labels: list[str | None]) -> list[str]:
         return []
     pairs = Counter(name for name, _ in set(zip(names, labels, strict=True)))
     twice = sorted(name for name, count in pairs.items() if count > 1)
-    return [f"{len(twice):,} images are listed with different labels, such as {twice[0]}"] if twice else []
+    count = plural(len(twice), "image is", "images are")
+    return [f"{count} listed with different labels, such as {twice[0]}"] if twice else []
 
 
 # The file as a table ---------------------------------------------------------------------------------------------
@@ -106,12 +111,14 @@ def _table(path: Path, with_columns: bool) -> Table:
 
 
 def _content(path: Path) -> bytes:
-    """What a file holds, with the line ends of Unix and without a byte order mark."""
+    """What a file holds, as UTF-8 with the line ends of Unix and without a byte order mark."""
     try:
         data = path.read_bytes()
     except OSError as error:
         fix = "a list file has one `path label` a line; a folder is data.source: folder"
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # "Unicode" in programs of Windows
+        data = data.decode("utf-16", "replace").encode()
     if b"\0" in data:
         raise UsageError("not a UTF-8 text file", where=str(path), fix="save it as UTF-8")
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -157,7 +164,10 @@ def _lines(data: bytes, folder: Path) -> tuple[list[str], Sequence[int], list[st
     lines = [line.strip(" ") for line in data.decode("utf-8", "surrogateescape").split("\n")]
     keep = [i for i, line in enumerate(lines) if line.strip()]
     comments = [i for i in keep if lines[i].startswith("#") and not _is_there(lines[i], folder)]
-    notes = [f"{len(comments):,} lines that begin with # are comments"] if comments else []
+    said = plural(
+        len(comments), "line that begins with # is a comment", "lines that begin with # are comments"
+    )
+    notes = [said] if comments else []
     chosen = sorted(set(keep) - set(comments)) if comments else keep
     return (
         [lines[i] for i in chosen],
@@ -267,9 +277,9 @@ def _take_header(table: Table, folder: Path) -> None:
     rest = table.rows[1 :: max(1, len(table.rows) // SAMPLE)]
     first = [text.strip().casefold() for text in table.rows[0]]
     known = set(IMAGE_NAMES) & set(first) and set(LABEL_NAMES) & set(first)
-    if not rest or has_image(table.rows[0]):
+    if has_image(table.rows[0]):
         return
-    if not known and sum(map(has_image, rest)) < MOSTLY * len(rest):
+    if not known and (not rest or sum(map(has_image, rest)) < MOSTLY * len(rest)):
         return
     table.header = [text.strip() for text in table.rows[0]]
     table.rows, table.numbers = table.rows[1:], table.numbers[1:]

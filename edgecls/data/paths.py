@@ -48,8 +48,13 @@ def locate(names: list[str], list_file: Path) -> tuple[list[str], list[str], lis
             None,
         )
         if found is None:
+            none = (
+                f"none of the {len(names):,} images is there"
+                if len(names) > 1
+                else "the only image is not there"
+            )
             raise MissingError(
-                f"none of the {len(names):,} images is there, for example {escape(sample[0])}",
+                f"{none}, for example {escape(sample[0])}",
                 where=str(list_file),
                 fix=f"paths start from the folder of the list, {escape(str(folder))}",
             )
@@ -85,7 +90,12 @@ def _changes(folder: Path, sample: Sequence[str]) -> Iterator[tuple[Path, Change
             yield folder, lambda name, ending=ending: turn(name) + ending, said  # type: ignore[misc]
     for count in range(1, DEEPEST + 1):
         dropped = "/".join(_parts(turn(sample[0]))[:count])
-        said = f"the first {count} folders of each path are left out ({escape(dropped)})"
+        first = (
+            "the first folder of each path is"
+            if count == 1
+            else f"the first {count} folders of each path are"
+        )
+        said = f"{first} left out ({escape(dropped)})"
         yield folder, lambda name, count=count: "/".join(_parts(turn(name))[count:]) or name, said  # type: ignore[misc]
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from edgecls import recipe
 from edgecls.data import folders, lists, tfrecord
-from edgecls.data.idx import existing_path, read_idx
+from edgecls.data.idx import existing_path, read_idx, refuse_archive
 from edgecls.data.labelling import check_parts, number_rows, numbering, parse_names
 from edgecls.data.listing import list_folders, purpose_of
 from edgecls.data.rows import Part, Rows
@@ -87,7 +87,7 @@ def read_extra(extra: recipe.Extra, classes: Sequence[str]) -> tuple[Part, list[
         return part, rows.notes
     by = numbering(Counter(_words(rows)), classes, numbers_allowed=extra.source != "folder")
     fix = "rename it to a class of the main source, or set labels: false"
-    return number_rows({"train": rows}, by, fix)["train"], [*rows.notes, *by.notes]
+    return number_rows({"train": rows}, by, fix)["train"], rows.notes
 
 
 def read_to_score(path: Path, classes: Sequence[str], split: str) -> tuple[Part, list[str]]:
@@ -104,6 +104,7 @@ def read_to_score(path: Path, classes: Sequence[str], split: str) -> tuple[Part,
     """
     if not path.exists():
         raise MissingError("no such folder or list file", where=str(path), fix="check the path")
+    refuse_archive(path)
     notes: list[str] = []
     if path.is_dir():
         splits, notes = folders.split_folders(path)

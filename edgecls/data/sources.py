@@ -106,10 +106,15 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     where = cfg.path or f"data.source: {cfg.source}"
     count = sum(len(part.names) + len(part.bad) for part in parts.values())
     if not count:
-        raise MissingError("no images found", where=where, fix=_to_do(contents))
+        raise MissingError(
+            "no images found", where=where, fix=_to_do(contents, _NO_IMAGES.get(cfg.source, _IN_FOLDERS))
+        )
     source = str(Path(cfg.path).absolute()) if cfg.path else cfg.source
     splits = {purpose: check(part, source, progress) for purpose, part in parts.items()}
     bad = _check_bad(cfg, parts, splits, where)
+    if not classes:
+        fix = "name the classes in data.classes: unlabeled images do not tell"
+        raise UsageError("no image has a label", where=where, fix=_to_do(contents, fix))
     splits, left_out = _split(cfg, splits, classes, source, where)
     splits, extra_left_out, notes = _with_extra(cfg, splits, classes, source, progress)
     splits, bad_there, assumed = confirmed(splits, source, cfg.max_bad_fraction, progress)
@@ -129,9 +134,15 @@ def load_dataset(cfg: recipe.Data, progress: Callable[[int, int], None] | None =
     )
 
 
-def _to_do(contents: readers.Contents) -> str:
-    """What to do about a source without images; the notes tell of files that are not read."""
-    fix = "put the photos of each class into a folder of its own"
+_IN_FOLDERS = "put the photos of each class into a folder of its own"
+_NO_IMAGES = {
+    "list": "a list has a line `path label` for each image",
+    "tfrecord": "write records with images",
+}
+
+
+def _to_do(contents: readers.Contents, fix: str) -> str:
+    """What to do about a source; its notes tell of what is not read."""
     return "; ".join([*contents.notes, fix])
 
 
@@ -222,8 +233,9 @@ def _said_of_sampling(cfg: recipe.Data, train: Split) -> list[str]:
         return []
     times = sampling.last[train.labels >= 0] if (train.labels >= 0).any() else sampling.last
     how = "" if cfg.sampling == "none" else f"data.sampling {cfg.sampling}: "
-    span = f"each labeled image comes {times.min():.2g} to {times.max():.2g} times"
-    return [f"{how}{span}, {plural(sampling.size, 'image')} in an epoch"]
+    least, most = f"{times.min():.2g}", f"{times.max():.2g}"
+    span = f"{least} to {most} times" if least != most else "once" if most == "1" else f"{most} times"
+    return [f"{how}each labeled image comes {span}, {plural(sampling.size, 'image')} in an epoch"]
 
 
 def load_for_scoring(
@@ -252,9 +264,7 @@ def load_for_scoring(
     """
     part, notes = readers.read_to_score(path, classes, split)
     if not part.names:
-        raise MissingError(
-            "no images found", where=str(path), fix="put the photos of each class into a folder of its own"
-        )
+        raise MissingError("no images found", where=str(path), fix=_IN_FOLDERS)
     photos = check(part, str(path.absolute()), progress)
     if not (photos.labels != UNLABELLED).any():
         what = f"no labeled photo can be used, {len(photos.bad)} files are bad: {_shown(photos.bad)}"
@@ -277,9 +287,6 @@ def _check_classes(train: Split, classes: list[str], least: int, where: str) -> 
     counts = np.bincount(labelled, minlength=len(classes))
     present = [name for name, n in zip(classes, counts, strict=True) if n] if len(labelled) else classes
     if len(present) < 2:
-        if not present:
-            fix = "name them in data.classes: unlabeled images do not tell"
-            raise UsageError("there are no class names", where=where, fix=fix)
         what = f"two classes or more are needed, found only '{present[0]}'"
         raise UsageError(what, where=where, fix="add another class")
     few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < least]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -38,8 +39,12 @@ class _Span(NamedTuple):
     length: int
 
 
-Feature = _Span | int
-"""A bytes value by its place, or an integer."""
+class _Several(NamedTuple):
+    """A feature with more than one value: of a label they are several classes, or a vector with a 1 in it."""
+
+
+Feature = _Span | int | float | _Several
+"""A bytes value by its place, or a number."""
 
 
 class _Damaged(ValueError):
@@ -90,7 +95,7 @@ def read_tfrecords(path: Path, image_feature: str | None = None, label_feature: 
 
     Raises:
         MissingError: There are no files.
-        UsageError: A file is no TFRecord file, or no record has an image.
+        UsageError: A file is no TFRecord file, no record has an image, or none has the features that are named.
     """
     files = tfrecord_files(path)
     checked = sum(file.stat().st_size for file in files) <= CHECKED_BYTES
@@ -109,11 +114,20 @@ def read_tfrecords(path: Path, image_feature: str | None = None, label_feature: 
                     found.append(_image(source, file, name, record, image_feature, label_feature))
                 except _Damaged as error:
                     bad.append((name, str(error)))
-    if not found and seen and not seen & {image_feature, *(() if image_feature else IMAGES)}:
-        fix = f"name the image's feature in data.image_column; there are: {', '.join(map(escape, sorted(seen)))}"
+    there = f"there are: {', '.join(map(escape, sorted(seen)))}"
+    if seen and not seen & {image_feature, *(() if image_feature else IMAGES)}:
+        fix = f"name the image's feature in data.image_column; {there}"
         raise UsageError("no record has an image", where=str(path), fix=fix)
+    if seen and label_feature and label_feature not in seen:
+        what = f"no record has the feature {escape(label_feature)}"
+        raise UsageError(what, where=str(path), fix=f"set data.label_column; {there}")
     if not found and bad and not seen:
         raise EdgeclsError(f"no record can be read: {bad[0][0]}: {bad[0][1]}", where=str(path))
+    notes = [] if checked else [f"{plural(len(files), 'large file')}: checksums of the data are not checked"]
+    if found and (without := sum(image.label is None for image in found)):
+        some = f"{plural(without, 'record has', 'records have')} no label"
+        said = "no record has a label" if without == len(found) else some
+        notes.append(f"{said}; data.label_column names the feature; {there}")
     originals = [image.original for image in found]
     by_original = None not in originals and len(set(originals)) == len(originals)
     return Rows(
@@ -122,9 +136,7 @@ def read_tfrecords(path: Path, image_feature: str | None = None, label_feature: 
         labels=[image.label for image in found],
         where=lambda i: found[i].name,
         bad=bad,
-        notes=[]
-        if checked
-        else [f"{plural(len(files), 'large file')}: checksums of the data are not checked"],
+        notes=notes,
     )
 
 
@@ -149,6 +161,8 @@ def _image(
     label = _pick(record, [label_feature] if label_feature else LABELS)
     if label is None and label_feature:
         raise _Damaged(f"no feature {escape(label_feature)}")
+    if isinstance(label, _Several):
+        raise _Damaged("its label has several values")
     original = _text(source, _pick(record, NAMES))
     return _Image(
         name,
@@ -166,7 +180,7 @@ def _text(source: BinaryIO, feature: Feature | None) -> str | None:
     if isinstance(feature, _Span):
         source.seek(feature.start)
         return source.read(feature.length).decode("utf-8", "surrogateescape")
-    return None if feature is None else str(feature)
+    return None if feature is None or isinstance(feature, _Several) else str(feature)
 
 
 # Records ---------------------------------------------------------------------------------------------------------
@@ -230,7 +244,7 @@ _BYTES, _FLOATS, _INTEGERS = 1, 2, 3
 
 
 def _features(data: mmap.mmap, start: int, end: int) -> dict[str, Feature]:
-    """The first value of each feature; features of floats are left out."""
+    """The value of each feature that has one, and which features have several."""
     found: dict[str, Feature] = {}
     for _, features in _messages(data, _Span(start, end - start), 1):
         for _, entry in _messages(data, features, 1):
@@ -238,23 +252,38 @@ def _features(data: mmap.mmap, start: int, end: int) -> dict[str, Feature]:
             if 1 not in parts or 2 not in parts:
                 continue
             key = data[parts[1].start : parts[1].start + parts[1].length].decode("utf-8", "replace")
-            for kind, values in _messages(data, parts[2], _BYTES, _INTEGERS):
-                value = _first_bytes(data, values) if kind == _BYTES else _first_integer(data, values)
-                if value is not None:
-                    found[key] = value
+            for kind, span in _messages(data, parts[2], _BYTES, _FLOATS, _INTEGERS):
+                values = list(islice(_VALUES[kind](data, span), 2))
+                if values:
+                    found[key] = values[0] if len(values) == 1 else _Several()
     return found
 
 
-def _first_bytes(data: mmap.mmap, values: _Span) -> _Span | None:
-    return next((span for _, span in _messages(data, values, 1)), None)
+def _bytes(data: mmap.mmap, values: _Span) -> Iterator[_Span]:
+    return (span for _, span in _messages(data, values, 1))
 
 
-def _first_integer(data: mmap.mmap, values: _Span) -> int | None:
+def _floats(data: mmap.mmap, values: _Span) -> Iterator[float]:
     for number, kind, at, length in _fields(data, values):
-        if number == 1 and (kind == 0 or length):
-            value, _ = _varint(data, at, values.start + values.length)
-            return value - (1 << 64) if value >> 63 else value
-    return None
+        if number == 1 and kind in (2, 5):  # packed, or one
+            for place in range(at, at + length - 3, 4):
+                yield _FLOAT.unpack_from(data, place)[0]
+
+
+def _integers(data: mmap.mmap, values: _Span) -> Iterator[int]:
+    for number, kind, at, length in _fields(data, values):
+        end = at + length
+        while number == 1 and kind in (0, 2) and at < end:
+            value, at = _varint(data, at, end)
+            yield value - (1 << 64) if value >> 63 else value
+
+
+_FLOAT = struct.Struct("<f")
+_VALUES: dict[int, Callable[[mmap.mmap, _Span], Iterator[_Span | float | int]]] = {
+    _BYTES: _bytes,
+    _FLOATS: _floats,
+    _INTEGERS: _integers,
+}
 
 
 def _messages(data: mmap.mmap, within: _Span, *numbers: int) -> Iterator[tuple[int, _Span]]:
