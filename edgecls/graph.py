@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from edgecls.errors import UsageError
+from edgecls.text import first_line
 
 Ref = tuple[str, int, int]  # layer name, which of its calls, which of that call's outputs
 
@@ -83,6 +84,32 @@ def trace(model: keras.Model) -> Graph:
     return Graph(tuple(_ordered(ops)), tuple(_output_refs(config["output_layers"])))
 
 
+def remade(layer: Any, **changes: Any) -> Any:
+    """A layer like another, without its weights.
+
+    A ``Lambda`` keeps its function, because its configuration has the code alone and not what the code refers to.
+
+    Args:
+        layer: A layer.
+        changes: Keys of its configuration that are others.
+
+    Raises:
+        UsageError: It cannot be made from its configuration.
+    """
+    if isinstance(layer, keras.layers.Lambda):
+        keys = {"name": layer.name, "dtype": layer.dtype_policy} | changes
+        kept = {key: keys[key] for key in ("name", "dtype")}
+        return type(layer)(layer.function, layer._output_shape, layer.mask, layer.arguments, **kept)
+    try:
+        return type(layer).from_config(layer.get_config() | changes)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{type(layer).__name__} cannot be made again from its configuration: {first_line(error)}",
+            where=layer.name,
+            fix="give it a get_config, and an __init__ that hands **kwargs to the parent's",
+        ) from error
+
+
 def rebuild(model: keras.Model, change: Callable[[Any, Any], Any]) -> keras.Model:
     """Copy a functional model and replace some of its layers' calls.
 
@@ -106,7 +133,7 @@ def rebuild(model: keras.Model, change: Callable[[Any, Any], Any]) -> keras.Mode
     twins: list[tuple[Any, Any]] = []
 
     def twin(layer: Any) -> Any:
-        twins.append((layer, type(layer).from_config(layer.get_config())))
+        twins.append((layer, remade(layer)))
         return twins[-1][1]
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 Precision = Literal["fp32", "fp16", "int8", "dynamic_wi8_afp32", "weight_only_wi8"]
 WeightScales = Literal["per_channel", "per_tensor"]
+Ranges = Literal["mse", "percentile", "minmax"]
 ALIASES = {"static_wi8_ai8": "int8", "wfp16_afp32": "fp16"}
 
 
@@ -37,7 +38,7 @@ KINDS: dict[str, Kind] = {
     "weight_only_wi8": Kind("float.keras", 1, "TFLite of int8 weights, float arithmetic"),
 }
 NAMES: tuple[str, ...] = get_args(Precision)
-CALIBRATIONS = ("mse", "percentile", "minmax")
+CALIBRATIONS: tuple[str, ...] = get_args(Ranges)
 """How the ranges of activations are found from what a network computes on images, see ``quantize.calibrate``."""
 WEIGHT_SCALES: tuple[str, ...] = get_args(WeightScales)
 """How many scales the kernel of an int8 file has: one for each output channel, or one for all, which some NPUs want."""

@@ -29,7 +29,7 @@ from edgecls.data.settings import Data, Extra
 from edgecls.errors import UsageError
 from edgecls.networks import RANDOM, Model, OtherTeacher, Teacher
 from edgecls.phases import Part, Phase
-from edgecls.precisions import Precision, WeightScales, find
+from edgecls.precisions import Precision, Ranges, WeightScales, find
 from edgecls.train.distill import Distill
 from edgecls.train.multipliers import check_stages
 from edgecls.train.optimizers import Sgd
@@ -75,6 +75,24 @@ class Quantize(Section):
         default="per_channel",
         description="scales of a kernel: one for each output channel, or one (`per_tensor`), as some accelerators want"
         " it; then batch normalizations are folded before the training",
+    )
+    ranges: Ranges = Field(
+        default="mse",
+        description="how the ranges of activations are measured: with the least squared error (`mse`), all but 0.01 % at"
+        " either end (`percentile`), or the extremes (`minmax`)",
+    )
+    keep_float: list[str] = Field(
+        default=[], description="layers that stay in float: names, or shell patterns such as `block_1_*`"
+    )
+    equalize: bool = Field(
+        default=False,
+        description="give the channels of consecutive kernels equal ranges first (cross-layer equalization), for"
+        " `weights: per_tensor`; batch normalizations are folded before the training",
+    )
+    adaround: bool = Field(
+        default=False,
+        description="learn for each weight whether it is rounded up or down, before the training if there is one; takes"
+        " minutes or more",
     )
     distill: Literal["float", "teacher", "none"] = Field(
         default="float",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from quantization import photos, settled
 
 import edgecls
 from edgecls.errors import UsageError
 from edgecls.export import inspect, metadata, verify
+from edgecls.export.gates import gates as judged
 from edgecls.quantize import fake_quantization, make_plan
 from edgecls.quantize.rules import gates
 
@@ -33,10 +35,12 @@ def users_model(make: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
     return make
 
 
-def body(block: Callable[..., Any], size: tuple[int, int] = (SIZE, SIZE)) -> keras.Model:
-    """Pixels, a stem, ``block``, a mean, a softmax."""
+def body(
+    block: Callable[..., Any], size: tuple[int, int] = (SIZE, SIZE), padding: str = "same"
+) -> keras.Model:
+    """Pixels, a stem, ``block``, a mean, a softmax. A stem that pads is half a pixel off at the border."""
     image = keras.Input((*size, 3), name="image")
-    x = layers.Conv2D(8, 3, 2, padding="same", name="stem")(layers.Rescaling(1 / 127.5, -1)(image))
+    x = layers.Conv2D(8, 3, 2, padding=padding, name="stem")(layers.Rescaling(1 / 127.5, -1)(image))
     x = layers.GlobalAveragePooling2D()(block(x))
     return keras.Model(image, layers.Dense(CLASSES, activation="softmax", name="fc")(x))
 
@@ -182,28 +186,113 @@ def sums_and_products_of_several() -> keras.Model:
     return body(block)
 
 
+@users_model
+def attention_of_channels_and_places() -> keras.Model:
+    """ECA, then CBAM, in Lambda layers made of keras.ops."""
+
+    def block(x):
+        gate = layers.Reshape((8, 1))(layers.GlobalAveragePooling2D()(x))
+        gate = layers.Conv1D(1, 3, padding="same", use_bias=False, activation="sigmoid")(gate)
+        x = layers.Multiply()([x, layers.Reshape((1, 1, 8))(gate)])
+        mean = layers.Lambda(lambda t: keras.ops.mean(t, axis=-1, keepdims=True))(x)
+        top = keras.ops.expand_dims(keras.ops.max(x, axis=-1), -1)
+        places = layers.Conv2D(1, 7, padding="same", activation="sigmoid")(layers.Concatenate()([mean, top]))
+        return layers.BatchNormalization()(layers.Lambda(lambda pair: pair[0] * pair[1])([x, places]))
+
+    return body(block)
+
+
+@users_model
+def sequences() -> keras.Model:
+    def block(x):
+        x = layers.DepthwiseConv1D(3, 2, depth_multiplier=2, activation="relu")(layers.Reshape((-1, 8))(x))
+        x = layers.Conv1D(8, 3, padding="causal", dilation_rate=2, groups=2)(layers.MaxPooling1D(2)(x))
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.SeparableConv1D(8, 3, padding="same", activation="silu")(layers.AveragePooling1D(3, 2)(x))
+        return layers.Reshape((1, -1, 8))(x)
+
+    return body(block)
+
+
+@users_model
+def preprocessed_as_vgg() -> keras.Model:
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.applications.vgg16.preprocess_input(image)
+    for width in (8, 16):
+        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dense(16, activation=lambda t: t * keras.ops.sigmoid(t))(layers.Flatten()(x))
+    return keras.Model(image, layers.Dense(CLASSES, activation="softmax")(x))
+
+
+@users_model
+def choices_of_values_and_cells() -> keras.Model:
+    def block(x):
+        x = keras.ops.depth_to_space(keras.ops.space_to_depth(layers.Conv2D(8, 3, padding="same")(x), 2), 2)
+        y = layers.Minimum()([keras.ops.maximum(x, layers.Conv2D(8, 1)(x)), keras.ops.abs(x)])
+        x, y = x[:, ::2, ::2], y[:, ::2, ::2]
+        y = y + keras.ops.stack([x[..., i] for i in (1, 5)] * 4, axis=-1) ** 2
+        mean = keras.ops.sum(layers.Conv2D(1, 1)(y) / 64, axis=(1, 2), keepdims=True)
+        return keras.ops.cast(y, "float32") * mean
+
+    return body(block)
+
+
+@users_model
+def activations_in_float() -> keras.Model:
+    def block(x):
+        x = layers.Conv2D(8, 3, 2, activation="selu")(x)
+        x = layers.Conv2D(8, 1, activation="mish")(layers.ELU(0.3)(layers.BatchNormalization()(x)))
+        x = layers.Activation("softplus")(keras.ops.celu(layers.Conv2D(8, 1)(x), 2.0))
+        return layers.UnitNormalization()(layers.Conv2D(8, 1)(x))
+
+    return body(block, padding="valid")
+
+
+IN_FLOAT = {
+    "activations_in_float": {"ELU", "InFloat", "UnitNormalization"}
+}  # what stays in float without being asked
+
+
 def pictures(model: keras.Model, count: int) -> np.ndarray:
     """uint8 [count, height, width, 3] of the model's size."""
     height, width = model.input_shape[1:3]
     return photos(max(height, width), count)[:, :height, :width]
 
 
-def check(model: keras.Model, folder: Path, epochs: int = 1) -> None:
-    """Quantize, train a few steps, export: int8 within a step of the trained network, one partition."""
+def check(
+    model: keras.Model, folder: Path, in_float: Collection[str] = (), keep_float: Sequence[str] = ()
+) -> None:
+    """Quantize, train a step, export: int8 within a step of the trained network, one partition.
+
+    Args:
+        model: A classifier of ``CLASSES``.
+        folder: For the file.
+        in_float: Classes of the layers that stay in float.
+        keep_float: Those that are asked to.
+    """
     images = pictures(model, 8)
     pixels, labels = images.astype(np.float32), np.arange(8) % CLASSES
     settled(model, images)
-    network = edgecls.quantize_model(model)
+    network = edgecls.quantize_model(model, keep_float=keep_float)
     with fake_quantization(network, on=False):
         np.testing.assert_allclose(network(pixels, training=False), model(pixels, training=False), atol=5e-3)
     edgecls.calibrate(network, [(pixels, labels)])
     network.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    network.fit(pixels, labels, batch_size=4, epochs=epochs, verbose=0)
+    network.fit(pixels, labels, batch_size=4, epochs=1, verbose=0)
     sizes = {"size": model.input_shape[1], "resize_short": model.input_shape[1]}
     path = edgecls.export_tflite(network, folder / "user.tflite", labels=list("abcd"), preprocess=sizes)
     file = inspect.describe(path)
-    assert (file["float_ops"], file["partitions"], file["undelegated"]) == ([], 1, ["QUANTIZE"]), file
-    rung = verify.ladder(images, qat_model=network, int8=path)["rungs"][0]
+    ladder = verify.ladder(images, qat_model=network, int8=path)
+    found = ladder["files"][path.name]["in_float"].values()
+    assert {reason.split(",")[0] for reason in found} == set(in_float), found
+    assert all(gate["ok"] for gate in judged(ladder)), judged(ladder)
+    assert (bool(file["float_ops"]), file["partitions"], file["undelegated"]) == (
+        bool(in_float),
+        1,
+        ["QUANTIZE"],
+    )
+    rung = ladder["rungs"][0]
     assert rung["ok"], rung
     assert np.ptp(inspect.Runner(path)(images), axis=0).max() > 10 * inspect.output_step(path)
     assert file["ops"]["SOFTMAX"] == 1
@@ -212,7 +301,7 @@ def check(model: keras.Model, folder: Path, epochs: int = 1) -> None:
 
 def check_named(name: str, folder: Path) -> None:
     keras.utils.set_random_seed(0)
-    check(MODELS[name](), folder)
+    check(MODELS[name](), folder, IN_FLOAT.get(name, ()))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -267,6 +356,21 @@ class Doubled(layers.Conv2D):
         return 2 * super().call(inputs)
 
 
+class OfTwoLayers(layers.Layer):
+    """A layer of a user's own, of two layers with variables of one name."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = layers.Conv2D(4, 3, padding="same"), layers.Conv2D(4, 3, padding="same")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build(shape)
+
+    def call(self, x):
+        return x + self.second(keras.ops.relu(self.first(x)))
+
+
 class Renamed(layers.Conv2D):
     """A subclass that computes the same."""
 
@@ -275,23 +379,74 @@ def test_what_is_not_exactly_known_is_refused() -> None:
     assert edgecls.quantize_model(small(Renamed(4, 1, name="odd"))).get_layer("odd")
     refused = {
         r"Doubled is a Conv2D with call of its own.*odd.*lowers": Doubled(4, 1, name="odd"),
-        r"UnitNormalization.*odd.*lowers": layers.UnitNormalization(name="odd"),
-        r"activation 'mish'.*odd": layers.Conv2D(4, 1, activation="mish", name="odd"),
+        r"class OfTwoLayers.*odd.*lowers": OfTwoLayers(name="odd"),
+        r"activation 'sparse_plus'; there.*odd.act": layers.Conv2D(
+            4, 1, activation="sparse_plus", name="odd"
+        ),
         r"batch normalization on axis 1.*odd.*axis=-1": layers.BatchNormalization(axis=1, name="odd"),
         r"nearest upsampling by 3 x 3.*odd": layers.UpSampling2D(3, name="odd"),
         r"a PReLU with a slope for each position; shared_axes.*odd": layers.PReLU(name="odd"),
         r"a division by a tensor; multiply.*divide": lambda x: x / x,
         r"division by a tensor; multiply.*divide": lambda x: 1 / x,
-        r"mean over axes .*; over height and width": lambda x: x * keras.ops.mean(x, axis=-1, keepdims=True),
-        r"steps; runs of rows, columns and channels": lambda x: x[:, ::2],
+        r"mean over axes \[1\]; over height and width": lambda x: (
+            x * keras.ops.mean(x, axis=1, keepdims=True)
+        ),
+        r"steps; runs of rows, columns and channels": lambda x: x[:, ::-1],
+        r"strides \(2, 1\)": layers.AveragePooling2D((2, 1), name="odd"),
         r"a resize of 30 x 30 to 45 x 45; whole multiples": layers.Resizing(45, 45, name="odd"),
         r"clip to -1 .* 1; to 0": lambda x: keras.ops.clip(x, -1, 1),
-        r"bare operations of class Exp": keras.ops.exp,
-        r"layers of class Lambda.*odd": layers.Lambda(lambda x: x, name="odd"),
+        r"bare operations of class Log ": keras.ops.log,
+        r"a Lambda whose function.*keras.ops alone.*odd": layers.Lambda(tf.nn.relu, name="odd"),
+        r"channels come first.*odd.*channels_last": layers.Conv2D(
+            4, 1, data_format="channels_first", name="odd"
+        ),
     }
     for text, layer in refused.items():
         with pytest.raises(UsageError, match=text):
             edgecls.quantize_model(small(layer))
+
+
+def kept_in_float(x):
+    """What has no rule, of every kind: layers of layers, of several arguments, of TensorFlow; bare operations."""
+    x = OfTwoLayers(name="mine")(layers.Conv2D(4, 1)(x))
+    x = layers.Lambda(lambda t: tf.sigmoid(t) * tf.reduce_mean(t, [1, 2], keepdims=True), name="tf")(x)
+    x = layers.Conv2D(4, 3, 2, activation="sparse_plus", name="conv")(x)
+    low, high = keras.ops.split(layers.Conv2D(4, 1)(x), 2, axis=1)
+    x = keras.ops.log(keras.ops.abs(low - high) + 1.0)
+    flat = layers.Reshape((-1, 4))(x)
+    return layers.MultiHeadAttention(2, 2, name="heads")(flat, flat)
+
+
+def test_an_error_names_what_to_keep_in_float_and_that_holds(tmp_path) -> None:
+    keras.utils.set_random_seed(0)
+    model, kept = body(kept_in_float), list[str]()
+    while True:
+        try:
+            make_plan(model, keep_float=kept)
+            break
+        except UsageError as error:
+            (name,) = re.findall(r"keep_float=\['(.*?)'\]", str(error))
+            assert name not in kept, error
+            kept.append(name)
+    assert {"mine", "tf", "conv.act"} < set(kept) and len(kept) == 5, kept
+    network = edgecls.quantize_model(model, keep_float=[*kept, "heads"])
+    pixels = pictures(model, 4).astype(np.float32)
+    with fake_quantization(network, on=False):
+        np.testing.assert_allclose(network(pixels, training=False), model(pixels, training=False), atol=1e-4)
+    edgecls.calibrate(network, [pixels])
+    path = edgecls.export_tflite(network, tmp_path / "kept.tflite")
+    ladder = verify.ladder(pixels.astype(np.uint8), qat_model=network, int8=path)
+    assert ladder["rungs"][0]["ok"], ladder["rungs"]
+    assert {"mine", "tf", "conv.act", "heads"} < ladder["files"][path.name]["in_float"].keys()
+
+
+def test_models_that_are_no_graphs() -> None:
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(UsageError, match=r"not a functional or Sequential.*keras.Input"):
+        edgecls.quantize_model(Subclassed())
 
 
 def test_sizes_and_precisions_that_a_model_leaves_open(tmp_path) -> None:

@@ -163,10 +163,15 @@ def show_quantized_file(result: Mapping[str, Any]) -> str:
     """The ladder of a model that no run made, and what it comes to."""
     judged = plural(result["judged_on"], "photo")
     seen = "which calibration did not see" if result["held_out"] else "which calibrated it too"
+    files = result["verify"]["files"]
     return "\n".join(
         [
             show_verify(result["verify"]),
-            *(f"in float: {pattern}" for pattern in result["kept_float"]),
+            *(
+                f"in float: {name}: {why}"
+                for about in files.values()
+                for name, why in about.get("in_float", {}).items()
+            ),
             f"int8 answers {percent(result['agreement'])} % of {judged} as float does, {seen}",
             *(f"{kind}: {path}" for kind, path in result["files"].items()),
         ]

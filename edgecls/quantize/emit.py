@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from edgecls.errors import UsageError
-from edgecls.graph import trace
+from edgecls.graph import remade, trace
 from edgecls.precisions import WEIGHT_SCALES
 from edgecls.quantize import (
     floats,
@@ -125,13 +125,11 @@ class _Twins:
         inputs = [known_in_float.get(source, self.tensors[source]) for source in node.inputs]
         known = node.name in self._layers
         if not known:
-            self._layers[node.name] = node.kind.from_config({**node.config, "name": node.name})  # type: ignore[attr-defined]
+            self._layers[node.name] = _made(node)
         layer = self._layers[node.name]
         tensor = layer(inputs[0] if len(inputs) == 1 else inputs)
         if node.source is not None and not known:
-            twins = {variable.path.split("/")[-1]: variable for variable in layer.variables}
-            for variable in node.source.variables:
-                twins[variable.path.split("/")[-1]].assign(variable.value)
+            _take_weights(layer, node.source)
         return tensor
 
     def _put_on_grid(self, node: Node, grid: Grid) -> Any:
@@ -151,3 +149,21 @@ class _Twins:
         if node.in_float:
             tensor = floats.Boundary(name=f"{node.name}.leave")(tensor)
         return quantizer(tensor) if member == 0 else quantizer(tensor, member=member)
+
+
+def _made(node: Node) -> Any:
+    """The layer of ``node``."""
+    if type(node.source) is node.kind:
+        return remade(node.source, **node.config, name=node.name)
+    return node.kind.from_config({**node.config, "name": node.name})  # type: ignore[attr-defined]
+
+
+def _take_weights(layer: Any, source: Any) -> None:
+    """Give ``layer`` the weights of ``source``. A layer made of layers has several of one name."""
+    if type(layer) is type(source):
+        pairs = list(zip(layer.variables, source.variables, strict=True))
+    else:
+        named = {variable.path.split("/")[-1]: variable for variable in layer.variables}
+        pairs = [(named[variable.path.split("/")[-1]], variable) for variable in source.variables]
+    for target, variable in pairs:
+        target.assign(variable.value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,12 @@ FOLLOWERS = (
     zoo_layers.HardSwish,
     zoo_layers.HardSigmoid,
 )
-NORMS = (layers.LayerNormalization, layers.RMSNormalization, layers.GroupNormalization)
+NORMS = (
+    layers.LayerNormalization,
+    layers.RMSNormalization,
+    layers.GroupNormalization,
+    layers.UnitNormalization,
+)
 REASONS = {  # why layers stay in float that nobody asked to keep
     **dict.fromkeys(NORMS, "int8 kernels have no square root"),
     layers.Softmax: "int8 kernels have no softmax",
@@ -95,12 +100,12 @@ def stays(plan: Plan, op: Op, values: list[Value]) -> bool:
     if op.layer.name in plan.kept:
         return True
     follows = isinstance(op.layer, FOLLOWERS) and len(values) == 1
-    return follows and values[0].node.in_float and values[0].users == 1
+    return follows and values[0].as_float and values[0].users == 1
 
 
 def keep(plan: Plan, op: Op, values: list[Value]) -> Value:
     """``op`` as it is, in float. Its output is put on a grid if an int8 operation takes it."""
-    inputs = [value.node if value.node.in_float else _leave(plan, op, value) for value in values]
+    inputs = [value.node if value.as_float else _leave(plan, op, value) for value in values]
     norm = isinstance(op.layer, layers.BatchNormalization)
     node = plan.add(op, FreezableBatchNormalization if norm else type(op.layer), inputs)
     node.in_float = True
@@ -119,6 +124,49 @@ def _leave(plan: Plan, op: Op, value: Value) -> Node:
     node = plan.node(plan.free_name(f"{op.layer.name}.enter"), Boundary, [source], {})
     node.in_float = True
     return node
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class Call(layers.Layer):
+    """A call with several arguments, or of a bare operation, as a layer that takes its tensors alone.
+
+    Args:
+        operation: A layer or a bare operation.
+        arguments: ``[args, kwargs]`` of the call, with ``TENSOR`` in place of each tensor.
+        index: Which of the results it gives.
+
+    Example:
+        >>> image = keras.Input((4, 4, 3))
+        >>> Call(keras.ops.numpy.Power(), [[TENSOR, 2], {}])(image).shape
+        (None, 4, 4, 3)
+    """
+
+    TENSOR = "<tensor>"
+
+    def __init__(self, operation: Any, arguments: Sequence[Any], index: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(operation, dict):  # of a file
+            operation, arguments = map(keras.saving.deserialize_keras_object, (operation, arguments))
+        self.operation, self.arguments, self.index = operation, arguments, index
+
+    @classmethod
+    def without_tensors(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """``arguments`` of a call."""
+        return keras.tree.map_structure(
+            lambda x: cls.TENSOR if isinstance(x, keras.KerasTensor) else x, [list(args), dict(kwargs)]
+        )
+
+    def call(self, inputs: Any) -> Any:
+        tensors = iter(keras.tree.flatten(inputs))
+        args, kwargs = keras.tree.map_structure(
+            lambda x: next(tensors) if isinstance(x, str) and x == self.TENSOR else x, self.arguments
+        )
+        return keras.tree.flatten(self.operation(*args, **kwargs))[self.index]
+
+    def get_config(self) -> dict[str, Any]:
+        serialized = keras.saving.serialize_keras_object
+        parts = {"operation": serialized(self.operation), "arguments": serialized(self.arguments)}
+        return {**super().get_config(), **parts, "index": self.index}
 
 
 @keras.saving.register_keras_serializable(package="edgecls")

@@ -15,6 +15,7 @@ import keras
 from keras import layers as kl
 
 from edgecls.errors import UsageError
+from edgecls.graph import remade
 from edgecls.quantize import floats, registry
 from edgecls.reparam import fuse
 
@@ -44,6 +45,7 @@ def lower(
         >>> [layer.name for layer in lower(model)[0].layers[1:]]
         ['sep.depthwise', 'sep', 'sep.act']
     """
+    _check_kind(model)
     lowering = Lowering(model, keep_float)
     inputs = [_input(tensor, model.name, input_size) for tensor in model.inputs]
     outputs = keras.tree.flatten(lowering.inline(model, inputs if len(inputs) > 1 else inputs[0]))
@@ -86,8 +88,14 @@ class Lowering:
             outputs = self.inline(layer, inputs)
             self._parents.pop()
             return outputs
-        if isinstance(layer, keras.Layer) and self._asked(layer, inputs):
+        if self._asked(layer, inputs):
             return self._as_it_is(layer, *args, **kwargs)
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise UsageError(
+                "channels come first, and TFLite wants them last",
+                where=layer.name,
+                fix="build the model with channels_last; its weights are the same",
+            )
         rule = registry.find(registry.LOWERINGS, layer)
         if rule:
             return rule(self, layer, inputs)
@@ -101,16 +109,37 @@ class Lowering:
         outputs = self.clone(layer, activation="linear")(inputs) if kind else self.clone(layer)(inputs)
         return self.activate(kind, f"{layer.name}.act", outputs) if kind else outputs
 
-    def _asked(self, layer: keras.Layer, inputs: Any) -> bool:
+    def _asked(self, layer: Any, inputs: Any) -> bool:
         """Whether ``layer`` is to stay in float, and can."""
-        before = keras.tree.flatten(inputs)[0]._keras_history.operation
+        before = _tensors(inputs)[0]._keras_history.operation
         asked = any(floats.matches(name, self.keep_float) for name in (layer.name, *self._parents))
         return asked and floats.can_stay(layer, before)
 
     def _as_it_is(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        twin = self.clone(layer)
-        self.kept.add(twin.name)
-        return twin(*args, **kwargs)
+        """The outputs of ``layer`` in float: a layer of the network that takes tensors alone, for each of them."""
+        count = len(keras.tree.flatten(layer.compute_output_spec(*args, **kwargs)))
+        bare = not isinstance(layer, keras.Layer)
+        if count > 1 and not bare:
+            raise UsageError(
+                f"{type(layer).__name__} gives {count} tensors, and what stays in float gives one",
+                where=layer.name,
+                fix="make a layer of each",
+            )
+        _, *others = *args, *kwargs.values()
+        if not bare and not _tensors(others):
+            twin = self.clone(layer)
+            self.kept.add(twin.name)
+            return twin(*args, **kwargs)
+        tensors, given = _tensors([args, kwargs]), floats.Call.without_tensors(args, kwargs)
+        calls = []
+        for index in range(count):
+            inner = layer if bare else remade(layer, dtype="float32")
+            call = floats.Call(inner, given, index, name=self.name(layer.name))
+            calls.append(call(tensors[0] if len(tensors) == 1 else tensors))
+            self.kept.add(call.name)
+            for target, source in zip(call.variables, getattr(layer, "variables", ()), strict=True):
+                target.assign(source.value)
+        return calls if count > 1 else calls[0]
 
     def activate(self, function: Any, name: str, inputs: Tensor) -> Tensor:
         """``inputs`` after an activation function of Keras, as a layer ``name``."""
@@ -138,9 +167,9 @@ class Lowering:
         key = id(layer), part
         if key not in self._clones:
             like = like or layer
-            config = like.get_config() | {"dtype": "float32"} | changes
+            config = {"dtype": "float32"} | changes
             config["name"] = self.name(f"{layer.name}.{part}" if part else layer.name)
-            twin = type(like).from_config(config)
+            twin = remade(like, **config)
             if not layer.variables:
                 return twin
             self._clones[key] = _Weighted(twin, layer, weights or {})
@@ -183,6 +212,10 @@ def _inputs(layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if sum(isinstance(value, keras.KerasTensor) for value in given) < 2:
         return given[0]
     return dict(inspect.signature(layer.call).bind(*args, **kwargs).arguments)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [x for x in keras.tree.flatten(values) if isinstance(x, keras.KerasTensor)]
 
 
 def _input(tensor: Any, name: str, size: Size | None) -> Tensor:

@@ -128,6 +128,11 @@ class Value:
         return free and (not self.shift or self.shiftable)
 
     @property
+    def as_float(self) -> bool:
+        """Whether the node computes in float, and the float network's tensor itself."""
+        return self.node.in_float and self.scale == 1.0 and not self.shift
+
+    @property
     def shiftable(self) -> bool:
         """Whether another shift costs no operation either, if another scale costs none."""
         return self.node is self.maker and issubclass(self.node.kind, ql.QuantizedKernel)
@@ -174,7 +179,7 @@ class Plan:
         return self._logits(value)
 
     def _logits(self, value: Value) -> Node:
-        if value.node.in_float:
+        if value.as_float:
             return value.node
         node = self.on_grid(self.plain(value))
         assert node.grid is not None
@@ -186,7 +191,8 @@ class Plan:
     def add(self, op: Op, kind: type, inputs: Sequence[Node], **config: Any) -> Node:
         """A node in place of ``op``, with the layer's name and configuration."""
         config = {**op.layer.get_config(), **config}
-        return self.node(config.pop("name"), kind, inputs, config, op.layer)
+        config.pop("name", None)
+        return self.node(op.layer.name, kind, inputs, config, op.layer)
 
     def node(
         self, name: str, kind: type, inputs: Sequence[Node], config: dict[str, Any], source: Any = None

@@ -52,8 +52,9 @@ def explain(run: Run) -> dict[str, Any]:
     network = load_deployed(run.require("float.keras", fix=f"make it with: {MAKERS['float.keras']}"))
     from edgecls.quantize import make_plan
 
-    plan = make_plan(network, weights=run.recipe.quantize.weights).text().splitlines()
-    return {"schema": "edgecls.plan/1", "run": str(run.path), "plan": plan}
+    settings = run.recipe.quantize
+    plan = make_plan(network, keep_float=settings.keep_float, weights=settings.weights)
+    return {"schema": "edgecls.plan/1", "run": str(run.path), "plan": plan.text().splitlines()}
 
 
 def export(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 BATCH = 25
 LEAST_JUDGED = 10  # photos; of fewer all calibrate and all are judged
-CORRECTION_IMAGES = 48
 SENSITIVITY_IMAGES = 50
 QAT_BATCH = 16
 QAT_RATE = 0.002
@@ -115,7 +113,7 @@ def quantize_file(request: Request, console: Console) -> dict[str, Any]:
     )
     photos = read_photos(request, user, console)
     seen, judged = halves(photos)
-    kept = request.keep_float
+    kept = user.kept
     if request.auto:
         kept = _fewest_in_float(request, user, seen, judged, console)
     twin = calibrated(user, seen, request, kept)
@@ -124,18 +122,20 @@ def quantize_file(request: Request, console: Console) -> dict[str, Any]:
     return _written(request, user, twin, seen, judged, kept)
 
 
-def calibrated(user: UserModel, photos: Photos, request: Request, keep_float: Sequence[str]) -> keras.Model:
-    """The int8 twin after calibration and correction of its biases."""
-    from edgecls.quantize import calibrate, correct_biases, equalize, learn_rounding, quantize_model
+def calibrated(user: UserModel, photos: Photos, request: Request, kept: Sequence[str]) -> keras.Model:
+    """The int8 twin after calibration and correction of its biases; ``kept`` are names of layers in float."""
+    from edgecls.quantize.twin import SOME_IMAGES, as_patterns, calibrated_twin
 
-    network = equalize(user.network, keep_float=keep_float) if request.equalize else user.network
-    twin = quantize_model(network, keep_float=keep_float, weights=request.weights)
-    calibrate(twin, photos.batches(), request.method)
-    some = photos.pixels[:CORRECTION_IMAGES].astype(np.float32)
-    if request.adaround:
-        learn_rounding(twin, some)
-    correct_biases(twin, some)
-    return twin
+    return calibrated_twin(
+        user.network,
+        photos.batches(),
+        photos.pixels[:SOME_IMAGES].astype(np.float32),
+        keep_float=as_patterns(kept),
+        weights=request.weights,
+        ranges=request.method,
+        equalized=request.equalize,
+        adaround=request.adaround,
+    )
 
 
 def read_photos(request: Request, user: UserModel, console: Console) -> Photos:
@@ -198,6 +198,7 @@ def _train(
     from edgecls.data.split import check
     from edgecls.export import heads
     from edgecls.quantize import freezing, lower
+    from edgecls.quantize.twin import as_patterns
     from edgecls.recipe import Train
     from edgecls.train.loop import Trainer, fit
     from edgecls.train.objective import Objective, as_teacher
@@ -208,7 +209,7 @@ def _train(
     split = check(Part(photos.files, unlabeled, photos.files), str(request.data.absolute()), None)
     batch = min(QAT_BATCH, len(split))
     config = Train(epochs=request.epochs, batch_size=batch, optimizer=Sgd(lr=QAT_RATE), select="last")
-    float_logits, _ = heads.split(lower(user.network, keep_float=kept)[0])
+    float_logits, _ = heads.split(lower(user.network, keep_float=as_patterns(kept))[0])
     logits, _ = heads.split(twin)
     trainer = Trainer(
         logits, Objective(teacher=as_teacher(float_logits)), config, len(split) // batch, section="qat"
@@ -267,6 +268,7 @@ def _written(
 ) -> dict[str, Any]:
     """Both files, compared with each other and with the networks they come from."""
     from edgecls.export import verify
+    from edgecls.export.gates import gates
     from edgecls.export.tflite import to_tflite
 
     files = {"int8": request.file(".int8.tflite"), "fp32": request.file(".fp32.tflite")}
@@ -274,6 +276,7 @@ def _written(
     for precision, network in (("int8", twin), ("fp32", user.network)):
         to_tflite(network, files[precision], precision, user.classes, user.preprocess)  # type: ignore[arg-type]
     ladder = verify.ladder(judged.pixels, user.network, files["fp32"], twin, files["int8"])
+    ladder["warnings"] = [reason for gate in gates(ladder) for reason in gate.get("reasons", ())]
     shutil.rmtree(request.file(".qat"), ignore_errors=True)
     (cost,) = (rung for rung in ladder["rungs"] if rung["name"] == f"float.keras ~ {files['int8'].name}")
     return {
@@ -292,11 +295,12 @@ def _written(
 def explain_file(request: Request) -> dict[str, Any]:
     """What quantization makes of the model; see ``explain``."""
     from edgecls.quantize import make_plan
+    from edgecls.quantize.twin import as_patterns
 
     user = read_user_model(
         request.model, request.labels, request.pixels, request.input_size, request.keep_float
     )
-    plan = make_plan(user.network, keep_float=request.keep_float, weights=request.weights)
+    plan = make_plan(user.network, keep_float=as_patterns(user.kept), weights=request.weights)
     return {"schema": "edgecls.plan/1", "model": str(request.model), "plan": plan.text().splitlines()}
 
 
@@ -334,7 +338,7 @@ def _sensitivity(
     from edgecls.export import heads
     from edgecls.quantize.sensitivity import measure
 
-    twin = calibrated(user, seen, request, request.keep_float)
+    twin = calibrated(user, seen, request, user.kept)
     logits, _ = heads.split(twin)
     with console.progress() as progress:
         task = progress.add_task("layers", total=None, text="")
@@ -348,12 +352,12 @@ def _sensitivity(
 def _fewest_in_float(
     request: Request, user: UserModel, seen: Photos, judged: Photos, console: Console
 ) -> tuple[str, ...]:
-    """The fewest of the most sensitive layers that have to stay in float for ``max_drop``, and ``keep_float``."""
+    """Names of the fewest of the most sensitive layers that have to stay in float for ``max_drop``, and ``user.kept``."""
     most = request.max_drop or 0.0
     ranked: list[str] = []
 
     def drop(count: int) -> float:
-        kept = (*request.keep_float, *map(glob.escape, ranked[:count]))
+        kept = (*user.kept, *ranked[:count])
         twin = calibrated(user, seen, request, kept)
         lost = 100 * (1 - agreement(user, twin, judged))
         console.log(
@@ -362,7 +366,7 @@ def _fewest_in_float(
         return lost
 
     if drop(0) <= most:
-        return request.keep_float
+        return user.kept
     rows = _sensitivity(user, seen, judged[:SENSITIVITY_IMAGES], request, console)
     ranked += [row.layer for row in rows if row.keepable]
     few, enough = 0, 1
@@ -377,4 +381,4 @@ def _fewest_in_float(
     while enough - few > 1:
         middle = (few + enough) // 2
         few, enough = (few, middle) if drop(middle) <= most else (middle, enough)
-    return (*request.keep_float, *map(glob.escape, ranked[:enough]))
+    return (*user.kept, *ranked[:enough])

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from edgecls.train.objective import Mutual, Objective
     from edgecls.train.teachers import Cached, Networks
 
-CORRECTION_IMAGES = 48
 _BY_CONTENT = {"weights", "file"}  # of a network: what is in them counts, not where they are
 Inputs = dict[str, Any]
 
@@ -84,7 +83,8 @@ def _unset(model: Model) -> set[str]:
 
 def _left_out(quantize: Quantize) -> set[str]:
     """Keys that count only where they are not the default, for the same reason."""
-    return {key for key in ("weights",) if key not in quantize.model_dump(exclude_defaults=True)}
+    given = quantize.model_dump(exclude_defaults=True)
+    return {key for key in ("weights", "ranges", "keep_float", "equalize", "adaround") if key not in given}
 
 
 def _distill_inputs(recipe: Recipe, run: Run) -> Inputs:
@@ -194,23 +194,31 @@ def make_part(
 def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
     """Write ``qat.keras``; ``recipe`` is that of the last phase."""
     from edgecls.data.pipeline import batches
-    from edgecls.quantize import calibrate, correct_biases, finalize, freezing, quantize_model
+    from edgecls.quantize import finalize, freezing
+    from edgecls.quantize.twin import SOME_IMAGES, calibrated_twin
     from edgecls.train.objective import Objective, as_teacher
     from edgecls.train.stage import EVAL_BATCH, make_objective
 
     settings = recipe.quantize
     network = load_deployed(run.file("float.keras"))
-    model = quantize_model(network, weights=settings.weights)
-    calibration_split = spread(data.train, settings.calibration_images)
     preprocess = run_preprocess(run)
-    calibrate(model, batches(calibration_split, preprocess, EVAL_BATCH))
+    some = spread(data.train, SOME_IMAGES)
+    (pixels, _), *_ = batches(some, preprocess, len(some))
+    model = calibrated_twin(
+        network,
+        batches(spread(data.train, settings.calibration_images), preprocess, EVAL_BATCH),
+        pixels,
+        keep_float=settings.keep_float,
+        weights=settings.weights,
+        ranges=settings.ranges,
+        equalized=settings.equalize,
+        adaround=settings.adaround,
+        corrected=settings.train is None,
+    )
     if settings.train is None:
-        photos = spread(data.train, CORRECTION_IMAGES)
-        (pixels, _), *_ = batches(photos, preprocess, len(photos))
-        shifts = correct_biases(model, pixels)
         finalize(model)
         save_network(model, run.file("qat.keras"))
-        return {"corrected_biases": len(shifts)}
+        return {}
     if settings.distill == "float":
         objective = Objective(teacher=as_teacher(network))
     else:

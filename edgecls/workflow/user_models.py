@@ -33,12 +33,14 @@ class UserModel:
         network: From pixels 0 to 255 [batch, size, size, 3] to scores [batch, classes]. It normalizes inside.
         classes: A label for each score.
         preprocess: How a photo becomes its pixels.
+        kept: Names of the network's layers that stay in float because it was asked for.
     """
 
     path: Path
     network: keras.Model
     classes: list[str]
     preprocess: Preprocess
+    kept: tuple[str, ...] = ()
 
 
 def read_user_model(
@@ -56,7 +58,7 @@ def read_user_model(
         labels: A file with one label a line; None: the model's JSON file, or class numbers.
         pixels: A key of ``PIXELS``, for a model that does not normalize; None: mean and deviation of the JSON file.
         input_size: Side of the input for a model that leaves it open.
-        keep_float: Layers that need no quantization rule.
+        keep_float: Names and shell patterns of layers that stay in float.
         lowered: Write the network in the layers that have one, for int8; else its layers stay as they are.
 
     Raises:
@@ -70,10 +72,16 @@ def read_user_model(
 
     from edgecls.data.preprocess import Preprocess
     from edgecls.export import heads
-    from edgecls.quantize import lower
+    from edgecls.graph import trace
+    from edgecls.quantize import floats, lower
     from edgecls.zoo.layers import Normalize
 
-    network = lower(model, size, keep_float)[0] if lowered else keras.Model(model.input, model.output)
+    kept = frozenset[str]()
+    if lowered:
+        network, kept = lower(model, size, keep_float)
+        kept = floats.kept_names(model, trace(network), kept, keep_float)
+    else:
+        network = keras.Model(model.input, model.output)
     own, given = own_normalization(network), PIXELS[pixels] if pixels else None
     fix = f"give --pixels {'|'.join(PIXELS)}"
     mean, std = normalization(own, given, beside.settings, path, "--pixels", fix)
@@ -89,7 +97,7 @@ def read_user_model(
         preprocess = Preprocess(**{**beside.settings, "size": size, "mean": mean, "std": std})
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot use its preprocessing: {error}", where=str(path)) from None
-    return UserModel(path, network, classes, preprocess)
+    return UserModel(path, network, classes, preprocess, tuple(sorted(kept)))
 
 
 def _classes(path: Path, labels: Path | None, beside: Beside, outputs: int) -> list[str]:

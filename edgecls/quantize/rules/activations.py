@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from edgecls.errors import UsageError
 from edgecls.graph import Op
 from edgecls.quantize import exact
 from edgecls.quantize.registry import lowers, missing, plans
+from edgecls.quantize.rules import functions
 from edgecls.zoo import layers as zoo_layers
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ FORMS: dict[str, Any] = {  # a layer for each activation function that has a pla
     "tanh": lambda name: layers.Activation("tanh", name=name),
     "silu": lambda name: layers.Activation("silu", name=name),
     "gelu": lambda name: layers.Activation("gelu", name=name),
+    **{kind: partial(functions.in_float, kind) for kind in functions.FUNCTIONS},
 }
 
 _serializable = keras.saving.register_keras_serializable(package="edgecls")
@@ -46,19 +48,20 @@ def _activation(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
     kind = keras.activations.serialize(layer.activation)
     if kind == "linear":
         return inputs
-    if not isinstance(kind, str) or kind not in FORMS:
-        raise UsageError(
-            f"no quantization rule for activation {kind if isinstance(kind, str) else layer.activation!r}",
-            where=layer.name,
-            fix=f"use another one: {', '.join(FORMS)}",
-        )
-    return FORMS[kind](lowering.name(layer.name))(inputs)
+    if isinstance(kind, str) and kind in FORMS:
+        return FORMS[kind](lowering.name(layer.name))(inputs)
+    known = isinstance(kind, str) and hasattr(keras.activations, kind)
+    model = None if known else functions.traced(layer.activation, inputs, layer.name)
+    if model is not None:
+        return lowering.inline(model, inputs)
+    kind = kind if isinstance(kind, str) else getattr(layer.activation, "__name__", "of a class of its own")
+    raise missing(layer, f"activation {kind!r}; there is one for {', '.join(FORMS)}")
 
 
 @lowers(layers.ReLU)
 def _relu_form(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
     if layer.threshold or (layer.negative_slope and layer.max_value is not None):
-        raise UsageError("a leaky or thresholded ReLU with bounds", where=layer.name, fix="use a plain one")
+        raise missing(layer, "a leaky or thresholded ReLU with bounds; a plain one has one")
     if layer.negative_slope:
         return layers.LeakyReLU(layer.negative_slope, name=lowering.name(layer.name))(inputs)
     return lowering.clone(layer)(inputs)

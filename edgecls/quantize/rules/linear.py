@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from edgecls.errors import UsageError
 from edgecls.graph import Op
 from edgecls.quantize import layers as ql
 from edgecls.quantize.registry import lowers, plans
@@ -62,8 +61,6 @@ def _dense(plan: Plan, op: Op, values: list[Value]) -> Value:
 
 
 def _linear(plan: Plan, op: Op, value: Value, kind: type) -> Value:
-    if getattr(op.layer, "data_format", "channels_last") != "channels_last":
-        raise UsageError("channels come first, and TFLite wants them last", where=op.layer.name)
     value = plan.unshifted(value)
     if plan.graph.calls[op.layer.name] > 1 and not _normalized(plan, op):
         return _shared(plan, op, value, kind)

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 from keras import layers
-from keras.src.ops import image, nn
+from keras.src.ops import core, image, nn
 from keras.src.ops import numpy as knp
 
-from edgecls.quantize.registry import lowers, missing
-from edgecls.zoo import layers as zoo_layers
+from edgecls.quantize.registry import lowers, missing, plans
+from edgecls.quantize.rules.selections import MAP, ReverseChannels
+from edgecls.quantize.rules.shapes import same_grid
 
 if TYPE_CHECKING:
+    from edgecls.graph import Op
     from edgecls.quantize.lower import Lowering
+    from edgecls.quantize.plan import Plan, Value
 
 Tensor = Any
-
-MAP = 4  # dimensions of a batch of maps
 
 ACTIVATIONS = {
     nn.Relu: "relu",
@@ -33,6 +34,12 @@ ACTIVATIONS = {
     nn.HardSilu: "hard_silu",
     nn.Gelu: "gelu",
     nn.Softmax: "softmax",
+    nn.LogSigmoid: "log_sigmoid",
+    nn.Softplus: "softplus",
+    nn.Softsign: "softsign",
+    nn.Squareplus: "squareplus",
+    nn.TanhShrink: "tanh_shrink",
+    knp.Exp: "exponential",
     knp.Tanh: "tanh",
 }
 
@@ -42,6 +49,13 @@ def _activation(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
     if type(op) is nn.Softmax and op.axis not in (-1, len(inputs.shape) - 1):
         raise missing(op, f"softmax over axis {op.axis}")
     return lowering.activate(keras.activations.get(ACTIVATIONS[type(op)]), op.name, inputs)
+
+
+@lowers(nn.Normalize)
+def _unit(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
+    if op.order != 2:
+        raise missing(op, f"a normalization of order {op.order}; of order 2 there is one")
+    return lowering.apply(layers.UnitNormalization(op.axis, name=op.name), inputs)
 
 
 @lowers(nn.LeakyRelu)
@@ -59,9 +73,39 @@ def _clip(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
 @lowers(knp.Maximum, knp.Minimum)
 def _extreme(lowering: Lowering, op: Any, inputs: Sequence[Any]) -> Tensor:
     tensors, constant = _tensors(inputs), _constant(inputs)
-    if type(op) is not knp.Maximum or constant is None or np.any(constant != 0):
-        raise missing(op, f"{type(op).__name__.lower()}; maximum(x, 0) has one")
+    if constant is None:
+        kind = layers.Maximum if isinstance(op, knp.Maximum) else layers.Minimum
+        return lowering.apply(kind(name=op.name), tensors)
+    if type(op) is not knp.Maximum or np.any(constant != 0):
+        raise missing(op, f"{type(op).__name__.lower()} with a constant; maximum(x, 0) has one")
     return lowering.apply(layers.ReLU(name=op.name), tensors[0])
+
+
+@lowers(layers.Maximum, layers.Minimum)
+def _extreme_of_tensors(lowering: Lowering, layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    """``a + relu(b - a)``, or ``a - relu(a - b)``."""
+    largest, *others = inputs
+    highest = isinstance(layer, layers.Maximum)
+    for other in others:
+        terms = [other, largest] if highest else [largest, other]
+        gap = layers.Subtract(name=lowering.name(f"{layer.name}.gap"))(terms)
+        gap = layers.ReLU(name=lowering.name(f"{layer.name}.relu"))(gap)
+        join = layers.Add if highest else layers.Subtract
+        largest = join(name=lowering.name(layer.name))([largest, gap])
+    return largest
+
+
+@lowers(knp.Absolute, knp.Abs)
+def _absolute(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
+    minus = layers.Rescaling(-1.0, name=lowering.name(f"{op.name}.minus"))(inputs)
+    return lowering.apply(layers.Maximum(name=op.name), [inputs, minus])
+
+
+@lowers(core.Cast)
+def _cast(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
+    if "float" not in keras.backend.standardize_dtype(op.dtype):
+        raise missing(op, f"a cast to {op.dtype}")
+    return inputs
 
 
 @lowers(knp.Add, knp.Subtract, knp.Multiply, knp.TrueDivide, knp.Divide)
@@ -80,7 +124,13 @@ def _arithmetic(lowering: Lowering, op: Any, inputs: Sequence[Any]) -> Tensor:
         if part.size not in (1, channels) or (part.size > 1 and part.shape[-1] != channels):
             raise missing(op, f"a constant of shape {part.shape}; one a channel has one")
         parts.append(part.reshape(-1).tolist() if part.size > 1 else float(part.reshape(())))
-    return lowering.apply(layers.Rescaling(*parts, name=op.name), tensors[0])
+    before = tensors[0]._keras_history.operation
+    if not isinstance(before, ReverseChannels):
+        return lowering.apply(layers.Rescaling(*parts, name=op.name), tensors[0])
+    # The normalization of pixels has to come first, as in preprocess_input of ResNet and VGG.
+    flipped = [part[::-1] if isinstance(part, list) else part for part in parts]
+    x = lowering.apply(layers.Rescaling(*flipped, name=op.name), before.input)
+    return ReverseChannels(name=lowering.name(before.name))(x)
 
 
 def _line(op: Any, kind: str, constant: np.ndarray, first: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +150,14 @@ def _line(op: Any, kind: str, constant: np.ndarray, first: bool) -> tuple[np.nda
 @lowers(knp.Negative)
 def _negative(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
     return lowering.apply(layers.Rescaling(-1.0, name=op.name), inputs)
+
+
+@lowers(knp.Power)
+def _power(lowering: Lowering, op: Any, inputs: Sequence[Any]) -> Tensor:
+    x, exponent = inputs
+    if isinstance(exponent, keras.KerasTensor) or np.any(np.asarray(exponent) != 2):
+        raise missing(op, "a power; x ** 2 has one")
+    return _square(lowering, op, x)
 
 
 @lowers(knp.Square)
@@ -161,14 +219,65 @@ def _pad(lowering: Lowering, op: Any, inputs: Any) -> Tensor:
     return lowering.apply(layers.ZeroPadding2D(widths[1:3], name=op.name), x)
 
 
-@lowers(knp.Mean, knp.Max, knp.Amax)
+@lowers(knp.Mean, knp.Max, knp.Amax, knp.Sum)
 def _reduced(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
-    axes = () if op.axis is None else tuple(axis % len(inputs.shape) for axis in np.atleast_1d(op.axis))
-    if len(inputs.shape) != MAP or sorted(axes) != [1, 2]:
-        raise missing(op, f"{type(op).__name__.lower()} over axes {op.axis}; over height and width has one")
-    mean = type(op) is knp.Mean
-    pool = layers.GlobalAveragePooling2D if mean else layers.GlobalMaxPooling2D
-    return lowering.apply(pool(keepdims=op.keepdims, name=op.name), inputs)
+    axes = (
+        () if op.axis is None else tuple(sorted(axis % len(inputs.shape) for axis in np.atleast_1d(op.axis)))
+    )
+    kind = type(op).__name__.lower().removeprefix("a")
+    if len(inputs.shape) != MAP or axes not in ((1, 2), (MAP - 1,)):
+        raise missing(
+            op, f"{kind} over axes {op.axis}; over height and width, or the channels of a map, has one"
+        )
+    if axes == (MAP - 1,):
+        return _over_channels(lowering, op, inputs, kind)
+    pool = layers.GlobalMaxPooling2D if kind == "max" else layers.GlobalAveragePooling2D
+    if kind != "sum":
+        return lowering.apply(pool(keepdims=op.keepdims, name=op.name), inputs)
+    mean = lowering.apply(pool(keepdims=op.keepdims, name=f"{op.name}.mean"), inputs)
+    return lowering.apply(layers.Rescaling(float(np.prod(inputs.shape[1:3])), name=op.name), mean)
+
+
+def _over_channels(lowering: Lowering, op: Any, inputs: Tensor, kind: str) -> Tensor:
+    """The mean and sum of the channels are a convolution, whose kernel does not train."""
+    *size, channels = inputs.shape[1:]
+    name = lowering.name(op.name)
+    if kind == "max":
+        outputs = ChannelMax(name=name)(inputs)
+    else:
+        reduced = layers.Conv2D(1, 1, use_bias=False, trainable=False, name=name)
+        outputs = reduced(inputs)
+        reduced.kernel.assign(np.full((1, 1, channels, 1), 1.0 if kind == "sum" else 1 / channels))
+    return outputs if op.keepdims else layers.Reshape(size, name=lowering.name(f"{name}.flat"))(outputs)
+
+
+@keras.saving.register_keras_serializable(package="edgecls")
+class ChannelMax(layers.Layer):
+    """The largest value of all channels, [batch, height, width, 1]."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return keras.ops.max(inputs, axis=-1, keepdims=True)
+
+
+@plans(ChannelMax)
+def _channel_max(plan: Plan, op: Op, values: list[Value]) -> Value:
+    return same_grid(plan, op, values[0], again=True)
+
+
+@lowers(nn.DepthToSpace, nn.SpaceToDepth)
+def _blocks(lowering: Lowering, op: Any, inputs: Tensor) -> Tensor:
+    """Reshapes and a transposition."""
+    size = op.block_size
+    height, width, channels = inputs.shape[1:]
+    if isinstance(op, nn.DepthToSpace):
+        parts, order = (height, width, size, size, channels // size**2), (1, 3, 2, 4, 5)
+        shape = (height * size, width * size, channels // size**2)
+    else:
+        parts, order = (height // size, size, width // size, size, channels), (1, 3, 2, 4, 5)
+        shape = (height // size, width // size, channels * size**2)
+    x = layers.Reshape(parts, name=lowering.name(f"{op.name}.parts"))(inputs)
+    x = layers.Permute(order, name=lowering.name(f"{op.name}.order"))(x)
+    return layers.Reshape(shape, name=lowering.name(op.name))(x)
 
 
 @lowers(nn.MaxPool, nn.AveragePool)
@@ -200,43 +309,6 @@ def _center_crop(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
         raise missing(layer, "a center crop that enlarges")
     crops = [(rest // 2, rest - rest // 2) for rest in spare]
     return lowering.apply(layers.Cropping2D(crops, name=layer.name), inputs)
-
-
-@lowers(knp.Split)
-def _split(lowering: Lowering, op: Any, inputs: Tensor) -> list[Tensor]:
-    if op.axis not in (-1, len(inputs.shape) - 1):
-        raise missing(op, f"a split of axis {op.axis}; that of the channels has one")
-    channels, parts = inputs.shape[-1], op.indices_or_sections
-    ends = (
-        [channels * (i + 1) // parts for i in range(parts)] if isinstance(parts, int) else [*parts, channels]
-    )
-    starts = [0, *ends[:-1]]
-    return [
-        lowering.apply(zoo_layers.Channels(start, stop, name=f"{op.name}.{i}"), inputs)
-        for i, (start, stop) in enumerate(zip(starts, ends, strict=True))
-    ]
-
-
-@lowers(knp.GetItem)
-def _slice(lowering: Lowering, op: Any, inputs: Sequence[Any]) -> Tensor:
-    """Crops of height and width, and runs of channels."""
-    x, key = inputs
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
-        keys[at : at + 1] = [slice(None)] * (len(x.shape) - len(keys) + 1)
-    keys += [slice(None)] * (len(x.shape) - len(keys))
-    plain = all(isinstance(k, slice) and k.step in (None, 1) for k in keys)
-    if not plain or keys[0] != slice(None) or len(keys) not in (2, MAP):
-        raise missing(op, "an index or a slice with steps; runs of rows, columns and channels have one")
-    spans = [k.indices(size)[:2] for k, size in zip(keys[1:], x.shape[1:], strict=True)]
-    if len(keys) == MAP:
-        crops = [(start, size - stop) for (start, stop), size in zip(spans[:2], x.shape[1:3], strict=True)]
-        if any(map(any, crops)):
-            x = lowering.apply(layers.Cropping2D(crops, name=f"{op.name}.crop"), x)
-    if spans[-1] != (0, x.shape[-1]):
-        x = lowering.apply(zoo_layers.Channels(*spans[-1], name=op.name), x)
-    return x
 
 
 def _tensors(inputs: Sequence[Any]) -> list[Tensor]:

@@ -15,7 +15,7 @@ from edgecls.graph import Op
 from edgecls.quantize import exact, quantizers
 from edgecls.quantize import layers as ql
 from edgecls.quantize.exact import counted
-from edgecls.quantize.registry import plans
+from edgecls.quantize.registry import missing, plans
 from edgecls.quantize.rules.shapes import same_grid
 from edgecls.zoo import pooling
 
@@ -43,6 +43,7 @@ def _global_max(plan: Plan, op: Op, values: list[Value]) -> Value:
 def _max(plan: Plan, op: Op, values: list[Value]) -> Value:
     if tuple(op.layer.pool_size) != (1, 1):
         return same_grid(plan, op, values[0])
+    _check_strides(op.layer)
     value = plan.unshifted(
         values[0]
     )  # it only leaves out cells, and XNNPACK wants windows as large as the stride
@@ -76,9 +77,16 @@ def _cells(size: int, outputs: int, window: int, stride: int, padded: bool) -> n
     return np.minimum(starts + window, size) - np.maximum(starts, 0)
 
 
+def _check_strides(layer: Any) -> None:
+    """A depthwise convolution, which the layer becomes, has one stride."""
+    if len(set(layer.strides)) > 1:
+        raise missing(layer, f"an average pool or a choice of cells with strides {tuple(layer.strides)}")
+
+
 def _windows(plan: Plan, op: Op, value: Value, counts: list[np.ndarray], padding: str) -> Value:
     """Averages over whole windows, and where some reach into the padding, a product that makes up for it."""
     value, layer = plan.unshifted(value), op.layer
+    _check_strides(layer)
     window, strides = tuple(layer.pool_size), tuple(layer.strides)
     gains = np.outer(*(size / cells for size, cells in zip(window, counts, strict=True)))
     whole = bool(np.all(gains == 1.0))

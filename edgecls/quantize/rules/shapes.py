@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from keras import layers
 
-from edgecls.errors import UsageError
 from edgecls.graph import Op
-from edgecls.quantize.registry import lowers, plans
+from edgecls.quantize.registry import lowers, missing, plans
 from edgecls.quantize.rules.activations import relu
 from edgecls.zoo import hrnet, pplcnet_v2
 from edgecls.zoo import layers as zoo_layers
@@ -31,11 +30,8 @@ def _upsampling(lowering: Lowering, layer: Any, inputs: Tensor) -> Tensor:
         return hrnet.Repeat(height, name=name)(inputs) if height > 1 else inputs
     if layer.interpolation == "bilinear":
         return layers.UpSampling2D(layer.size, interpolation="bilinear", name=name)(inputs)
-    raise UsageError(
-        f"no quantization rule for {layer.interpolation} upsampling by {height} x {width}",
-        where=layer.name,
-        fix="upsample by 2, 4 or 8 with interpolation nearest, or bilinearly",
-    )
+    what = f"{layer.interpolation} upsampling by {height} x {width}"
+    raise missing(layer, f"{what}; nearest by 2, 4 or 8 and bilinear have one")
 
 
 @plans(layers.ZeroPadding2D, layers.Flatten, layers.Reshape)
