@@ -92,6 +92,8 @@ def _nearest(key: _yaml.Key, section: type[BaseModel], top: type[BaseModel]) -> 
         return f"did you mean {listed}?" if len(found) == 1 else f"did you mean one of {listed}?"
     if near := difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5):
         return f"did you mean {_yaml.dotted((*key[:-1], near[0]))!r}?"
+    if not section.model_fields:
+        return f"{_yaml.dotted(key[:-1])} has no keys: {{}}"
     return f"keys of {_yaml.dotted(key[:-1]) or 'a recipe'}: {', '.join(section.model_fields)}"
 
 

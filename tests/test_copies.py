@@ -70,6 +70,14 @@ def test_near_copies_are_dropped(photos):
     assert sum(map(len, (found.train, found.val, found.test))) == 24
 
 
+def test_an_image_that_is_listed_again_is_dropped_once(photos):
+    lines = [f"{path.relative_to(photos)} {path.parent.name}\n" for path in images_of(photos)]
+    (photos / "list.txt").write_text("".join([*lines, lines[0]]))
+    found = load(photos / "list.txt", source="list", near_duplicates="drop")
+    assert [pair for pair in found.bad if pair[0].startswith("cat")] == [("cat/000.png", "listed again")]
+    assert sum(map(len, (found.train, found.val, found.test))) == 24
+
+
 def test_the_split_depends_on_the_photos_not_on_their_order(photos, tmp_path):
     lines = [f"{path.relative_to(photos)} {path.parent.name}\n" for path in images_of(photos)]
     splits = []

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from photos import folder, picture
@@ -37,6 +38,8 @@ SPELLINGS = {
         "training-set",
         "TrainSet",
         "train_images",
+        "train2017",
+        "train-2012",
         "trn",
     ],
     "val": [
@@ -50,6 +53,8 @@ SPELLINGS = {
         "val-data",
         "VALIDATE",
         "eval",
+        "evaluation",
+        "val_2017",
     ],
     "test": ["test", "Testing", "TEST", "Test", "test_data", "test set", "testset images", "images_test"],
     None: [
@@ -62,6 +67,8 @@ SPELLINGS = {
         "developer",
         "value",
         "train_test",
+        "train12017",
+        "2017",
         "latest",
     ],
 }
@@ -95,6 +102,21 @@ def test_splits_by_any_usual_name(tmp_path, names):
     assert any(note.startswith(said) for note in found.notes) == (
         set(names) - {"train", "val", "test"} != set()
     )
+
+
+def test_archives_are_refused_with_what_to_do(tmp_path):
+    for name in ("photos.zip", "photos.tar.gz", "Photos.TGZ"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+        path = str(tmp_path / name)
+        folder(tmp_path / "d", {"cat": 6, "dog": 6})
+        for try_it in (
+            lambda path=path: load(path),
+            lambda path=path: load(path, source="list"),
+            lambda path=path: load(tmp_path / "d", extra=[{"path": path}]),
+            lambda path=path: load_for_scoring(Path(path), ["cat", "dog"]),
+        ):
+            with pytest.raises(UsageError, match=r"archives are not read.*unpack it and name the folder"):
+                try_it()
 
 
 def test_a_class_called_train(tmp_path):

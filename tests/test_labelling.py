@@ -28,7 +28,7 @@ def number(words, classes=None):
             ["labels run from 500 to 501: class 0 is called 500"],
         ),
         (["1", "2"], 2, ["1", "2"], ("1", 0), ["labels run from 1 to 2"]),
-        (["1", "2"], ["cat", "dog"], ["cat", "dog"], ("1", 0), ["labels run from 1 to 2"]),
+        (["1", "2"], ["cat", "dog"], ["cat", "dog"], ("1", 0), ["labels run from 1 to 2: 1 is cat"]),
         (
             ["1", "2"],
             3,

@@ -63,6 +63,7 @@ WRONG = [
         "unknown key 'train.optimizer.learning'",
         "keys of train.optimizer: name, lr",
     ),
+    ("augment.trivialaugment={a: 1}", "unknown key 'augment.trivialaugment.a'", "trivialaugment has no keys"),
     (
         "epochs=5",
         "unknown key 'epochs'",

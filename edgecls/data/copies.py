@@ -80,7 +80,15 @@ class Copies:
             kept_for.update((i, best) for i in members if i != best)
         keep = np.ones(len(names), bool)
         keep[list(kept_for)] = False
-        out = [(names[i], f"near-copy of {names[best]}") for i, best in sorted(kept_for.items())]
+        out = [
+            (
+                names[i],
+                "listed again"
+                if (purposes[i], names[i]) == (purposes[best], names[best])
+                else f"near-copy of {names[best]}",
+            )
+            for i, best in sorted(kept_for.items())
+        ]
         masks = self._by_purpose(keep)
         return {purpose: split.subset(masks[purpose]) for purpose, split in self.splits.items()}, out
 

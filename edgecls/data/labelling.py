@@ -79,7 +79,7 @@ def numbering(
     values = {word: round(float(word)) for word in labels if _NUMBER.fullmatch(word)}
     if numbers_allowed and not labels.keys() & set(names or ()):
         if not labels or sum(labels[word] for word in values) >= MOSTLY * labels.total():
-            first, total, notes = _span(sorted(set(values.values())), count)
+            first, total, notes = _span(sorted(set(values.values())), count, names)
             index = {word: value - first for word, value in values.items() if first <= value < first + total}
             found = names if names is not None else [str(first + i) for i in range(total)]
             refused = frozenset(labels.keys() - values.keys())
@@ -134,18 +134,21 @@ def _number(rows: Rows, by: Numbering, fix: str) -> Part:
     return Part(names, labels, files, left_out=rows.left_out, bad=bad)
 
 
-def _span(values: Sequence[int], count: int | None) -> tuple[int, int, list[str]]:
+def _span(
+    values: Sequence[int], count: int | None, names: Sequence[str] | None
+) -> tuple[int, int, list[str]]:
     """Where class numbers start, how many classes there are, and what was assumed.
 
     Args:
         values: The numbers that images have, sorted.
         count: How many classes there are, if that was said.
+        names: What the classes are called, if that was said.
     """
     low, high = (values[0], values[-1]) if values else (0, -1)
     if count is not None:
         fits = high - low + 1 == count or (low == 1 and high == count)
         first = low if low > 0 and high >= count and fits else 0
-        return first, count, _said(values, first, count, "data.classes says so")
+        return first, count, _said(values, first, count, "data.classes says so", names)
     if high >= MAX_CLASSES:
         what = f"label {high} is too large for a class number"
         raise UsageError(what, fix="number the classes from 0, or use names")
@@ -155,13 +158,14 @@ def _span(values: Sequence[int], count: int | None) -> tuple[int, int, list[str]
         what = f"label {high} would make {total:,} classes, only {len(values):,} of them with images"
         fix = f"number the classes from 0, or set data.classes: {high + 1}"
         raise UsageError(f"{what}: {cost(total)}", fix=fix)
-    return first, total, _said(values, first, total, f"the largest label is {high}")
+    return first, total, _said(values, first, total, f"the largest label is {high}", names)
 
 
-def _said(values: Sequence[int], first: int, count: int, why: str) -> list[str]:
+def _said(values: Sequence[int], first: int, count: int, why: str, names: Sequence[str] | None) -> list[str]:
     notes = []
     if first:
-        notes.append(f"labels run from {first} to {values[-1]}: class 0 is called {first}")
+        meant = f"class 0 is called {first}" if names is None else f"{first} is {escape(names[0])}"
+        notes.append(f"labels run from {first} to {values[-1]}: {meant}")
     empty = count - len(values)
     if values and empty > 0:
         some = [str(first + i) for i in range(count) if first + i not in set(values)] if count < MANY else []

@@ -164,7 +164,17 @@ def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
 
 _WORDS = {
     "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "validate", "validating", "dev", "development", "eval"),
+    "val": (
+        "val",
+        "valid",
+        "validation",
+        "validate",
+        "validating",
+        "dev",
+        "development",
+        "eval",
+        "evaluation",
+    ),
     "test": ("test", "testing", "tst", "holdout"),
 }
 _PURPOSE_OF_WORD = {word: purpose for purpose, words in _WORDS.items() for word in words}
@@ -192,12 +202,14 @@ _BESIDE = frozenset(
 def purpose_of(name: str) -> str | None:
     """What the name of a folder or list file says of its images: ``train``, ``val``, ``test`` or nothing.
 
-    Case does not matter, and words such as "data", "set", "images" and "list" may stand beside the purpose.
+    Case does not matter. Words such as "data", "set", "images" and "list" may stand beside the purpose, and a year
+    behind it.
 
     Example:
-        >>> [purpose_of(name) for name in ("Training", "test_data", "val-images", "dev", "TrainSet", "trains")]
-        ['train', 'test', 'val', 'val', 'train', None]
+        >>> [purpose_of(name) for name in ("Training", "test_data", "val-images", "dev", "val2017", "trains")]
+        ['train', 'test', 'val', 'val', 'val', None]
     """
+    name = re.sub(r"(?<=[A-Za-z])[-_ ]?(19|20)[0-9]{2}$", "", name)  # "train2017"
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     apart = re.sub(r"(?<=[a-z]{3})(set|data|list|images)\b", r" \1", spaced.lower())  # "trainset"
     words = [word for word in re.split(r"[^a-z]+", apart) if word]
