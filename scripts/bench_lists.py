@@ -3,8 +3,8 @@
     python scripts/bench_lists.py
 
 Writes lists as people have them: as many training images as ImageNet-1k has, and 50,000 images each to validate and to
-test with. Each form of list is loaded with ``load_dataset`` in a process of its own, as every command does it before its
-work begins. The validation and test images are there and were decoded once, by the load before the one that is measured;
+test with. Each form of list is loaded twice with ``load_dataset``, in processes of their own, as every command does it
+before its work begins; the faster one counts. The validation and test images are there and were decoded once, by the load before the one that is measured;
 of the training images only some are there, because a list of so many is not looked up. Fails if a form takes more than
 5 seconds of processor time (on an idle computer that is about the time it takes), or more memory than its limit.
 """
@@ -45,16 +45,22 @@ def main() -> None:
             for purpose, count in (("train", LINES), ("val", HELD_OUT), ("test", HELD_OUT)):
                 rows = (line.format(path=_image(purpose, i), number=i % CLASSES) for i in range(count))
                 (folder / f"{purpose}.txt").write_text(header + "".join(rows))
-            for _ in range(2 if number == 0 else 1):  # the first one decodes the images of val and test
-                command = [sys.executable, __file__, str(folder)]
-                output = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = result[form] = json.loads(output.stdout)
+            if number == 0:
+                _load(folder)  # decodes the images of val and test
+            loads = [_load(folder) for _ in range(2)]
+            row = result[form] = min(loads, key=lambda load: load["processor_seconds"])
             if row["processor_seconds"] > LIMIT_S:
                 failed.append(f"{form}: more than {LIMIT_S:g} s of processor time")
             if row["MiB"] > LIMIT_MIB:
                 failed.append(f"{form}: more than {LIMIT_MIB} MiB")
     print(json.dumps(result, indent=2))
     sys.exit("\n".join(failed) or 0)
+
+
+def _load(folder: Path) -> dict[str, float]:
+    """``measure`` in a process of its own."""
+    command = [sys.executable, __file__, str(folder)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _image(purpose: str, i: int) -> str:
