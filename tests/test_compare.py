@@ -77,6 +77,20 @@ def test_what_cannot_be_paired_says_why(two):
     assert whys() == {"not scored in both runs"}
 
 
+def test_runs_of_other_classes_and_of_one_name(two):
+    assert "do not compare" not in Page(compare(two)).text
+    document = json.loads(two[1].file("eval.json").read_text())
+    write(two[1], "eval.json", document | {"classes": ["good", "cracked", "torn"]})
+    found = comparison(two)
+    assert (
+        not found["same_classes"]
+        and {"label": "classes", "texts": ["2", "3"], "details": ["", ""]} in found["figures"]
+    )
+    assert "The runs know other classes: their accuracies do not compare." in Page(compare(two)).text
+    assert [run["title"] for run in found["runs"]] == [f"demo 20260102-030405 ({run.path})" for run in two]
+    assert comparison(two[:1])["runs"][0]["title"] == "demo 20260102-030405"
+
+
 def test_recipes_are_compared_key_by_key(two):
     document = comparison(two)
     found = {row["key"]: row["values"] for row in document["recipe"]}

@@ -184,6 +184,15 @@ def test_a_photo_without_a_label_is_not_judged(tmp_path):
     assert "good" in text and "None" not in text and "✗" not in text
 
 
+def test_a_class_without_test_images_is_not_in_the_mean(finished):
+    assert "is the mean recall of the classes." in read(write_report(finished)).text
+    document = json.loads(finished.file("eval.json").read_text())
+    for model in document["models"].values():
+        model["per_class"].append({"class": "torn", "count": 0, "recall": None, "precision": None})
+    write(finished, "eval.json", document | {"classes": ["good", "cracked", "torn"]})
+    assert "of the classes that have test images; 1 class has none." in read(write_report(finished)).text
+
+
 def test_many_classes_list_the_confusions(finished):
     classes = [f"c{i}" for i in range(30)]
     entry = scores(0.7) | {"confusion": None, "confused": [[i, 0, i + 1] for i in range(29, 0, -1)]}

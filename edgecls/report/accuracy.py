@@ -32,6 +32,7 @@ def evaluation(facts: Facts) -> dict[str, Any]:
         "split": str(facts.eval.get("split", "test")),
         "count": facts.eval.get("count", "?"),
         "classes": classes,
+        "absent": sum(number(entry.get("count")) == 0 for entry in per_class),
         "top5": len(classes) >= TOP5_CLASSES,
         "subject": MODELS.get(subject, subject),
         "models": score_rows(facts),

@@ -16,7 +16,7 @@ from edgecls.report.facts import MODELS, Facts, RunLike, stage_seconds
 from edgecls.report.figures import headline, median
 from edgecls.report.html import render, write_page
 from edgecls.report.units import duration, milliseconds, percent, points
-from edgecls.report.values import number
+from edgecls.report.values import number, texts
 from edgecls.text import plural
 
 SURE = 0.05  # a difference that chance makes more often is not called one
@@ -29,8 +29,8 @@ def comparison(runs: Sequence[RunLike]) -> dict[str, Any]:
         runs: The first is what the others are tested against.
 
     Returns:
-        ``{"schema": "edgecls.compare/1", "runs", "figures", "paired", "recipe"}``: ``runs`` has ``path``, ``name`` and
-        ``time`` of each; ``figures`` rows of ``{"label", "texts", "details"}``; ``paired`` the results of
+        ``{"schema": "edgecls.compare/1", "runs", "same_classes", "figures", "paired", "recipe"}``: ``runs`` has
+        ``path``, ``name``, ``time`` and ``title`` of each; ``figures`` rows of ``{"label", "texts", "details"}``; ``paired`` the results of
         ``metrics.paired`` of each model of each other run with its ``run`` (a position), ``model`` and, where it cannot
         be tested, only ``why``; ``recipe`` the keys that differ as ``{"key", "values"}``.
 
@@ -41,7 +41,11 @@ def comparison(runs: Sequence[RunLike]) -> dict[str, Any]:
     facts = [Facts(run) for run in runs]
     return {
         "schema": "edgecls.compare/1",
-        "runs": [{"path": str(f.run.path), "name": f.name, "time": f.time} for f in facts],
+        "runs": [
+            {"path": str(f.run.path), "name": f.name, "time": f.time, "title": title}
+            for f, title in zip(facts, _titles(facts), strict=True)
+        ],
+        "same_classes": len({tuple(c) for f in facts if (c := _classes(f))}) < 2,
         "figures": _figures(facts),
         "paired": [
             {"run": i, "model": model, **_paired(facts[0], facts[i], model)}
@@ -59,11 +63,12 @@ def compare(runs: Sequence[RunLike]) -> str:
         >>> Path("compare.html").write_text(compare([Run("runs/a/1"), Run("runs/b/1")]))   # doctest: +SKIP
     """
     document = comparison(runs)
-    columns = [f"{run['name']} {run['time']}" for run in document["runs"]]
+    columns = [run["title"] for run in document["runs"]]
     return render(
         "compare.html",
         columns=columns,
         rows=document["figures"],
+        same_classes=document["same_classes"],
         first=columns[0],
         paired=[paired_texts(test) | {"run": columns[test["run"]]} for test in document["paired"]],
         recipe=document["recipe"],
@@ -95,14 +100,28 @@ def paired_texts(test: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _titles(facts: Sequence[Facts]) -> list[str]:
+    """Name and time of each run; of those with the same, the path, too."""
+    titles = [f"{f.name} {f.time}" for f in facts]
+    return [
+        title if titles.count(title) == 1 else f"{title} ({f.run.path})"
+        for title, f in zip(titles, facts, strict=True)
+    ]
+
+
+def _classes(facts: Facts) -> list[str]:
+    return texts(facts.eval.get("classes"))
+
+
 def _figures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
     table: list[tuple[str, list[str], list[str]]] = []
 
-    def add(label: str, texts: list[str], details: list[str] | None = None) -> None:
-        table.append((label, texts, details or [""] * len(texts)))
+    def add(label: str, cells: list[str], details: list[str] | None = None) -> None:
+        table.append((label, cells, details or [""] * len(cells)))
 
     add("network", [f.model for f in facts])
     add("teacher", [str(f.teacher or "–") for f in facts])
+    add("classes", [str(len(_classes(f)) or "–") for f in facts])
     figures = [{figure.label: figure for figure in headline(f)} for f in facts]
     for label in dict.fromkeys(label for by_label in figures for label in by_label):
         found = [by_label.get(label) for by_label in figures]
@@ -113,7 +132,7 @@ def _figures(facts: Sequence[Facts]) -> list[dict[str, Any]]:
         add(f"Median latency, {precision}", [_median_text(f, precision) for f in facts])
     add("Device", [sections.device(f) for f in facts])
     add("Time of all stages", [duration(sum(s for _, s in stage_seconds(f)) or None) for f in facts])
-    return [{"label": label, "texts": texts, "details": details} for label, texts, details in table]
+    return [{"label": label, "texts": cells, "details": details} for label, cells, details in table]
 
 
 def _median_text(facts: Facts, precision: str) -> str:
