@@ -8,18 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+import tensorflow as tf
+from photos import split_of
 from tiny_run import NETWORK, RECIPE, edgecls, photos, succeed
 
+from edgecls.data.pipeline import Batches
+from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, Interrupted, MissingError
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
 from edgecls.search.space import applied
-from edgecls.workflow.trials import Worker
+from edgecls.workflow.trials import Worker, _forget_networks
 
 SPACE = ["--space", "train.optimizer.lr={low: 0.001, high: 0.1, log: true}"]
 GRID = ["--search", "grid", "--space", "train.optimizer.lr=[0.01, 0.02, 0.03]"]
@@ -187,3 +193,15 @@ def test_several_workers_of_one_training_are_refused(folder: Path, monkeypatch: 
     )
     done = edgecls(folder, "tune", "recipe.yaml")
     assert done.returncode == 2 and "unset TF_CONFIG" in done.stderr
+
+
+def test_the_images_of_a_trial_are_let_go() -> None:
+    """TensorFlow keeps a default graph even after a new one was made, and with it what pipelines have called."""
+    graph = tf.compat.v1.get_default_graph()
+    split = split_of(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) % 2)
+    feed = Batches(split, Preprocess(size=32, resize_short=32), 4)
+    assert len(list(feed)) == 2 and tf.compat.v1.get_default_graph() is graph
+    feed.close()
+    feed = weakref.ref(feed)
+    _forget_networks()
+    assert feed() is None

@@ -257,8 +257,13 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _forget_networks() -> None:
-    """Let go of a trial's graphs; a search of many trials would fill the memory with them."""
-    import keras
+    """Let go of a trial's graphs and images; a search of many trials would fill the memory with them.
 
+    TensorFlow's default graph keeps every Python function that a ``tf.data`` pipeline has called, and with it the images.
+    """
+    import keras
+    import tensorflow as tf
+
+    getattr(tf.compat.v1.get_default_graph(), "_py_funcs_used_in_graph", []).clear()
     keras.backend.clear_session()
     gc.collect()
