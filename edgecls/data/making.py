@@ -22,7 +22,7 @@ _LEAST = np.float32(1e-30)  # probability: its logarithm is still a number
 _MARGIN = (
     2  # pixels that are decoded around a window: color is interpolated across the border of what is decoded
 )
-_ONE_PIXEL = cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+_ONE_PIXEL = np.array(cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))[1].tobytes(), object)
 """A JPEG to decode in place of a photo that is none: a branch in the graph would cost more."""
 _FIRST_PIXEL = (0, 0, 1, 1)  # as a window
 
@@ -49,12 +49,13 @@ class Maker:
 
         Returns:
             ``used``: ``rows`` with the photos that are used. ``windows``: int32 [N, 2, 4], what is to be decoded of each
-            photo (top, left, height, width), and of that what is kept. ``jpegs``: bytes [N], JPEGs that are to be
-            decoded, of one pixel for photos that are decoded already. Then for each photo what is decoded already,
-            uint8 [H, W, 1 or 3], or an empty array.
+            photo (top, left, height, width), and of that what is kept. Then for each photo the bytes of the JPEG that is
+            to be decoded, of one pixel where the photo is decoded already; each by itself, because TensorFlow would copy
+            it to take it out of an array. Then for each photo what is decoded already, uint8 [H, W, 1 or 3], or an empty
+            array.
         """
         chain, _ = self._stages(int(epoch))
-        used, jpegs = rows.copy(), np.full(len(rows), _ONE_PIXEL, object)
+        used, jpegs = rows.copy(), [_ONE_PIXEL] * len(rows)
         windows: list[Sequence[Sequence[int]]] = []
         decoded: list[np.ndarray] = []
         for k, (index, view) in enumerate(rows.tolist()):
@@ -69,11 +70,11 @@ class Maker:
             if pixels is None:
                 decoded.append(np.zeros((0, 0, 3), np.uint8))
                 windows.append(_with_margin(window, height, width))
-                jpegs[k] = jpeg
+                jpegs[k] = np.array(jpeg, object)
             else:
                 decoded.append(_cut(pixels, window))
                 windows.append((_FIRST_PIXEL, (0, 0, *window[2:])))
-        return used, np.array(windows, np.int32), jpegs, *decoded
+        return used, np.array(windows, np.int32), *jpegs, *decoded
 
     def finish(self, epoch: int, used: np.ndarray, windows: np.ndarray, *decoded: np.ndarray) -> np.ndarray:
         """Make a group of images: uint8 [N, size, size, 3].
@@ -103,8 +104,8 @@ class Maker:
 
     def make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both steps at once, where no JPEG is to be decoded: ``used`` and the images."""
-        used, windows, _, *decoded = self.plan(epoch, rows)
-        return used, self.finish(epoch, used, windows, *decoded)
+        used, windows, *found = self.plan(epoch, rows)
+        return used, self.finish(epoch, used, windows, *found[len(rows) :])
 
     def mix(
         self,

@@ -283,12 +283,15 @@ class Batches:
         if self._in_memory:
             used, pixels = self._python(self._maker.make, [epoch, rows], (tf.int32, tf.uint8))
         else:
-            kinds = (tf.int32, tf.int32, tf.string, *[tf.uint8] * count)
-            used, windows, jpegs, *found = self._python(self._maker.plan, [epoch, rows], kinds)
-            windows, jpegs = tf.ensure_shape(windows, [count, 2, 4]), tf.ensure_shape(jpegs, [count])
+            kinds = (tf.int32, tf.int32, *[tf.string] * count, *[tf.uint8] * count)
+            used, windows, *found = self._python(self._maker.plan, [epoch, rows], kinds)
+            crops = tf.unstack(tf.ensure_shape(windows, [count, 2, 4])[:, 0])
             # No branch for photos that are no JPEGs: it would cost as much as a tenth of the decoding.
-            decoded = [tf.io.decode_and_crop_jpeg(jpegs[k], windows[k, 0], **_JPEG) for k in range(count)]
-            arguments = [epoch, used, windows, *found, *decoded]
+            decoded = [
+                tf.io.decode_and_crop_jpeg(tf.ensure_shape(jpeg, []), crop, **_JPEG)
+                for jpeg, crop in zip(found[:count], crops, strict=True)
+            ]
+            arguments = [epoch, used, windows, *found[count:], *decoded]
             (pixels,) = self._python(self._maker.finish, arguments, (tf.uint8,))
         used = tf.ensure_shape(used, [count, 2])
         return epoch, step, used, tf.ensure_shape(pixels, [count, size, size, 3])
