@@ -4,9 +4,10 @@
 
 Writes lists as people have them: as many training images as ImageNet-1k has, and 50,000 images each to validate and to
 test with. Each form of list is loaded twice with ``load_dataset``, in processes of their own, as every command does it
-before its work begins; the faster one counts. The validation and test images are there and were decoded once, by the load before the one that is measured;
-of the training images only some are there, because a list of so many is not looked up. Fails if a form takes more than
-5 seconds of processor time (on an idle computer that is about the time it takes), or more memory than its limit.
+before its work begins; the faster one counts. The validation and test images are there and were decoded by a load that is
+not measured; of the training images only some are there, because a list of so many is not looked up. Fails if a form
+takes more than 5 seconds of processor time (on an idle computer that is about the time it takes), or more memory than its
+limit.
 """
 
 from __future__ import annotations
