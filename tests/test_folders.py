@@ -119,6 +119,13 @@ def test_archives_are_refused_with_what_to_do(tmp_path):
                 try_it()
 
 
+def test_the_fewest_images_are_still_of_two_classes(tmp_path):
+    root = folder(tmp_path / "d", {"cat": 9, "dog": 9, "eel": 9})
+    found = load(root, max_images=8, test_fraction=0, val_fraction=0)
+    assert found.train.names[0].startswith("cat/") and found.train.names[-1].startswith("eel/")
+    assert len(found.train) == 8 and found.train.labels.tolist() == [0] * 4 + [2] * 4
+
+
 def test_a_class_called_train(tmp_path):
     folder(tmp_path / "d", {"bus": 4, "train": 4})
     folder(tmp_path / "d" / "train", {"steam": 4}, start=50)

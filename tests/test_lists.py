@@ -62,6 +62,10 @@ FORMS = {
     "comments": ["# made by hand", *lines("{} {}"), "", "# the end", "#cat/gone.png cat"],
     "one comment": ["# made by hand", *lines("{} {}")],
     "header": ["image,label", *csv(",")],
+    "header, names without ending": [
+        "id,breed",
+        *(f'"{n.removesuffix(".png")}",{w}' for n, w in zip(NAMES, WORDS, strict=True)),
+    ],
     "header twice": ["image,label", *csv(",")[:7], "image,label", *csv(",")[7:]],
     "header twice, with spaces": ["path label", *lines("{} {}")[:7], "path label", *lines("{} {}")[7:]],
     "header of a list": ["path label", *lines("{} {}")],
@@ -92,6 +96,7 @@ SAID = {
     "other computer": "the first 3 folders of each path are left out (home/me/photos)",
     "another computer's folder": "the first folder of each path is left out (elsewhere)",
     "one comment": "1 line that begins with # is a comment",
+    "header, names without ending": "the first line is a header (id, breed)",
     "header twice": "the header is left out where it comes again: 1 line",
     "without ending": ".png was added to the names",
     "comments": "3 lines that begin with # are comments",

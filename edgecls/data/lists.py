@@ -29,6 +29,7 @@ from edgecls.data.columns import (
     choose_columns,
     is_image,
 )
+from edgecls.data.listing import EXTENSIONS
 from edgecls.data.paths import locate
 from edgecls.data.regular import plain_lines
 from edgecls.data.rows import Rows
@@ -190,6 +191,13 @@ def _is_file(folder: Path, text: str) -> bool:
     return bool(text) and os.path.isfile(folder / text)  # noqa: PTH113  # Path raises for long names
 
 
+def _lacks_ending(folder: Path, text: str) -> bool:
+    """Whether a text is the name of an image file without its ending, as ``paths.locate`` adds it."""
+    return any(
+        _is_file(folder, text + end) for suffix in EXTENSIONS for end in (suffix, suffix.upper()) if text
+    )
+
+
 def _delimiter(sample: list[str], folder: Path) -> str | None:
     """The character that separates the columns; None where spaces and tabs do, or there is one column."""
 
@@ -272,7 +280,7 @@ def _take_header(table: Table, folder: Path) -> None:
     """Move the first row to ``header`` if it names columns: it has no image where nearly all others have one."""
 
     def has_image(row: Sequence[str]) -> bool:
-        return any(is_image(text) or _is_file(folder, text) for text in row)
+        return any(is_image(text) or _is_file(folder, text) or _lacks_ending(folder, text) for text in row)
 
     rest = table.rows[1 :: max(1, len(table.rows) // SAMPLE)]
     first = [text.strip().casefold() for text in table.rows[0]]

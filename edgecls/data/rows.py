@@ -31,7 +31,9 @@ class Part:
     bad: list[tuple[str, str]] = field(default_factory=list)
 
 
-_EACH = 8  # images of a class that are kept where there are too many classes for all
+_EACH = (
+    8  # images of a class that are kept where there are too many classes for all; two classes are always kept
+)
 
 
 def at_most(part: Part, count: int | None) -> Part:
@@ -45,7 +47,7 @@ def at_most(part: Part, count: int | None) -> Part:
     if count is None or len(part.names) <= count:
         return part
     classes = np.unique(part.labels)
-    kept = classes[np.unique(np.linspace(0, len(classes) - 1, max(1, count // _EACH)).astype(int))]
+    kept = classes[np.unique(np.linspace(0, len(classes) - 1, max(2, count // _EACH)).astype(int))]
     each = [np.flatnonzero(part.labels == label) for label in kept]
     rows = np.sort(np.concatenate([_evenly(rows, count // len(kept)) for rows in each]))
     return replace(
