@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import brightest
 import numpy as np
 import pytest
 import variants
@@ -109,3 +111,36 @@ def test_the_class_feeds_the_pixels_and_names_the_scores(computed) -> None:
     assert floats == "[(dog, 3.0), (cat, 0.5), cat, 1 2\u2028, dog]"
     values = np.frombuffer(np.array([0.5, -1, 3], "<f4").tobytes(), np.uint8)
     assert integers == str([(int(value) - 100) * 0.25 for value in values])
+
+
+def test_a_file_that_no_run_made_becomes_an_app(call, tmp_path: Path) -> None:
+    file = brightest.write(tmp_path / "mine.int8.tflite")
+    code, out, err = call("export", str(file), "--format", "android", "--json")
+    assert code == 0, err
+    folder = Path(json.loads(out)["files"]["android"])
+    assert folder == tmp_path / "mine.int8.android" and (folder / "PhotoClassifier.kt").is_file()
+    assert (folder / "assets/model.tflite").read_bytes() == file.read_bytes()
+    for args, found, text in (
+        ((str(file),), 2, "a .tflite file cannot become tflite"),
+        ((str(file), "--format", "android,onnx"), 2, "cannot become onnx"),
+        (
+            (str(file), "--format", "android", "--precision", "fp32"),
+            2,
+            "a .tflite file is as it is (--precision)",
+        ),
+        ((str(tmp_path / "none.tflite"), "--format", "web"), 3, "no such file"),
+        ((str(broken(tmp_path)), "--format", "android"), 2, "broken.tflite"),
+    ):
+        code, _, err = call("export", *args)
+        assert (code, text in err, err.count("\n")) == (found, True, 1), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "broken.tflite",
+        "mine.int8.android",
+        file.name,
+    ]
+
+
+def broken(folder: Path) -> Path:
+    path = folder / "broken.tflite"
+    path.write_bytes(b"text")
+    return path

@@ -14,7 +14,7 @@ from edgecls.errors import UsageError
 from edgecls.pixels import PIXELS
 from edgecls.precisions import NAMES
 
-MODEL = ".keras"
+MODEL, FILE = ".keras", ".tflite"
 FOR_MODEL = "MODEL only: "
 ONNX_IMAGES = 20
 
@@ -23,6 +23,7 @@ ONNX_IMAGES = 20
     "edgecls export",
     "edgecls export mv3_ssld --precision int8",
     "edgecls export mine.keras --format onnx --data photos/",
+    "edgecls export mine.int8.tflite --format web",
 )
 @run_argument
 @click.option(
@@ -82,7 +83,11 @@ def command(
     RUN is a run folder or a run's name; without it the newest run is taken.
 
     MODEL.keras, a network that no run made: with --format onnx it becomes MODEL.onnx beside it, which takes pixels.
+    MODEL.int8.tflite, as edgecls quantize writes it: with --format android or web, a folder for an app beside it.
     """
+    if run is not None and run.endswith(FILE):
+        _of_file(console, Path(run), flat(formats), {"precision": precisions, "scores": scores, **options})
+        return
     if run is not None and run.endswith(MODEL):
         _of_model(console, Path(run), flat(formats), bool(precisions or scores), **options)
         return
@@ -110,7 +115,7 @@ def _of_model(console: Console, model: Path, formats: list[str], for_tflite: boo
         raise UsageError(
             "a .keras file is exported as ONNX only",
             where=str(model),
-            fix="add --format onnx alone; edgecls quantize writes its .tflite files",
+            fix="add --format onnx alone; edgecls quantize writes its .tflite files, and those become apps",
         )
     if options["data"] is None:
         raise UsageError("which photos?", where=str(model), fix="give --data FOLDER")
@@ -119,3 +124,22 @@ def _of_model(console: Console, model: Path, formats: list[str], for_tflite: boo
 
     request = Request(model, images=ONNX_IMAGES, **options)
     console.emit(workflow.export_onnx(request, console), show_files)
+
+
+def _of_file(console: Console, model: Path, formats: list[str], options: dict[str, Any]) -> None:
+    from edgecls.workflow.deploying import APPS
+
+    for name, value in options.items():
+        if value:
+            raise UsageError(
+                "a .tflite file is as it is", where=f"--{name.replace('_', '-')}", fix="leave it out"
+            )
+    if others := [form for form in formats if form not in APPS]:
+        raise UsageError(
+            f"a .tflite file cannot become {', '.join(others)}",
+            where=str(model),
+            fix=f"add --format {' or '.join(APPS)}",
+        )
+    from edgecls import workflow
+
+    console.emit(workflow.export_apps(model, formats), show_files)

@@ -161,7 +161,8 @@ def _of_batches(
     beside: Beside,
 ) -> Opened:
     """A TensorFlow model that takes batches of float pixels; its labels and preprocessing lie beside it."""
-    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or len(outputs) != 2:
+    one_each = not any(isinstance(side, (tuple, list)) for side in (*shape, *outputs))
+    if not one_each or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or len(outputs) != 2:
         raise UsageError(
             f"not an image classifier: it maps {list(shape)} to {list(outputs)}",
             where=str(path),

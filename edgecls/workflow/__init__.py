@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgecls.workflow.augmenting import preview
     from edgecls.workflow.benching import bench
     from edgecls.workflow.converting import convert_onnx, export_onnx
-    from edgecls.workflow.deploying import explain, export, verify
+    from edgecls.workflow.deploying import explain, export, export_apps, verify
     from edgecls.workflow.mining import mine
     from edgecls.workflow.quantizing import explain_file, quantize_file, sensitivity_file
     from edgecls.workflow.scoring import evaluate, report
@@ -27,6 +27,7 @@ __all__ = [
     "explain",
     "explain_file",
     "export",
+    "export_apps",
     "export_onnx",
     "mine",
     "plan",
@@ -46,7 +47,7 @@ _MODULES = {
     "augmenting": ("preview",),
     "benching": ("bench",),
     "converting": ("convert_onnx", "export_onnx"),
-    "deploying": ("explain", "export", "verify"),
+    "deploying": ("explain", "export", "export_apps", "verify"),
     "mining": ("mine",),
     "quantizing": ("explain_file", "quantize_file", "sensitivity_file"),
     "scoring": ("evaluate", "report"),

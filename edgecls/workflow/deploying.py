@@ -93,7 +93,8 @@ def export(
             files[precision] = str(run.file(TFLITE[precision]))
         samples = _export_samples(run, console, data)
         for form in apps:
-            files[form] = str(_write_app(run, form, "int8" if "int8" in precisions else precisions[0]))
+            chosen = "int8" if "int8" in precisions else precisions[0]
+            files[form] = str(_write_app(run.file(TFLITE[chosen]), form, run.file(APPS[form])))
     for form in OTHER_FORMATS:
         if form in formats:
             files[form] = str(_write_other(run, console, form, data))
@@ -213,15 +214,34 @@ def _write_onnx(run: Run, console: Console, model: keras.Model, path: Path, data
     console.log(f"onnx: within {difference:.1g} of the outputs' range of Keras on {len(images)} photos")
 
 
-def _write_app(run: Run, form: str, precision: Precision) -> Path:
-    """Write a folder of ``APPS`` around one of the run's .tflite files."""
+def export_apps(model: Path, formats: Sequence[str]) -> dict[str, Any]:
+    """Write folders for apps around a .tflite file that has labels and preprocessing in it: ``NET.web`` of ``NET.tflite``.
+
+    Args:
+        model: As ``edgecls export`` or ``edgecls quantize`` wrote it.
+        formats: Keys of ``APPS``.
+
+    Returns:
+        ``{"schema", "model", "files": {format: folder}}``.
+
+    Raises:
+        MissingError: There is no such file.
+        UsageError: It is no such file.
+    """
+    if not model.is_file():
+        raise MissingError("no such file", where=str(model), fix="check the path")
+    files = {form: str(_write_app(model, form, model.with_suffix(f".{form}"))) for form in formats}
+    return {"schema": "edgecls.export_file/1", "model": str(model), "files": files}
+
+
+def _write_app(model: Path, form: str, path: Path) -> Path:
+    """Write a folder of ``APPS`` around a .tflite file."""
     from edgecls.export.android import write_android
     from edgecls.export.web import write_web
 
     write: dict[str, Callable[[Path, Path], None]] = {"android": write_android, "web": write_web}
-    path = run.file(APPS[form])
     with atomic(path) as folder:
-        write[form](run.file(TFLITE[precision]), folder)
+        write[form](model, folder)
     return path
 
 
