@@ -1,4 +1,4 @@
-"""The C library's memory: kept when it is freed, since getting it anew costs as much as filling it."""
+"""The C library's memory: kept when it is freed, since getting it anew costs time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that it frees, up to 256 MiB in a heap, for what it asks for next.
 
     The arrays of a batch have some megabytes each, and come and go. By default glibc gives such blocks back to the
-    system and gets them anew page by page, which takes longer than to copy a photo of that size. What the user has set in
+    system and gets them anew page by page, a fault of a page each. What the user has set in
     the environment (``MALLOC_...``, ``GLIBC_TUNABLES``) stays, and other C libraries are left as they are.
 
     Returns:
