@@ -440,6 +440,20 @@ def test_an_error_names_what_to_keep_in_float_and_that_holds(tmp_path) -> None:
     assert {"mine", "tf", "conv.act", "heads"} < ladder["files"][path.name]["in_float"].keys()
 
 
+def test_a_classifier_in_float_is_compared_without_a_grid(tmp_path) -> None:
+    keras.utils.set_random_seed(0)
+    model = small(layers.ReLU())
+    pixels = pictures(model, 4)
+    network = edgecls.quantize_model(model, keep_float=["fc"])
+    edgecls.calibrate(network, [pixels])
+    path = edgecls.export_tflite(network, tmp_path / "head.tflite")
+    (rung,) = verify.ladder(pixels, qat_model=network, int8=path)["rungs"]
+    assert rung["ok"] and rung["of_range"] < 1e-4, rung
+    network.get_layer("fc").bias.assign_add([0.0, 0.0, 0.0, 10.0])
+    (rung,) = verify.ladder(pixels, qat_model=network, int8=path)["rungs"]
+    assert not rung["ok"], rung
+
+
 def test_models_that_are_no_graphs() -> None:
     class Subclassed(keras.Model):
         def call(self, x):

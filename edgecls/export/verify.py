@@ -23,6 +23,7 @@ from edgecls.errors import UsageError
 from edgecls.export import heads, inspect
 from edgecls.export.inspect import output_step
 from edgecls.quantize import floats
+from edgecls.quantize.quantizers import STEPS
 
 BATCH = 20
 FLOAT_LIMIT = 1e-4  # of the logits' range
@@ -69,8 +70,11 @@ def ladder(
         int8_logits, step, name = runners[int8](images), output_step(int8), Path(int8).name
         if qat_model:
             qat_logits = _as_told(_keras(qat_model, images), runners[int8].head)
-            limit = _step_limit(files[name])
-            rungs.append(_step_rung(qat_logits, int8_logits, step, f"qat.keras = {name}", limit))
+            limit, rung = _step_limit(files[name]), f"qat.keras = {name}"
+            if step:
+                rungs.append(_step_rung(qat_logits, int8_logits, step, rung, limit))
+            else:  # its classifier is kept in float, and its logits lie on no grid
+                rungs.append(_float_rung(qat_logits, int8_logits, rung, limit / STEPS))
         if float_logits is not None:
             rungs.append(_cost_rung(float_logits, int8_logits, name))
     result: dict[str, Any] = {
@@ -148,7 +152,7 @@ def _cost_rung(float_logits: np.ndarray, file_logits: np.ndarray, file: str) -> 
     return {"name": f"float.keras ~ {file}", "top1_agreement": _agreement(float_logits, file_logits)}
 
 
-def _float_rung(keras_logits: Any, file_logits: Any, name: str) -> dict[str, Any]:
+def _float_rung(keras_logits: Any, file_logits: Any, name: str, limit: float = FLOAT_LIMIT) -> dict[str, Any]:
     error = float(np.abs(keras_logits - file_logits).max())
     relative = error / max(float(np.ptp(keras_logits)), 1e-12)
     return {
@@ -156,8 +160,8 @@ def _float_rung(keras_logits: Any, file_logits: Any, name: str) -> dict[str, Any
         "max_abs": error,
         "of_range": relative,
         "top1_agreement": _agreement(keras_logits, file_logits),
-        "limit": FLOAT_LIMIT,
-        "ok": bool(relative <= FLOAT_LIMIT),
+        "limit": limit,
+        "ok": bool(relative <= limit),
     }
 
 

@@ -1,0 +1,45 @@
+"""Keys of a recipe's ``quantize`` section that prepare the network: layers in float, equalization, AdaRound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from quantization import scales_of_kernels
+from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
+
+from edgecls.recipe import load_recipe
+from edgecls.run import Run
+from edgecls.workflow.stages import _left_out
+
+KEYS = {
+    "weights": "per_tensor",
+    "ranges": "minmax",
+    "keep_float": "['*fc*']",
+    "equalize": "true",
+    "adaround": "true",
+}
+
+
+@pytest.mark.slow
+def test_they_are_followed_and_a_pattern_that_fits_nothing_is_said(own_cache: None, tmp_path: Path) -> None:  # noqa: F811
+    photos(tmp_path / "photos")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    succeed(tmp_path, "train", "r.yaml", "-o", "train.epochs=1")
+    options = [word for key, value in KEYS.items() for word in ("-o", f"quantize.{key}={value}")]
+    succeed(tmp_path, "quantize", "tiny", "-o", "quantize.train=null", *options)
+    run = Run.find(tmp_path / "runs" / "tiny")
+    about = json.loads(run.file("verify.json").read_text())["files"]["model_int8.tflite"]
+    assert about["partitions"] == 1 and list(about["in_float"]) == ["fc"], about
+    scales = scales_of_kernels(run.file("export", "model_int8.tflite"))
+    assert set(scales["CONV_2D"]) | set(scales["DEPTHWISE_CONV_2D"]) == {1}, scales
+    wrong = edgecls(tmp_path, "quantize", "tiny", "-o", "quantize.keep_float=['typo*']")
+    assert wrong.returncode == 2 and "no layer is called typo*" in wrong.stderr, wrong.stderr
+
+
+def test_a_key_with_its_default_leaves_stamps_of_older_runs_alone() -> None:
+    quantize = load_recipe("mv3_ssld").quantize
+    assert _left_out(quantize) == set(KEYS)
+    changed = load_recipe("mv3_ssld", ["quantize.equalize=true"]).quantize
+    assert _left_out(changed) == set(KEYS) - {"equalize"}
