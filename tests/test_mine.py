@@ -28,6 +28,7 @@ from edgecls.search import mine as search
 from edgecls.search import mine_candidates as candidates
 from edgecls.search.mine_match import picture, same
 from edgecls.search.mine_store import open_store
+from edgecls.workflow import mining
 
 RECIPE = """
 name: r
@@ -425,3 +426,11 @@ def test_the_recipe_s_own_teacher_answers(place, call):
     )
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     assert float(row["probability"]) == pytest.approx(shares.max(), abs=1e-4)
+
+
+def test_a_run_without_a_teacher_answers_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: demo")
+    assert mining._who_answers(tmp_path) == "float"
+    (tmp_path / "teacher.keras").touch()
+    assert mining._who_answers(tmp_path) == "teacher"
+    assert mining._who_answers(tmp_path / "nowhere") == "teacher"

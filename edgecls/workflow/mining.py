@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -261,7 +261,7 @@ def _from_file(path: str, classes: list[str], unnamed: bool) -> tuple[Teacher, s
         classifier = Classifier.load(expand_user(path))
     else:
         import_tensorflow()
-        classifier = Classifier.load(expand_user(path), "teacher")
+        classifier = Classifier.load(expand_user(path), _who_answers(expand_user(path)))
     numbers = [str(i) for i in range(len(classes))]
     if classifier.classes != classes and not (unnamed and classifier.classes == numbers):
         others = set(classifier.classes) ^ set(classes)
@@ -273,6 +273,14 @@ def _from_file(path: str, classes: list[str], unnamed: bool) -> tuple[Teacher, s
     key = {"file": sha256(classifier.path), "pixels": preprocess.to_dict()}
     answer = _probabilities(classifier.logits)
     return Teacher(hash_json(key), preprocess.array, answer), str(classifier.path)
+
+
+def _who_answers(run: Path) -> str:
+    """A run's teacher, or its float network where it was trained without one."""
+    with suppress(EdgeclsError):  # no run: told by who opens it
+        if not Run.find(run).file(teacher_file(STAGE)).is_file():
+            return "float"
+    return STAGE
 
 
 def _has_weights(section: OtherTeacher) -> bool:
