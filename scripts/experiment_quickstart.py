@@ -154,7 +154,7 @@ class Laboratory:
         run = Run.start(recipe, self._folder)
         (part,) = recipe.parts
         teacher, place = teacher_file("teacher"), (run, self._console)
-        inputs = teacher_inputs(recipe, recipe.teachers["teacher"], self._data)
+        inputs = teacher_inputs("teacher", recipe, self._data)
         take_over(*place, "teacher", inputs, [teacher], run.others())
         work = partial(make_teacher, "teacher", recipe, *place, self._data, inputs)
         run_stage(*place, "teacher", inputs, [teacher], work)
