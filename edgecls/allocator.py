@@ -15,8 +15,8 @@ _KEPT = 2**28  # bytes that lie free at the end of a heap before they are given 
 def keep_freed_memory() -> bool:
     """Let this process keep memory that it frees, up to 256 MiB in a heap, for what it asks for next.
 
-    The arrays of a batch have some megabytes each, and come and go. By default glibc gives such blocks back to the
-    system and gets them anew page by page, a fault of a page each. What the user has set in
+    Batches and decoded photos have megabytes each, and come and go. By default glibc gives such blocks back to the system
+    and gets them anew page by page, a fault each, which costs about as much as decoding a photo. What the user has set in
     the environment (``MALLOC_...``, ``GLIBC_TUNABLES``) stays, and other C libraries are left as they are.
 
     Returns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import cv2
 
+from edgecls.allocator import keep_freed_memory
 from edgecls.data.resizing import describe_preprocess
 from edgecls.errors import MissingError
 from edgecls.files import read_json, sha256
@@ -20,7 +20,6 @@ from edgecls.infer.opening import is_saved_model
 from edgecls.run import Run
 
 SERVED = ("int8", "fp32")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _FIGURES = ("count", "top1", "top1_ci95", "balanced_accuracy", "balanced_accuracy_ci95")
 
 
@@ -84,10 +83,9 @@ def serve(
     except OSError as error:
         what, fix = f"cannot listen: {error.strerror}", "choose another --port or --host"
         raise MissingError(what, where=f"{host}:{port}", fix=fix) from None
-    _keep_memory()
-    cv2.setNumThreads(
-        1
-    )  # photos are resized in parallel, each by one thread; others of OpenCV's would wait awake
+    keep_freed_memory()
+    # Photos are resized in parallel, each by one thread; others of OpenCV's would wait awake.
+    cv2.setNumThreads(1)
     with listener:
         service = Service(lambda: load_models(find(), workers), workers, waiting, limits)
         _allow_connections()
@@ -139,18 +137,6 @@ def _entry(name: str, model: Classifier, scores: dict[str, Any]) -> dict[str, An
 def _scores(run: Path) -> dict[str, Any]:
     content = read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
     return content.get("models", {})
-
-
-def _keep_memory() -> None:
-    """Keep the memory of one photo for the next.
-
-    glibc returns large blocks to the system at once. Each photo then takes hundreds of page faults, which cost about as
-    much as decoding it. Photos of more than 32 MB of pixels are returned as before.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
 def _allow_connections() -> None:
