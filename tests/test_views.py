@@ -251,6 +251,16 @@ def test_a_torn_view_is_said_and_made_again_and_a_strange_folder_is_refused(tmp_
     assert (tmp_path / "photos/dog.jpg").exists()
 
 
+def test_a_torn_description_is_made_again_in_the_run_and_refused_elsewhere(tmp_path: Path) -> None:
+    for where, options in (("run", {}), ("shared", {"store": str(tmp_path / "shared")})):
+        make(tmp_path / "run", **options)
+        (tmp_path / where / "views.json").write_text('{"schema": "edg')
+    _, said, done = make(tmp_path / "run")
+    assert "views.json is missing or cannot be read" in said[0] and len(done) == 6
+    with pytest.raises(UsageError, match=r"holds something else.*shared.*name a new folder"):
+        make(tmp_path / "run", store=str(tmp_path / "shared"))
+
+
 def test_a_full_disk_is_one_line_and_keeps_what_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

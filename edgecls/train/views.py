@@ -333,8 +333,7 @@ def prepare(views: Views, inputs: Fingerprint, is_ours: bool, say: Callable[[str
         MissingError: The disk has no room for them.
     """
     manifest = views.folder / "views.json"
-    before = read_json(manifest) if manifest.exists() else {}
-    found = before.get("inputs") if before.get("schema") == SCHEMA else None
+    found = _made_from(manifest)
     occupied = bool(_content(views.folder))
     if occupied and found is None and not is_ours:
         raise UsageError(
@@ -350,7 +349,8 @@ def prepare(views: Views, inputs: Fingerprint, is_ours: bool, say: Callable[[str
             fix="name another folder as distill.store, or remove this one",
         )
     if occupied and (changed or found is None):
-        say(f"the teacher's answers are computed anew (changed: {changed or 'views.json is missing'})")
+        why = f"changed: {changed}" if changed else f"{manifest.name} is missing or cannot be read"
+        say(f"the teacher's answers are computed anew ({why})")
         for path in _content(views.folder):
             remove(path)
     for view in views.missing():
@@ -366,6 +366,15 @@ def prepare(views: Views, inputs: Fingerprint, is_ours: bool, say: Callable[[str
             where=str(views.folder),
             fix="set distill.store to a folder on another disk, lower distill.views, or set distill.top_k",
         )
+
+
+def _made_from(manifest: Path) -> Fingerprint | None:
+    """What the answers beside a manifest were made from; None: there is no manifest, or it tells nothing."""
+    try:
+        content = read_json(manifest)
+    except EdgeclsError:
+        return None
+    return content.get("inputs") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
 
 
 @contextmanager
