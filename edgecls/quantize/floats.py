@@ -137,7 +137,7 @@ class Call(layers.Layer):
 
     Example:
         >>> image = keras.Input((4, 4, 3))
-        >>> Call(keras.ops.numpy.Power(), [[TENSOR, 2], {}])(image).shape
+        >>> Call(keras.layers.Multiply(), [[[Call.TENSOR, Call.TENSOR]], {}])([image, image]).shape
         (None, 4, 4, 3)
     """
 
