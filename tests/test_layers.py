@@ -16,7 +16,19 @@ import edgecls
 from edgecls.errors import UsageError
 from edgecls.export import verify
 from edgecls.quantize import floats, layers
-from edgecls.quantize.rules import activations, arithmetic, attention, gates, linear, norm, pools, resize
+from edgecls.quantize.rules import (
+    activations,
+    arithmetic,
+    attention,
+    functions,
+    gates,
+    linear,
+    norm,
+    operations,
+    pools,
+    resize,
+    selections,
+)
 from edgecls.saving import Deferred
 from edgecls.zoo import hrnet, pooling, pplcnet_v2, vit
 from edgecls.zoo import layers as zoo_layers
@@ -83,6 +95,10 @@ LAYERS = [
     case(resize.BilinearUpSampling2D(2, interpolation="bilinear"), (4, 4, 3), (8, 8, 3), **IN_NETWORKS),
     case(attention.MatMul(), [(2, 9, 4), (2, 4, 6)], (2, 9, 6)),
     case(attention.QuantizedMatMul(), [(2, 9, 4), (2, 4, 6)], (2, 9, 6), **IN_NETWORKS),
+    case(functions.InFloat("mish"), MAP),
+    case(operations.ChannelMax(), MAP, (16, 16, 1)),  # outside the delegate, which has no such reduction
+    case(selections.ReverseChannels(), (16, 16, 3), int8=True),
+    case(floats.Call(keras.layers.Multiply(), [[[floats.Call.TENSOR] * 2], {}]), [MAP, MAP], **IN_NETWORKS),
     case(
         arithmetic.QuantizedAdd(steps=(0.1, 0.2, 0.3), zeros=(0, 1, -2), name="finalized_add"),
         [MAP, MAP],
@@ -239,5 +255,6 @@ def test_the_harness_wants_int8_within_a_step(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(verify, "STEP_LIMIT", -1)
     with pytest.raises(AssertionError, match=r"qat\.keras = int8\.tflite"):
         check_int8_file(model, photos(SIZE, 2))
-    with pytest.raises(UsageError, match="UnitNormalization"):
-        check_int8_file(network(keras.layers.UnitNormalization(), **EQUAL), photos(SIZE, 2))
+    no_rule = keras.layers.SpectralNormalization(keras.layers.Conv2D(4, 3))
+    with pytest.raises(UsageError, match="SpectralNormalization"):
+        check_int8_file(network(no_rule, **EQUAL), photos(SIZE, 2))

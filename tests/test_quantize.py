@@ -148,10 +148,11 @@ def test_calibration_errors() -> None:
 
 def test_a_layer_without_rule_is_named() -> None:
     image = keras.Input((8, 8, 3))
-    with pytest.raises(UsageError, match=r"UnitNormalization.*odd_one"):
-        quantize.quantize_model(keras.Model(image, layers.UnitNormalization(name="odd_one")(image)))
-    with pytest.raises(UsageError, match="bare operation"):
-        quantize.quantize_model(keras.Model(image, keras.ops.exp(image)))
+    odd_one = layers.SpectralNormalization(layers.Conv2D(4, 3), name="odd_one")
+    with pytest.raises(UsageError, match=r"SpectralNormalization.*odd_one"):
+        quantize.quantize_model(keras.Model(image, odd_one(image)))
+    with pytest.raises(UsageError, match=r"bare operation.*Sin"):
+        quantize.quantize_model(keras.Model(image, keras.ops.sin(image)))
 
 
 @pytest.mark.parametrize(
