@@ -97,7 +97,7 @@ LAYERS = [
     case(attention.QuantizedMatMul(), [(2, 9, 4), (2, 4, 6)], (2, 9, 6), **IN_NETWORKS),
     case(functions.InFloat("mish"), MAP),
     case(operations.ChannelMax(), MAP, (16, 16, 1)),  # outside the delegate, which has no such reduction
-    case(selections.ReverseChannels(), (16, 16, 3), int8=True),
+    case(selections.ReverseChannels(), (16, 16, 3)),
     case(floats.Call(keras.layers.Multiply(), [[[floats.Call.TENSOR] * 2], {}]), [MAP, MAP], **IN_NETWORKS),
     case(
         arithmetic.QuantizedAdd(steps=(0.1, 0.2, 0.3), zeros=(0, 1, -2), name="finalized_add"),
