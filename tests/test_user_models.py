@@ -410,11 +410,11 @@ def kept_in_float(x):
     """What has no rule, of every kind: layers of layers, of several arguments, of TensorFlow; bare operations."""
     x = OfTwoLayers(name="mine")(layers.Conv2D(4, 1)(x))
     x = layers.Lambda(lambda t: tf.sigmoid(t) * tf.reduce_mean(t, [1, 2], keepdims=True), name="tf")(x)
-    x = layers.Conv2D(4, 3, 2, activation="sparse_plus", name="conv")(x)
+    x = layers.Conv2D(4, 3, 2, "same", activation="sparse_plus", name="conv")(x)
     low, high = keras.ops.split(layers.Conv2D(4, 1)(x), 2, axis=1)
     x = keras.ops.log(keras.ops.abs(low - high) + 1.0)
     flat = layers.Reshape((-1, 4))(x)
-    return layers.MultiHeadAttention(2, 2, name="heads")(flat, flat)
+    return layers.Reshape(x.shape[1:])(layers.MultiHeadAttention(2, 2, name="heads")(flat, flat))
 
 
 def test_an_error_names_what_to_keep_in_float_and_that_holds(tmp_path) -> None:
