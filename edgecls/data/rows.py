@@ -31,9 +31,8 @@ class Part:
     bad: list[tuple[str, str]] = field(default_factory=list)
 
 
-_EACH = (
-    8  # images of a class that are kept where there are too many classes for all; two classes are always kept
-)
+# Images of a class that are kept where there are too many classes for all. Two classes are always kept.
+_EACH = 8
 
 
 def at_most(part: Part, count: int | None) -> Part:

@@ -30,9 +30,10 @@ def comparison(runs: Sequence[RunLike]) -> dict[str, Any]:
 
     Returns:
         ``{"schema": "edgecls.compare/1", "runs", "same_classes", "figures", "paired", "recipe"}``: ``runs`` has
-        ``path``, ``name``, ``time`` and ``title`` of each; ``figures`` rows of ``{"label", "texts", "details"}``; ``paired`` the results of
-        ``metrics.paired`` of each model of each other run with its ``run`` (a position), ``model`` and, where it cannot
-        be tested, only ``why``; ``recipe`` the keys that differ as ``{"key", "values"}``.
+        ``path``, ``name``, ``time`` and ``title`` of each; ``figures`` rows of ``{"label", "texts", "details"}``;
+        ``paired`` the results of ``metrics.paired`` of each model of each other run with its ``run`` (a position),
+        ``model`` and, where it cannot be tested, only ``why``; ``recipe`` the keys that differ as ``{"key",
+        "values"}``.
 
     Example:
         >>> comparison([Run("runs/a/1"), Run("runs/b/1")])["recipe"]   # doctest: +SKIP

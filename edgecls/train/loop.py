@@ -34,8 +34,8 @@ from edgecls.train.schedules import make_schedule
 from edgecls.train.step import Averages, accumulated, clipped, counter, decayed, same_everywhere
 
 _LOOK = 20
-"""Steps after which the loop looks whether loss and gradient are still finite. Each look waits for the device, and several workers
-then ask each other whether a checkpoint is due."""
+"""Steps after which the loop looks whether loss and gradient are still finite. Each look waits for the device, and
+several workers then ask each other whether a checkpoint is due."""
 
 _TOTALS = ("loss", "accuracy", "labeled", "images", "gradient_norm", "steps")
 """What is summed over an epoch: of losses, hits, labels, images, norms, steps."""
