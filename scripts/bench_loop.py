@@ -154,24 +154,16 @@ def timed_saves() -> Iterator[list[float]]:
 
 def distillation(size: int, batch: int, rounds: int) -> int:
     """Compare a step of SSLD with its parts, which take turns; the exit code."""
-    rng = np.random.default_rng(0)
-    pixels = tf.constant(rng.integers(0, 256, (batch, size, size, 3)), tf.uint8)
-    targets = tf.one_hot(rng.integers(0, CLASSES, batch), CLASSES)
+    pixels, targets = noise(size, batch)
     teacher = edgecls.build_model(TEACHER, CLASSES, size, include_preprocessing=True)
     answer = tf.function(lambda: tf.reduce_sum(teacher(tf.cast(pixels, tf.float32), training=True)))
-    alone = step_of(Objective(), size, batch, pixels, targets)
-    with_teacher = step_of(Objective(teacher=as_teacher(teacher)), size, batch, pixels, targets)
+    student, other = (
+        edgecls.build_model(STUDENT, CLASSES, size, include_preprocessing=True) for _ in range(2)
+    )
+    alone = step_of(student, Objective(), pixels, targets)
+    with_teacher = step_of(other, Objective(teacher=as_teacher(teacher)), pixels, targets)
     works = {"student": alone, "teacher": lambda: float(answer()), "distillation": with_teacher}
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(rounds):
-        for name, work in works.items():
-            started = time.perf_counter()
-            for _ in range(STEPS):
-                work()
-            times[name].append((time.perf_counter() - started) / STEPS)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    medians = by_turns(works, rounds)
     ratio = medians["distillation"] / (medians["student"] + medians["teacher"])
     print(
         f"{STUDENT} from {TEACHER}: "
@@ -182,10 +174,31 @@ def distillation(size: int, batch: int, rounds: int) -> int:
     return 0 if ratio <= MOST_DISTILL else 1
 
 
+def noise(size: int, batch: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch of pixels and targets."""
+    rng = np.random.default_rng(0)
+    pixels = tf.constant(rng.integers(0, 256, (batch, size, size, 3)), tf.uint8)
+    return pixels, tf.one_hot(rng.integers(0, CLASSES, batch), CLASSES)
+
+
+def by_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, after one time that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            started = time.perf_counter()
+            for _ in range(STEPS):
+                work()
+            times[name].append((time.perf_counter() - started) / STEPS)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
 def step_of(
-    objective: Objective, size: int, batch: int, pixels: tf.Tensor, targets: tf.Tensor
+    model: keras.Model, objective: Objective, pixels: tf.Tensor, targets: tf.Tensor
 ) -> Callable[[], object]:
     """A step of the training loop on one batch."""
-    model = edgecls.build_model(STUDENT, CLASSES, size, include_preprocessing=True)
-    trainer = Trainer(model, objective, Train(epochs=1, batch_size=batch), steps_per_epoch=10**6)
+    config = Train(epochs=1, batch_size=len(pixels))
+    trainer = Trainer(model, objective, config, steps_per_epoch=10**6)
     return lambda: trainer.run_epoch([(pixels, targets)], lambda step: None)

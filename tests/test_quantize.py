@@ -23,6 +23,7 @@ from quantization import (
 from edgecls import quantize
 from edgecls.errors import UsageError
 from edgecls.quantize import layers as quantized
+from edgecls.quantize import quantizers
 from edgecls.quantize.rules import linear
 from edgecls.zoo import build_model
 from edgecls.zoo import layers as zoo_layers
@@ -136,6 +137,29 @@ def test_calibrated_ranges_hold_the_values(method: str) -> None:
         assert low <= 0 <= high
         assert high - low > 0
     assert found["a.bn.quant"][0] >= -3.0  # hard-swish is zero below
+
+
+def test_pixels_may_be_bytes() -> None:
+    """As ``tf.data`` gives them for photos."""
+    twins = [quantize.quantize_model(network(BLOCKS["conv"], **EQUAL)) for _ in range(2)]
+    pixels = np.round(IMAGES).clip(0, 255).astype(np.uint8)
+    limits = [quantize.calibrate(twins[0], [pixels]), quantize.calibrate(twins[1], [tf.constant(pixels)])]
+    assert limits[0] == limits[1]
+
+
+def test_the_gradient_of_a_kernel_passes_its_rounding() -> None:
+    rng = np.random.default_rng(0)
+    kernel = tf.constant(rng.normal(size=(3, 3, 4, 8)) * 4.0 ** -np.arange(8), tf.float32)
+    weights = tf.constant(rng.normal(size=kernel.shape), tf.float32)
+    low, high = (tf.Variable(np.zeros(8, np.float32)) for _ in range(2))
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        rounded = quantizers.KernelQuantizer()(kernel, True, {"min_var": low, "max_var": high})
+        loss = tf.reduce_sum(rounded * weights)
+    np.testing.assert_array_equal(tape.gradient(loss, kernel), weights)
+    steps = rounded / (high / quantizers.KERNEL_STEPS)
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
+    np.testing.assert_allclose(rounded, kernel, atol=0.51 * float(np.max(high)) / quantizers.KERNEL_STEPS)
 
 
 def test_calibration_errors() -> None:

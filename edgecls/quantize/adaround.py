@@ -56,7 +56,7 @@ def learn_rounding(model: keras.Model, pixels: Any, steps: int = STEPS) -> dict[
         >>> learn_rounding(network, images, steps=20)["conv"] <= 1.0
         True
     """
-    images = tf.convert_to_tensor(pixels, tf.float32)
+    images = tf.cast(pixels, tf.float32)
     calls = trace(model).calls
     kernels = [layer for layer in model.layers if isinstance(layer, QuantizedKernel)]
     names = {layer.name for layer in kernels if calls[layer.name] == 1}  # type: ignore[attr-defined]

@@ -122,7 +122,7 @@ def _probe(model: keras.Model, statistic: Any) -> Any:
                     layer.probe = None
         return [tf.stack(found[layer.name]) for layer in layers]
 
-    return lambda pixels: [np.asarray(x) for x in measure(tf.convert_to_tensor(pixels, tf.float32))]
+    return lambda pixels: [np.asarray(x) for x in measure(tf.cast(pixels, tf.float32))]
 
 
 def _percentile(

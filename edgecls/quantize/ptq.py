@@ -40,7 +40,7 @@ def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
         >>> "fc" in correct_biases(network, images)
         True
     """
-    images = tf.convert_to_tensor(pixels, tf.float32)
+    images = tf.cast(pixels, tf.float32)
     ends = _ends(trace(model))
     means: dict[str, np.ndarray] = {}
     shifts: dict[str, float] = {}

@@ -77,6 +77,7 @@ class KernelQuantizer(quantizers.LastValueQuantizer):
             bound = tf.maximum(bound, tf.maximum(tf.reduce_max(bound) * DEAD, TINY))
             weights["min_var"].assign(-bound)
             weights["max_var"].assign(bound)
+            return with_gradient(inputs, super().__call__(inputs, False, weights, **kwargs))
         return super().__call__(inputs, False, weights, **kwargs)
 
 
@@ -131,6 +132,15 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
             low, high = tf.reduce_min(weights["min_var"]), tf.reduce_max(weights["max_var"])
             weights = {"min_var": low, "max_var": high}
         return super().__call__(inputs, False, weights, **kwargs)
+
+
+@tf.custom_gradient
+def with_gradient(inputs: Tensor, rounded: Tensor) -> tuple[Tensor, Any]:
+    """``rounded`` with the gradient of ``inputs``, none of which is outside of the range.
+
+    TensorFlow's fake quantization looks for those outside again, and computes gradients of the range, which is not trained.
+    """
+    return tf.identity(rounded), lambda upstream: (upstream, None)
 
 
 def fixed(inputs: Tensor, low: float, high: float) -> Tensor:

@@ -102,7 +102,10 @@ class ScaledHardSwish(exact.Exact, layers.Layer):
             gate = exact.counted(tf.nn.relu6(gate), RELU6_STEP)
             return exact.requantized(x * gate, exact.product(source, RELU6_STEP), target)
         gate = tf.nn.relu6(inputs + 3.0)
-        return inputs * (quantizers.fixed(gate, 0.0, 6.0) if self.enabled else gate)
+        if self.enabled:
+            rounded = quantizers.fixed(gate, 0.0, 6.0)
+            gate = quantizers.with_gradient(gate, rounded) if training else rounded
+        return inputs * gate
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
