@@ -101,6 +101,18 @@ def test_answers_are_those_of_the_classifier(server, run):
         assert answer == {"schema": "edgecls.predict/1", "model": kind, "results": [expected]}
 
 
+def test_an_error_of_ours_is_a_line_too(run, monkeypatch):
+    loads = lambda: ({"int8": Classifier.load(run, workers=1)}, {})  # noqa: E731
+    service = Service(loads, 1, 4, Limits())
+    with serving(service) as client:
+        for request in (client.predict, lambda body: client.get("/readyz")):
+            with monkeypatch.context() as patch:
+                patch.setattr(service, "admit", lambda: 1 / 0)
+                answer = request(png())
+                assert answer.status == 500 and "internal error: ZeroDivisionError" in answer.json["error"]
+            assert request(png()).status == 200
+
+
 def test_what_it_says_of_itself(server, run):
     assert server.started.startswith("serving int8, fp32 on http://")
     assert server.get("/labels").json["labels"] == CLASSES

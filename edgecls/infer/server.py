@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgecls.infer import counters
 from edgecls.infer.bodies import JSON, MULTIPART, Refusal, media_type
@@ -100,8 +100,8 @@ class _Refused(JSONResponse):
         await send({"type": "http.response.body", "body": b""})
 
 
-def create_app(service: Service, started: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application.
+def create_app(service: Service, started: Callable[[], None] = lambda: None) -> ASGIApp:
+    """The application: FastAPI's, with a short way to ``POST /predict``.
 
     Args:
         service: Answers requests.
@@ -129,9 +129,7 @@ def create_app(service: Service, started: Callable[[], None] = lambda: None) -> 
     async def http_error(request: Request, error: HTTPException) -> Response:
         return _Refused(Refusal(error.status_code, str(error.detail)))
 
-    @app.exception_handler(Exception)
-    async def internal_error(request: Request, error: Exception) -> Response:
-        return _Refused(Refusal(500, f"internal error: {type(error).__name__}; the server's log has more"))
+    app.add_exception_handler(Exception, _internal_error)
 
     @app.post(
         "/predict",
@@ -202,7 +200,33 @@ def create_app(service: Service, started: Callable[[], None] = lambda: None) -> 
             raise HTTPException(404, "Not Found")
         return FileResponse(_PAGE / name)
 
-    return app
+    return _shortened(app, "POST", "/predict", predict)
+
+
+def _internal_error(request: Request, error: Exception) -> Response:
+    return _Refused(Refusal(500, f"internal error: {type(error).__name__}; the server's log has more"))
+
+
+def _shortened(
+    app: FastAPI, method: str, path: str, answer: Callable[[Request], Awaitable[Response]]
+) -> ASGIApp:
+    """``app`` without its layers for one route, of which it has the description.
+
+    For a request of one photo they take a third of the time of the thread that does the network.
+    """
+
+    async def shortened(scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope.get("method"), scope.get("path")) != (method, path):
+            return await app(scope, receive, send)
+        request = Request(scope, receive, send)
+        try:
+            response = await answer(request)
+        except Exception as error:
+            await _internal_error(request, error)(scope, receive, send)
+            raise  # for the log
+        await response(scope, receive, send)
+
+    return shortened
 
 
 def _arguments(request: Request) -> tuple[int, str | None]:
@@ -239,14 +263,14 @@ class _Body:
         too_large = Refusal(413, f"more than {limits.bytes / 1e6:g} MB in one request; send a smaller photo")
         if declared.isdecimal() and int(declared) > limits.bytes:
             raise too_large
-        content = bytearray()
+        parts: list[bytes] = []
         try:
             async with asyncio.timeout(limits.seconds):
                 async for part in self._request.stream():
                     self._service.hold(len(part))
                     self._held += len(part)
-                    content += part
-                    if len(content) > limits.bytes:
+                    parts.append(part)
+                    if self._held > limits.bytes:
                         raise too_large
         except TimeoutError:
             raise Refusal(408, f"the body did not arrive within {limits.seconds:g} s") from None
@@ -254,7 +278,7 @@ class _Body:
             self.whole = True
             raise Refusal(CLIENT_GONE, "the client went away") from None
         self.whole = True
-        return bytes(content)
+        return b"".join(parts)
 
     def release(self) -> None:
         """The request is answered: nothing of its body is in memory any more."""
@@ -282,7 +306,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    app: FastAPI,
+    app: ASGIApp,
     service: Service,
     listener: socket.socket,
     say: Callable[[str], None] = lambda line: None,
@@ -302,7 +326,7 @@ def run(
         runner.run(_run(server, service, listener, say))
 
 
-def configure(app: FastAPI) -> uvicorn.Server:
+def configure(app: ASGIApp) -> uvicorn.Server:
     """The server that ``run`` runs."""
     config = uvicorn.Config(
         app,
