@@ -1,9 +1,10 @@
 """A step of quantization-aware training beside the same step of the float network: time and memory.
 
-    python scripts/bench_qat.py [--size 224] [--batch 16] [--rounds 5]
+    python scripts/bench_qat.py [--size 224] [--batch 16] [--rounds 5] [--write]
 
 Both steps are those of `edgecls train` and `edgecls quantize`, on one batch of noise. For the time they take turns in one
-process. For the memory each runs alone in a process of its own, whose peak is told, TensorFlow and all.
+process. For the memory each runs alone in a process of its own, whose peak is told, TensorFlow and all. ``--write`` puts
+the table into docs/time_and_memory.md.
 
 The exit code is 1 if a step takes more than 1.35 times as long, or its process more than 1.5 times the memory.
 """
@@ -20,12 +21,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import bench_loop
 import keras
+import marked
 import numpy as np
 
 import edgecls
 from edgecls.environment import cores, cpu_model
 from edgecls.train.objective import Objective
 
+PAGE = Path(__file__).parents[1] / "docs" / "time_and_memory.md"
+BEGIN, END = "<!-- QAT: scripts/bench_qat.py --write -->", "<!-- end of QAT -->"
 KINDS = ("float", "qat")
 MOST_TIME, MOST_MEMORY = 1.35, 1.5
 
@@ -38,6 +42,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/time_and_memory.md")
     parser.add_argument("--networks", nargs="+", default=list(bench_loop.PAIRS), help="of the zoo")
     parser.add_argument("--peak", nargs=2, metavar=("NETWORK", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -45,9 +50,12 @@ def main() -> int:
     if options.peak:
         print(peak_mib(*options.peak, size, batch))
         return 0
-    print(f"{cpu_model()}, {cores()} cores, {size} pixels, batches of {batch}\n")
-    print("| network | step, ms: float | QAT | QAT / float | peak memory, MiB: float | QAT | QAT / float |")
-    print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
+    rows = [
+        f"{cpu_model()}, {cores()} cores, {size} pixels, batches of {batch}:",
+        "",
+        "| network | step, ms: float | QAT | QAT / float | peak memory, MiB: float | QAT | QAT / float |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
     good = True
     for name in options.networks:
         pixels, targets = bench_loop.noise(size, batch)
@@ -59,12 +67,15 @@ def main() -> int:
         peaks = {kind: peak_apart(name, kind, size, batch) for kind in KINDS}
         time_ratio, memory_ratio = (figures["qat"] / figures["float"] for figures in (seconds, peaks))
         good &= time_ratio <= MOST_TIME and memory_ratio <= MOST_MEMORY
-        print(
+        rows.append(
             f"| {name} | {1000 * seconds['float']:.0f} | {1000 * seconds['qat']:.0f} | {time_ratio:.2f} "
-            f"| {peaks['float']:.0f} | {peaks['qat']:.0f} | {memory_ratio:.2f} |",
-            flush=True,
+            f"| {peaks['float']:.0f} | {peaks['qat']:.0f} | {memory_ratio:.2f} |"
         )
         keras.backend.clear_session()
+    text = "\n".join(rows)
+    print(text)
+    if options.write:
+        marked.rewrite(PAGE, BEGIN, END, text)
     return 0 if good else 1
 
 

@@ -175,6 +175,13 @@ def test_a_recipe_that_fails_at_once_leaves_no_run(folder: Path, monkeypatch: py
     assert sorted((folder / "runs").rglob("*")) == runs and newest(folder) == latest
 
 
+def test_a_warm_up_that_does_not_end_is_said(folder: Path) -> None:
+    command = ("train", "recipe.yaml", "--dry-run", "-o", "train.schedule={name: cosine, warmup_epochs: 3}")
+    for epochs, said in ((3, True), (4, False)):
+        text = succeed(folder, *command, "-o", f"train.epochs={epochs}")
+        assert ("warning: train: the warm-up of 3 epochs does not end in 3" in text) == said, text
+
+
 def test_a_dry_run_says_what_becomes_of_the_run(folder: Path) -> None:
     def fate(*args: str) -> dict[str, Any]:
         return json.loads(succeed(folder, "train", "recipe.yaml", "--dry-run", "--json", *args))["run"]

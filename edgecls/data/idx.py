@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecls.data.paths import existing_path
 from edgecls.data.rows import Part
 from edgecls.data.settings import Data
 from edgecls.errors import EdgeclsError, MissingError, UsageError
@@ -89,31 +90,3 @@ def read_idx_array(path: Path) -> np.ndarray:
             f"damaged file: its header says {'x'.join(map(str, shape))} bytes", where=str(path)
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def existing_path(text: str | None, what: str) -> Path:
-    """A path of the recipe.
-
-    Raises:
-        MissingError: It is not given, or nothing is there.
-        UsageError: It is an archive.
-    """
-    path = Path(text or "").expanduser()
-    if not text or not path.exists():
-        fix = "set data.path to where your images are (data.source: elpv needs none)"
-        raise MissingError(f"no such {what}", where=str(path) if text else "data.path", fix=fix)
-    refuse_archive(path)
-    return path
-
-
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z", ".rar")
-
-
-def refuse_archive(path: Path) -> None:
-    """Say what to do about a file that has the photos packed.
-
-    Raises:
-        UsageError: It is an archive.
-    """
-    if path.name.lower().endswith(ARCHIVES) and path.is_file():
-        raise UsageError("archives are not read", where=str(path), fix="unpack it and name the folder")

@@ -1,4 +1,7 @@
-"""Where the files are that a list names: paths of another folder, computer or system. No TensorFlow."""
+"""Paths of a recipe, and where the files are that a list names: paths of another folder, computer or system.
+
+No TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgecls.data.listing import EXTENSIONS
-from edgecls.errors import MissingError
+from edgecls.errors import MissingError, UsageError
 from edgecls.text import escape
 
 SAMPLE = 50
 DEEPEST = 8
 """Leading folders of a foreign path that may be dropped."""
+
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z", ".rar")
 
 Change = Callable[[str], str]
 
@@ -101,3 +106,28 @@ def _changes(folder: Path, sample: Sequence[str]) -> Iterator[tuple[Path, Change
 
 def _parts(path: str) -> list[str]:
     return [part for part in re.split("/+", path) if part]
+
+
+def existing_path(text: str | None, what: str) -> Path:
+    """A path of the recipe.
+
+    Raises:
+        MissingError: It is not given, or nothing is there.
+        UsageError: It is an archive.
+    """
+    path = Path(text or "").expanduser()
+    if not text or not path.exists():
+        fix = "set data.path to where your images are (data.source: elpv needs none)"
+        raise MissingError(f"no such {what}", where=str(path) if text else "data.path", fix=fix)
+    refuse_archive(path)
+    return path
+
+
+def refuse_archive(path: Path) -> None:
+    """Say what to do about a file that has the photos packed.
+
+    Raises:
+        UsageError: It is an archive.
+    """
+    if path.name.lower().endswith(_ARCHIVES) and path.is_file():
+        raise UsageError("archives are not read", where=str(path), fix="unpack it and name the folder")

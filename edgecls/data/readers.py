@@ -29,9 +29,10 @@ import numpy as np
 
 from edgecls import recipe
 from edgecls.data import folders, lists, tfrecord
-from edgecls.data.idx import existing_path, read_idx, refuse_archive
+from edgecls.data.idx import read_idx
 from edgecls.data.labelling import check_parts, number_rows, numbering, parse_names
 from edgecls.data.listing import list_folders, purpose_of
+from edgecls.data.paths import existing_path, refuse_archive
 from edgecls.data.rows import Part, Rows
 from edgecls.data.sampling import UNLABELLED
 from edgecls.errors import MissingError, UsageError

@@ -18,6 +18,7 @@ from edgecls.run import Run
 from edgecls.text import plural
 from edgecls.workflow.common import load_data, recipe_preprocess
 from edgecls.workflow.new_classes import positions
+from edgecls.workflow.sanity import warnings_of_schedule
 from edgecls.zoo import catalog
 
 _ADD_LABELS = "add labels, or a distill section and a teacher that has weights and no train section"
@@ -86,6 +87,10 @@ def check(
         if any(part.recipe.distill and part.recipe.distill.mutual for part in parts):
             where, fix = "model.only_new_classes", "leave distill.mutual out"
             raise UsageError("a second student would learn all classes", where=where, fix=fix)
+    trainings = {f"{stage}.train": teacher.train for stage, teacher in teachers.items()}
+    for section, train in (trainings | {part.section: part.recipe.train for part in parts}).items():
+        for warning in warnings_of_schedule(train) if train else ():
+            console.log(f"warning: {section}: {warning}")
     return data
 
 

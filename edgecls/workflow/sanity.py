@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
+    from edgecls.recipe import Train
+
 _GAP = 0.3  # of accuracy between training and validation that more than overfitting explains
 _FEW_STEPS = 3.0  # times 1 / (1 - momentum), after which running statistics have forgotten their first values
 
@@ -26,6 +28,23 @@ def warnings_of_scores(scores: Mapping[str, Any]) -> list[str]:
     if predicted < present / 2:
         return [f"predicts only {predicted} of {present} classes"]
     return []
+
+
+def warnings_of_schedule(train: Train) -> list[str]:
+    """What to warn of before a training.
+
+    Example:
+        >>> from edgecls.recipe import Train
+        >>> warnings_of_schedule(Train(epochs=2, schedule={"warmup_epochs": 5}, optimizer={"lr": 0.1}))
+        ['the warm-up of 5 epochs does not end in 2: the learning rate does not reach 0.1']
+    """
+    warmup = train.schedule.warmup_epochs
+    if warmup < train.epochs:
+        return []
+    lr = train.optimizer.lr
+    return [
+        f"the warm-up of {warmup:g} epochs does not end in {train.epochs}: the learning rate does not reach {lr:g}"
+    ]
 
 
 def warnings_of_training(
