@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecls.onednn import prefer_onednn as _prefer_onednn
 from edgecls.saving import register_layers as _register_layers
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "stages",
 ]
 
+_prefer_onednn()
 _register_layers()
 
 

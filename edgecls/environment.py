@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgecls import onednn
+
 PACKAGES = (
     "edgecls",
     "tensorflow",
@@ -34,7 +36,7 @@ def environment() -> dict[str, Any]:
 
     Returns:
         Versions of the packages, Python, platform, processor, its instructions for int8 (or None), cores, memory in
-        GiB, the git commit of edgecls (or None) and the command's arguments.
+        GiB, what is said of oneDNN (or None), the git commit of edgecls (or None) and the command's arguments.
     """
     return {
         "schema": "edgecls.env/1",
@@ -44,6 +46,7 @@ def environment() -> dict[str, Any]:
         "int8_instructions": int8_instructions(cpu_flags()),
         "cores": cores(),
         "memory_gib": memory_gib(),
+        "onednn": os.environ.get(onednn.VARIABLE),
         "versions": {name: version(name) for name in PACKAGES},
         "commit": commit(),
         "argv": sys.argv[1:],
