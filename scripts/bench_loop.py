@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 import edgecls
+from edgecls.data.listing import list_photos
 from edgecls.data.pipeline import Batches
 from edgecls.data.preprocess import Preprocess
-from edgecls.data.split import Split
+from edgecls.data.readers import Part
+from edgecls.data.split import Split, check
+from edgecls.environment import cpu_flags, int8_instructions
+from edgecls.onednn import VARIABLE
 from edgecls.recipe import Augment, Train
 from edgecls.train import checkpoint
 from edgecls.train.callbacks import Callback
@@ -65,12 +72,19 @@ class KerasClock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.began)
 
 
-def against_fit(split: Split, size: int, batch: int, epochs: int, network: str | None = None) -> int:
+def photo_split(folder: Path) -> Split:
+    """The photos of a folder, all of class 0."""
+    files = [str(path) for path in list_photos(folder)]
+    part = Part([Path(file).name for file in files], np.zeros(len(files), np.int64), files)
+    return check(part, str(folder), None)
+
+
+def against_fit(folder: Path, size: int, batch: int, epochs: int, network: str | None = None) -> int:
     """Train each pair of networks for some epochs and print how they compare; the exit code."""
     good = True
     for name in [network] if network else PAIRS:
-        ours = our_training(name, split, size, batch, epochs)
-        theirs = their_training(PAIRS[name], split, size, batch, epochs)
+        ours = our_training(name, photo_split(folder), size, batch, epochs)
+        theirs = as_users_have_it(PAIRS[name], folder, size, batch, epochs)
         print(
             f"{name}: {ours['images_per_s']:.1f} images/s, keras.applications with fit {theirs:.1f}: "
             f"{ours['images_per_s'] / theirs:.2f} times as fast; waiting for data {ours['data_wait']:.2%}; between epochs "
@@ -108,6 +122,15 @@ def our_training(name: str, split: Split, size: int, batch: int, epochs: int) ->
     epoch = len(feed) * batch / figures["images_per_s"]
     save = statistics.median(saves)
     return figures | {"gap": max(gaps), "save": save, "epoch": epoch, "save_share": save / (save + epoch)}
+
+
+def as_users_have_it(name: str, folder: Path, size: int, batch: int, epochs: int) -> float:
+    """``their_training`` in a process of its own, where TensorFlow uses oneDNN only if it would by itself."""
+    by_itself = int8_instructions(cpu_flags()) is not None
+    command = [sys.executable, __file__, name, str(folder), *map(str, (size, batch, epochs))]
+    environment = os.environ | {VARIABLE: str(int(by_itself))}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
 
 
 def their_training(name: str, split: Split, size: int, batch: int, epochs: int) -> float:
@@ -202,3 +225,8 @@ def step_of(
     config = Train(epochs=1, batch_size=len(pixels))
     trainer = Trainer(model, objective, config, steps_per_epoch=10**6)
     return lambda: trainer.run_epoch([(pixels, targets)], lambda step: None)
+
+
+if __name__ == "__main__":
+    network, photos, *numbers = sys.argv[1:]
+    print(their_training(network, photo_split(Path(photos)), *map(int, numbers)))

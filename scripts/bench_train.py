@@ -12,7 +12,7 @@ The networks take turns in each round, so that a disturbance slows all of them. 
 MobileNetV3_small_x0_35, with photos in memory and decoded anew; beside them the same steps on one batch. Between the last
 step of an epoch and the first of the next, and between two passes of validation, there must be less than 0.1 s.
 ``--loop`` trains whole epochs as ``edgecls train`` does (pipeline, loop, checkpoints), and ``keras.applications`` with Keras'
-``fit`` on the same batches; it tells the speeds of the epochs after the first, the share of the time in which the loop waited
+``fit`` on the same batches, in a process where TensorFlow is as it comes; it tells the speeds of the epochs after the first, the share of the time in which the loop waited
 for data, the time between epochs, and the time of the checkpoints. ``--ssld`` compares a step of distillation with a step of
 the student and an answer of the teacher, which take turns on one batch.
 
@@ -41,11 +41,8 @@ import numpy as np
 import tensorflow as tf
 
 import edgecls
-from edgecls.data.listing import list_photos
 from edgecls.data.pipeline import Batches
 from edgecls.data.preprocess import Preprocess
-from edgecls.data.readers import Part
-from edgecls.data.split import Split, check
 from edgecls.environment import cores, cpu_model
 from edgecls.recipe import Augment
 from edgecls.zoo import layers as zoo_layers
@@ -131,7 +128,7 @@ def main() -> int:
     if options.epochs:
         return whole_epochs(options.photos, size, batch, options.epochs)
     if options.loop:
-        return bench_loop.against_fit(photo_split(options.photos), size, batch, options.loop, options.network)
+        return bench_loop.against_fit(options.photos, size, batch, options.loop, options.network)
     if options.ssld:
         return bench_loop.distillation(size, batch, rounds)
     options_of_keras = {"weights": None, "input_shape": (size, size, 3), "classifier_activation": None}
@@ -162,7 +159,7 @@ def main() -> int:
 
 def whole_epochs(folder: Path, size: int, batch: int, epochs: int) -> int:
     """Measure epochs and passes of validation through the pipeline; the exit code."""
-    found = photo_split(folder)
+    found = bench_loop.photo_split(folder)
     model, preprocess = edgecls.build_model("MobileNetV3_small_x0_35", input_size=size), Preprocess(size)
     step = training_step(model)
     forward = tf.function(lambda pixels, labels: tf.reduce_sum(model(pixels, training=False)))
@@ -193,13 +190,6 @@ def whole_epochs(folder: Path, size: int, batch: int, epochs: int) -> int:
                 flush=True,
             )
     return 0 if worst < MOST_WAIT else 1
-
-
-def photo_split(folder: Path) -> Split:
-    """The photos of a folder, all of class 0."""
-    files = [str(path) for path in list_photos(folder)]
-    part = Part([Path(file).name for file in files], np.zeros(len(files), np.int64), files)
-    return check(part, str(folder), None)
 
 
 def one_epoch(batches: Iterable[Any], work: Step, batch: int, ended: float) -> tuple[float, float]:
