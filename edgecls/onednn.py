@@ -14,7 +14,7 @@ def prefer_onednn() -> None:
     By itself it does so only on processors with int8 instructions. It reads the variable when it is imported, so this
     comes before. What the user has set stays.
 
-    Source: https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/util/util.cc, ``IsMKLEnabled``.
+    Source: ``IsMklEnabled`` of https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/port.h.
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault(VARIABLE, "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -42,6 +43,17 @@ MOST_DISTILL = 1.10  # a step of distillation against a step of the student and 
 MOST_WAIT = 0.05  # share of the time
 MOST_SAVE = 0.02  # share of the time
 MOST_GAP = 0.1  # seconds between two epochs
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that measurements of steps have: ``size``, ``batch`` and ``rounds``."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--size", type=int, default=224, help="pixels")
+    options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--rounds", type=int, default=5)
+    return options
 
 
 class Clock(Callback):

@@ -14,13 +14,14 @@ import os
 import time
 from collections.abc import Callable
 
+import edgecls  # before Keras: it says what TensorFlow computes with
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
 from bench_train import training_step
 
-import edgecls
 from edgecls.augment import OPERATIONS, Augment, Mixer
 from edgecls.augment.settings import only
 from edgecls.environment import cores, cpu_model

@@ -17,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import edgecls  # before Keras: it says what TensorFlow computes with
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import bench_loop
@@ -24,7 +26,6 @@ import keras
 import marked
 import numpy as np
 
-import edgecls
 from edgecls.environment import cores, cpu_model
 from edgecls.train.objective import Objective
 
@@ -36,12 +37,7 @@ MOST_TIME, MOST_MEMORY = 1.35, 1.5
 
 def main() -> int:
     """Measure and print; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = bench_loop.parser(__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/time_and_memory.md")
     parser.add_argument("--networks", nargs="+", default=list(bench_loop.PAIRS), help="of the zoo")
     parser.add_argument("--peak", nargs=2, metavar=("NETWORK", "KIND"), help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
 """Latency of our files beside those that TensorFlow's converter makes of the same network.
 
-    python scripts/bench_tflite.py [--networks MobileNetV3Small MobileNetV3_small_x1_0] [--threads 1,2] [--size 224] [--write]
+    python scripts/bench_tflite.py [--networks 'keras MobileNetV2' 'zoo MobileNetV2'] [--threads 1,2] [--write]
 
 Networks are those of ``keras.applications``, in float and int8, and the zoo's, in float alone. The two files of a network
 take turns, inference by inference, so that what slows the computer slows both; a ratio is the median of ten blocks', told
@@ -65,8 +65,9 @@ def main() -> int:
         for row, least, precision in measured(network, threads, options.size):
             print(row, flush=True)
             rows.append(row)
-            most = MOST.get(network.partition(" ")[2], (1.0, 1.0)) if precision == "int8" else (1.0, 1.0)
-            good &= least <= most[bool(fast)]
+            name = network.partition(" ")[2]
+            most = MOST[name][bool(fast)] if precision == "int8" and name in MOST else 1.0
+            good &= least <= most
     text = "\n".join(rows)
     print(f"\n{text}")
     if options.write:

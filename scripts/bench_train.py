@@ -12,8 +12,9 @@ The networks take turns in each round, so that a disturbance slows all of them. 
 MobileNetV3_small_x0_35, with photos in memory and decoded anew; beside them the same steps on one batch. Between the last
 step of an epoch and the first of the next, and between two passes of validation, there must be less than 0.1 s.
 ``--loop`` trains whole epochs as ``edgecls train`` does (pipeline, loop, checkpoints), and ``keras.applications`` with Keras'
-``fit`` on the same batches, in a process where TensorFlow is as it comes; it tells the speeds of the epochs after the first, the share of the time in which the loop waited
-for data, the time between epochs, and the time of the checkpoints. ``--ssld`` compares a step of distillation with a step of
+``fit`` on the same batches, in a process where TensorFlow is as it comes; it tells the speeds of the epochs after the first,
+the share of the time in which the loop waited for data, the time between epochs, and the time of the checkpoints. ``--ssld``
+compares a step of distillation with a step of
 the student and an answer of the teacher, which take turns on one batch.
 
 The exit code is 1 if ours is less than 1.3 times as fast as Keras', or if another formulation of grouped convolutions
@@ -23,7 +24,6 @@ data takes 5 % or checkpoints 2 % of the time.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import statistics
@@ -33,6 +33,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import edgecls  # before Keras: it says what TensorFlow computes with
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import bench_loop
@@ -40,7 +42,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import edgecls
 from edgecls.data.pipeline import Batches
 from edgecls.data.preprocess import Preprocess
 from edgecls.environment import cores, cpu_model
@@ -109,12 +110,7 @@ FORMULATIONS: dict[str, Formulation] = {
 
 def main() -> int:
     """Measure and print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = bench_loop.parser(__doc__)
     parser.add_argument("--epochs", type=int, help="measure so many whole epochs")
     parser.add_argument("--loop", type=int, help="train so many whole epochs, and with Keras' fit")
     parser.add_argument("--network", choices=list(bench_loop.PAIRS), help="with --loop: this one alone")

@@ -87,11 +87,16 @@ def check(
         if any(part.recipe.distill and part.recipe.distill.mutual for part in parts):
             where, fix = "model.only_new_classes", "leave distill.mutual out"
             raise UsageError("a second student would learn all classes", where=where, fix=fix)
-    trainings = {f"{stage}.train": teacher.train for stage, teacher in teachers.items()}
-    for section, train in (trainings | {part.section: part.recipe.train for part in parts}).items():
+    for section, train in trainings_of(recipe).items():
         for warning in warnings_of_schedule(train) if train else ():
             console.log(f"warning: {section}: {warning}")
     return data
+
+
+def trainings_of(recipe: Recipe) -> dict[str, Train | None]:
+    """The sections of all trainings of ``edgecls train`` by their places; None: a teacher that is not trained."""
+    teachers = {f"{stage}.train": teacher.train for stage, teacher in recipe.teachers.items()}
+    return teachers | {part.section: part.recipe.train for part in recipe.parts}
 
 
 def _input_side(part: Part) -> int:

@@ -21,6 +21,7 @@ from edgecls.workflow.checking import (
     check_trained_on,
     published_weights,
     trained_params,
+    trainings_of,
 )
 from edgecls.workflow.common import download_weights, load_data, recipe_preprocess
 from edgecls.workflow.stages import (
@@ -111,10 +112,7 @@ def train(
     """
     found = Run.matching(recipe, root, directory, fresh)
     data = check(recipe, console, run=found)
-    check_devices(
-        {part.section: part.recipe.train for part in recipe.parts}
-        | {f"{stage}.train": teacher.train for stage, teacher in recipe.teachers.items()}
-    )
+    check_devices(trainings_of(recipe))
     for weights, network in published_weights(recipe, _to_do(recipe, data, found) if found else None):
         download_weights(weights, network, console)
     run = begin_run(recipe, directory, fresh, root)
