@@ -1,7 +1,7 @@
 """How much of decoding and inference does `edgecls serve` leave, how long do clients wait, does its memory grow?
 
     python -m edgecls.export.fresh MobileNetV2 models int8
-    python scripts/bench_serve.py models/MobileNetV2_int8.tflite [--photo photo.jpg] [--only speed,memory,start] [--write]
+    python scripts/bench_serve.py models/MobileNetV2_int8.tflite [--photo photo.jpg] [--only speed,memory,start,abuse] [--write]
 
 speed: for 1, 4, 16 and 64 clients, requests a second with the median and 99th percentile of their times. Before and after
 each it measures decoding and inference alone, in as many threads as can be busy, one core each; the ratio is to the mean
@@ -9,10 +9,11 @@ of both. The clients are one process on the same cores. Their CPU time is measur
 cores could do in the time that the clients left of them. One request at a time is computed by all cores: for it there is
 a row more, against one thread that does so, too. memory: sends 20,000 requests and prints the
 server's memory after each tenth. start: how long `edgecls predict` takes for one photo, from the command to its end.
-Without a photo it takes noise of 640 x 480 pixels as JPEG. `--write` puts what was measured in docs/serve.md. On a busy
+abuse: how long one client waits while others send what no server likes, by turns with how long it waits without them, and
+what stays open afterwards. Without a photo it takes noise of 640 x 480 pixels as JPEG. `--write` puts what was measured in docs/serve.md. On a busy
 computer only the CPU times and the memory mean something.
 
-About four minutes for MobileNetV2 in int8 on two cores, of which two and a half are for the 20,000 requests.
+About seven minutes for MobileNetV2 in int8 on two cores, of which two and a half are for the 20,000 requests.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from pathlib import Path
 import cv2
 import marked
 import numpy as np
+import serve_abuse
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -46,8 +48,9 @@ from edgecls.text import plural
 
 CLIENTS = (1, 4, 16, 64)
 STARTS = 15
+CLOSING_S = 3  # by when the server has seen the ends of connections
 PAGE = Path(__file__).parents[1] / "docs/serve.md"
-BEGIN, END = "<!-- bench_serve.py -->", "<!-- end -->"
+BEGIN, END = "<!-- bench_serve.py: {} -->", "<!-- end of {} -->"
 SHARED = (
     "The clients ran on the same cores: their work is in the first ratio and not in the second, which is to the part of the "
     "cores that they left. More clients than cores wait for each other: their times are those of the queue."
@@ -152,6 +155,11 @@ def memory_mb(pid: int) -> float:
     return int(found[1]) / 1024
 
 
+def open_files(pid: int) -> int:
+    """Files and connections that a process holds open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def speed(model: str, photo: bytes, seconds: float) -> str:
     """Requests a second and times by the number of clients, as a table."""
     workers = threads()
@@ -193,20 +201,55 @@ def memory(model: str, photo: bytes, requests: int) -> str:
 
 
 def start(model: str, photo: bytes) -> str:
-    """How long ``edgecls predict`` takes for one photo."""
-    command = [sys.executable, "-m", "edgecls", "predict", model]
-    times = []
+    """How long ``edgecls predict`` takes for one photo, by turns with the imports that it cannot do without."""
     with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
         file.write(photo)
         file.flush()
-        for _ in range(STARTS):
-            started = time.perf_counter()
-            subprocess.run([*command, file.name], check=True, capture_output=True)
-            times.append(time.perf_counter() - started)
+        commands = {
+            "whole": [sys.executable, "-m", "edgecls", "predict", model, file.name],
+            "imports": [sys.executable, "-c", "import numpy, cv2, ai_edge_litert.interpreter"],
+        }
+        # Python keeps compiled modules unless told not to; the first start of all compiles them.
+        environment = {key: text for key, text in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for turn in range(1 + STARTS):
+            for name, command in commands.items():
+                started = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                if turn:
+                    times[name].append(time.perf_counter() - started)
+    whole = times["whole"]
     return (
-        f"`edgecls predict FILE.tflite PHOTO`, from the command to its end: median {np.median(times):.2f} s, "
-        f"fastest {min(times):.2f} s, slowest {max(times):.2f} s of {len(times)}."
+        f"`edgecls predict FILE.tflite PHOTO`, from the command to its end: median {np.median(whole):.2f} s, "
+        f"fastest {min(whole):.2f} s, slowest {max(whole):.2f} s of {STARTS}; Python with NumPy, OpenCV and LiteRT imported, by "
+        f"turns with it: {np.median(times['imports']):.2f} s."
     )
+
+
+def abuse(model: str, photo: bytes, seconds: float) -> str:
+    """What a client that behaves feels of others that do not, as a table."""
+    rows = [
+        "| what others send | they get | median of a good request, ms: usual | among them | longest: usual | among them | good requests |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with server(model, threads()) as (port, pid):
+        load(port, photo, 4, 1)
+        time.sleep(CLOSING_S)
+        opened, memory = open_files(pid), memory_mb(pid)
+        for name, attack in serve_abuse.attacks(photo).items():
+            _, usual, _ = load(port, photo, 1, seconds)
+            with serve_abuse.attacking(attack, port) as answers:
+                _, times, _ = load(port, photo, 1, seconds)
+            got = ", ".join(f"{status} ({count})" for status, count in answers.items()) or "held open"
+            rows.append(
+                f"| {name} | {got} | {np.median(usual):.1f} | {np.median(times):.1f} | {max(usual):.1f} | {max(times):.1f} "
+                f"| {len(times)} |"
+            )
+        load(port, photo, 1, 3)
+        time.sleep(CLOSING_S)
+        left = open_files(pid) - opened
+        grown = memory_mb(pid) - memory
+    return "\n".join([*rows, "", f"Afterwards {plural(left, 'file')} more open, {grown:.0f} MB more memory."])
 
 
 def main() -> None:
@@ -215,7 +258,7 @@ def main() -> None:
     options.add_argument("--photo", type=Path)
     options.add_argument("--seconds", type=float, default=5, help="of each measurement of speed")
     options.add_argument("--requests", type=int, default=20_000, help="for the memory")
-    options.add_argument("--only", default="speed,memory,start", help="parts, with commas")
+    options.add_argument("--only", default="speed,memory,start,abuse", help="parts, with commas")
     options.add_argument("--write", action="store_true", help="put the figures in docs/serve.md")
     chosen = options.parse_args()
 
@@ -226,13 +269,13 @@ def main() -> None:
         "speed": lambda: f"{about}:\n\n{speed(chosen.model, photo, chosen.seconds)}",
         "memory": lambda: f"{about}: {memory(chosen.model, photo, chosen.requests)}",
         "start": lambda: f"{about}: {start(chosen.model, photo)}",
+        "abuse": lambda: f"{about}:\n\n{abuse(chosen.model, photo, chosen.seconds)}",
     }
-    texts = []
     for name in chosen.only.split(","):
-        texts.append(parts[name]())
-        print(texts[-1], flush=True)
-    if chosen.write:
-        marked.rewrite(PAGE, BEGIN, END, "\n\n".join(texts))
+        text = parts[name]()
+        print(text, flush=True)
+        if chosen.write:
+            marked.rewrite(PAGE, BEGIN.format(name), END.format(name), text)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ step of an epoch and the first of the next, and between two passes of validation
 ``--loop`` trains whole epochs as ``edgecls train`` does (pipeline, loop, checkpoints), and ``keras.applications`` with Keras'
 ``fit`` on the same batches, in a process where TensorFlow is as it comes; it tells the speeds of the epochs after the first,
 the share of the time in which the loop waited for data, the time between epochs, and the time of the checkpoints. ``--ssld``
-compares a step of distillation with a step of
-the student and an answer of the teacher, which take turns on one batch.
+compares a step of distillation with a step of the student and an answer of the teacher, which take turns on one batch, and
+a step whose batch carries the answers (``distill.views``) with a step of the student.
 
 The exit code is 1 if ours is less than 1.3 times as fast as Keras', or if another formulation of grouped convolutions
-is faster than ours, or if an epoch is waited for, or if distillation costs more than 1.10 times its parts, or if waiting for
-data takes 5 % or checkpoints 2 % of the time.
+is faster than ours, or if an epoch is waited for, or if distillation costs more than 1.10 times its parts (1.05
+times the student's step with views), or if waiting for data takes 5 % or checkpoints 2 % of the time.
 """
 
 from __future__ import annotations

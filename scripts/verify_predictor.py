@@ -176,13 +176,26 @@ def host_block(host: Device) -> list[str]:
     return [
         "### A computer, measured with `edgecls bench --zoo`",
         "",
-        f"{host.about}; our own files with XNNPACK.",
+        f"{host.about}; our own files with XNNPACK. {trusted(host)}",
         "",
         table(ACCURACY, rows),
         "",
         *([table(CALIBRATED, short), ""] if short else []),
         *footprint_block(host),
     ]
+
+
+def trusted(host: Device) -> str:
+    """How far the measurements themselves go."""
+    figures = [figure for network in host.networks for figure in network.figures.values()]
+    unsure = sum(not figure.sure for figure in figures)
+    widths = [
+        (figure.interval[1] - figure.interval[0]) / 2 / figure.ms for figure in figures if figure.interval
+    ]
+    return (
+        f"{unsure} of the {len(figures)} latencies were marked unsure, because other programs ran; their own 95 % intervals "
+        f"are ±{np.median(widths):.0%} (median), and a prediction cannot be expected to be nearer."
+    )
 
 
 CALIBRATED = ("", "threads", "measured", "predicted", "mean error", "worst", "in the interval")
