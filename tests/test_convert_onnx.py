@@ -48,6 +48,7 @@ ARRAYS = {
     "dense": (8, 5),
     "turned": (5, 8),
     "v5": (5,),
+    "row5": (12, 5),
     "big": (1152, 4),
     "row": (12,),
     "token": (1, 1, 8),
@@ -81,6 +82,9 @@ NUMBERS = {
     "ones": np.array([1, 1, 1]),
     "first": np.array(0),
     "first1": np.array([0]),
+    "ends1": np.array([1]),
+    "rows": np.array([96, 12]),
+    "joined5": np.array([1, 5, 8]),
 }
 POOLED = f"{C} g = GlobalAveragePool(c)"
 CASES = {
@@ -123,6 +127,10 @@ CASES = {
     "batch_norm": f"{C} y = BatchNormalization(c, v8, v8, v8, var)",
     "batch_norm_vector": f"{POOLED} f = Flatten(g) y = BatchNormalization(f, v8, v8, v8, var)",
     "layer_norm": f"{C} y = LayerNormalization(c, row, row)",
+    "rows": f"{C} a = Reshape(c, rows) b = MatMul(a, row5) d = Add(b, v5) e = Softmax(d) f = Gemm(e, turned) "
+    "g = Transpose(f) h = MatMul(g, f) i = Slice(h, first1, ends1, ends1) j = Add(i, six) y = Unsqueeze(j, first1)",
+    "one_image": f"{C} a = Squeeze(c, first1) b = Gather <axis=1> (a, index) d = Softmax(b) e = MatMul(d, row5) "
+    "y = Reshape(e, joined5)",
     "gemm": f"{POOLED} f = Flatten(g) y = Gemm <alpha=0.5, beta=2.0> (f, dense, v5)",
     "gemm_turned": f"{POOLED} f = Flatten(g) y = Gemm <transB=1> (f, turned)",
     "dense_of_maps": f"{C} f = Flatten(c) y = MatMul(f, big)",
@@ -143,6 +151,7 @@ CASES = {
     "average_wide": f"{C} y = AveragePool <kernel_shape=[5,3], strides=[2,1], pads=[2,1,2,1]> (c)",
     "average_counted": f"{C} y = AveragePool <kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1> (c)",
     "global_max": f"{C} y = GlobalMaxPool(c)",
+    "global_rows": f"{C} a = Reshape(c, tokens) b = GlobalAveragePool(a) y = Sub(a, b)",  # tf2onnx, of a layer norm
     "reduce": f"{C} a = ReduceMean <axes=[2,3], keepdims=0> (c) b = ReduceMax <axes=[-1,-2], keepdims=0> (c) y = Add(a, b)",
     "reduce_channels": f"{C} a = ReduceSum(c, minus1) b = ReduceMin <axes=[1]> (c) y = Add(a, b)",
     "shuffle": f"{C} a = Reshape(c, shuffle) b = Transpose <perm=[0,2,1,3,4]> (a) d = Reshape(b, maps) "

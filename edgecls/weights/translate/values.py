@@ -17,6 +17,8 @@ from keras import layers
 Tensor = Any
 MAPS = (0, 2, 3, 1)
 """Axes of an ONNX tensor [N, C, H, W] in Keras' order."""
+NO_BATCH = -1
+"""Stands for the batch of a tensor that has none in ONNX: with one image, [1, rows, C] may become [rows, C]."""
 
 
 class Unsupported(Exception):
@@ -30,7 +32,7 @@ class Value:
     Attributes:
         tensor: Its batch is open, where the ONNX tensor's is 1.
         axes: The axis ``axes[i]`` of the ONNX tensor is axis ``i`` here. The batch comes first here, and nearly always
-            there.
+            there; ``axes[0]`` is ``NO_BATCH`` where it has none.
     """
 
     tensor: Tensor
@@ -38,8 +40,8 @@ class Value:
 
     @property
     def rank(self) -> int:
-        """The number of axes, with the batch."""
-        return len(self.axes)
+        """The number of axes of the ONNX tensor."""
+        return len(self.axes) - (NO_BATCH in self.axes)
 
     @property
     def shape(self) -> list[int]:
@@ -57,9 +59,21 @@ class Value:
         """Another tensor whose axes lie alike."""
         return Value(tensor, self.axes)
 
+    def with_batch(self) -> Value:
+        """The same with an axis for the batch in front, if it has none."""
+        return (
+            self if NO_BATCH not in self.axes else Value(self.tensor, tuple(axis + 1 for axis in self.axes))
+        )
+
+    def without_batch(self) -> Value:
+        """The same without the axis of its batch, which must be the first."""
+        return Value(self.tensor, tuple(axis - 1 for axis in self.axes))
+
 
 def transposed(value: Value, order: Sequence[int]) -> Value:
     """ONNX' ``Transpose``: the axes are renamed, and nothing is computed."""
+    if NO_BATCH in value.axes:
+        return transposed(value.with_batch(), [0, *(axis + 1 for axis in order)]).without_batch()
     return Value(value.tensor, tuple(order.index(axis) for axis in value.axes))
 
 
@@ -68,6 +82,8 @@ def arranged(value: Value, axes: Sequence[int], name: str) -> Value:
     axes = tuple(axes)
     if value.axes == axes:
         return value
+    if NO_BATCH in axes:
+        return arranged(value.with_batch(), [axis + 1 for axis in axes], name).without_batch()
     shape = value.shape
     wide = [[axis for axis in order if shape[axis] > 1] for order in (value.axes, axes)]
     if wide[0] == wide[1]:  # only axes of size 1 change their places
@@ -90,8 +106,11 @@ def as_maps(value: Value, name: str) -> Value:
 
 def reshaped(value: Value, shape: Sequence[int], name: str) -> Value:
     """ONNX' ``Reshape``. Where axes are only split or merged, no axis is moved for it."""
-    old, new = value.shape, list(shape)
-    if new[0] != 1 or value.axes[0] != 0:
+    value, new = value.with_batch(), list(shape)
+    if new[0] != 1 and not value.axes[0]:
+        return reshaped(value, [1, *new], name).without_batch()
+    old = value.shape
+    if value.axes[0]:
         raise Unsupported(f"a reshape to {new}, which takes the batch away")
     groups = _groups(old, new)
     order = [axis for axis in value.axes if old[axis] > 1]
@@ -112,6 +131,8 @@ def reshaped(value: Value, shape: Sequence[int], name: str) -> Value:
 def without(value: Value, axis: int, name: str) -> Value:
     """The tensor without an axis of size 1."""
     axis %= value.rank
+    if axis == value.axes[0] == 0:
+        return value.without_batch()
     if axis == value.axes[0]:
         raise Unsupported("an image in place of a batch")
     place = value.place(axis)
@@ -171,6 +192,7 @@ def constant(array: np.ndarray, value: Value) -> np.ndarray:
     """A constant operand as it is broadcast over the tensor of ``value``: its axes in the same order, the batch 1."""
     if array.ndim > value.rank:
         raise Unsupported(f"a constant of shape {list(array.shape)} with a tensor of {value.rank} axes")
+    value = value.with_batch()
     wide = array.reshape((1,) * (value.rank - array.ndim) + array.shape)
     if wide.shape[value.axes[0]] != 1:
         raise Unsupported(f"a constant of shape {list(array.shape)}, another one for each image")

@@ -84,7 +84,7 @@ def _softmax(node: Node) -> Value:
     if node.opset < SOFTMAX_OF_ONE_AXIS and any(size > 1 for size in x.shape[axis + 1 :]):
         raise Unsupported("a softmax over several axes")
     place = x.place(axis)
-    last = place == x.rank - 1
+    last = place == len(x.axes) - 1
     layer = layers.Activation("softmax", name=node.name) if last else layers.Softmax(place, name=node.name)
     return x.with_tensor(layer(x.tensor))
 

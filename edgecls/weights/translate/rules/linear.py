@@ -72,7 +72,7 @@ def _every(x: Any, strides: Sequence[int], node: Node) -> Any:
 @translates("Gemm")
 def _gemm(node: Node) -> Value:
     x, kernel = standard(node.value(), node.part("order")), node.array(1)
-    if node.setting("transA", default=0) or x.axes[0] != 0:
+    if node.setting("transA", default=0) or x.axes[0] > 0:
         raise Unsupported("a transposed batch")
     kernel = kernel.T if node.setting("transB", default=0) else kernel
     kernel = kernel * np.float32(node.setting("alpha", default=1.0))
@@ -89,7 +89,7 @@ def _matmul(node: Node) -> Value:
     left, right = node.inputs[:2]
     if isinstance(left, Value) and isinstance(right, Value):
         a, b = (standard(v, node.part(side)) for v, side in ((left, "left"), (right, "right")))
-        if a.axes != b.axes or a.rank <= 2 or a.axes[0] >= a.rank - 2:
+        if a.axes != b.axes or len(a.axes) <= 2 or a.axes[0] >= a.rank - 2:
             raise Unsupported("a product over the batch")
         return a.with_tensor(ops.matmul(a.tensor, b.tensor))
     x, kernel = standard(node.value(), node.part("order")), node.array(1)

@@ -127,21 +127,24 @@ GLOBAL = {"Mean": layers.GlobalAveragePooling2D, "Max": layers.GlobalMaxPooling2
 
 @translates("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(node: Node) -> Value:
-    x = as_maps(node.value(), node.part("order"))
-    pool = GLOBAL["Mean" if node.kind == "GlobalAveragePool" else "Max"]
-    return x.with_tensor(pool(keepdims=True, name=node.name)(x.tensor))
+    kind = "Mean" if node.kind == "GlobalAveragePool" else "Max"
+    return _reduced(node, node.value(), kind, set(range(2, node.value().rank)))
 
 
 @translates(*(f"Reduce{name}" for name in REDUCTIONS))
 def _reduce(node: Node) -> Value:
-    x, kind = node.value(), node.kind.removeprefix("Reduce")
+    x = node.value()
     axes = {axis % x.rank for axis in node.setting("axes", 1, list(range(x.rank)))}
+    x = _reduced(node, x, node.kind.removeprefix("Reduce"), axes)
+    return x if node.setting("keepdims", default=1) else reshaped(x, node.shape, node.part("shape"))
+
+
+def _reduced(node: Node, x: Value, kind: str, axes: set[int]) -> Value:
+    """One value in place of these axes, which stay with the size 1."""
     if x.axes[0] in axes:
         raise Unsupported("a reduction over the batch")
     if x.rank == 4 and axes == {2, 3} and kind in GLOBAL:
         x = as_maps(x, node.part("order"))
-        x = x.with_tensor(GLOBAL[kind](keepdims=True, name=node.name)(x.tensor))
-    else:
-        places = sorted(x.place(axis) for axis in axes)
-        x = x.with_tensor(REDUCTIONS[kind](x.tensor, axis=places, keepdims=True))
-    return x if node.setting("keepdims", default=1) else reshaped(x, node.shape, node.part("shape"))
+        return x.with_tensor(GLOBAL[kind](keepdims=True, name=node.name)(x.tensor))
+    places = sorted(x.place(axis) for axis in axes)
+    return x.with_tensor(REDUCTIONS[kind](x.tensor, axis=places, keepdims=True))

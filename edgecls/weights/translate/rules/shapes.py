@@ -104,7 +104,7 @@ def _run(x: Value, axis: int, start: int, stop: int, name: str, step: int = 1) -
         return x
     if not place:
         raise Unsupported("a part of a batch")
-    if place == x.rank - 1 and step == 1:
+    if place == len(x.axes) - 1 and step == 1:
         return x.with_tensor(zoo_layers.Channels(start, stop, name=name)(x.tensor))
     return x.with_tensor(x.tensor[(slice(None),) * place + (slice(start, stop, step),)])
 
@@ -124,7 +124,7 @@ def _pad(node: Node) -> Value:
     mode, fill = node.setting("mode", default=b"constant").decode(), node.setting("value", 2, 0.0)
     axes = node.setting("axes", 3, list(range(x.rank)))
     batch, half = x.axes[0], len(widths) // 2
-    pads = dict.fromkeys(range(x.rank), (0, 0))
+    pads = dict.fromkeys(x.axes, (0, 0))
     pads |= {axis % x.rank: (widths[i], widths[i + half]) for i, axis in enumerate(axes)}
     if mode == "edge" and max(widths) <= 1:  # one cell repeated is one cell mirrored
         mode = "symmetric"
