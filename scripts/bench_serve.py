@@ -126,10 +126,7 @@ def load(
     port: int, photo: bytes, clients: int, seconds: float, most: int = 10**9
 ) -> tuple[float, np.ndarray, float]:
     """Requests a second, the time of each in ms, and the clients' own CPU time for each in ms."""
-    request = (
-        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s"
-        % (len(photo), photo)
-    )
+    request = serve_abuse.request(photo)
     times: list[float] = []
     left, started, cpu = [most], time.perf_counter(), time.process_time()
 
@@ -271,7 +268,10 @@ def main() -> None:
         "start": lambda: f"{about}: {start(chosen.model, photo)}",
         "abuse": lambda: f"{about}:\n\n{abuse(chosen.model, photo, chosen.seconds)}",
     }
-    for name in chosen.only.split(","):
+    wanted = chosen.only.split(",")
+    if unknown := set(wanted) - set(parts):
+        options.error(f"no part {', '.join(sorted(unknown))}; parts: {', '.join(parts)}")
+    for name in wanted:
         text = parts[name]()
         print(text, flush=True)
         if chosen.write:

@@ -194,7 +194,7 @@ def trusted(host: Device) -> str:
     ]
     return (
         f"{unsure} of the {len(figures)} latencies were marked unsure, because other programs ran; their own 95 % intervals "
-        f"are ±{np.median(widths):.0%} (median), and a prediction cannot be expected to be nearer."
+        f"are ±{100 * np.median(widths):.0f} % (median), and a prediction cannot be expected to be nearer."
     )
 
 
