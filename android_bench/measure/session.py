@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from android_bench.errors import BenchError, DeviceLost, DeviceMissing, Interrupted
@@ -389,4 +390,5 @@ def _peak(peaks: list[int | None]) -> float | None:
 
 
 def _utc() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    """The time of now; milliseconds, because a session is told from others by when it began."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
