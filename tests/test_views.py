@@ -20,12 +20,13 @@ from edgecls.data.sources import Dataset
 from edgecls.data.split import Split
 from edgecls.errors import EdgeclsError, MissingError, UsageError
 from edgecls.recipe import Augment, Recipe, load_recipe
+from edgecls.train import view_files
 from edgecls.train import views as views_module
 from edgecls.train.teachers import Networks
 from edgecls.train.views import Views, identity, make_views
 
 RNG = np.random.default_rng(11)
-SIZE, IMAGES, CLASSES, VIEWS = 16, 12, 3, 2
+SIZE, IMAGES, CLASSES, VIEWS, EPOCHS = 16, 12, 3, 2, 5
 PREPROCESS = Preprocess(SIZE)
 SPLIT = split_of(RNG.integers(0, 256, (IMAGES, 20, 24, 3), dtype=np.uint8), np.arange(IMAGES) % CLASSES)
 AUGMENT = Augment(crop_scale=[0.3, 1.0], flip="both")
@@ -112,6 +113,7 @@ def recipe(**distill) -> Recipe:
             "data": {"path": "/"},
             "augment": AUGMENT.model_dump(),
             "distill": {"teacher_bn": "infer", "views": VIEWS} | distill,
+            "train": {"epochs": EPOCHS},
         }
     )
 
@@ -158,6 +160,15 @@ def test_more_views_keep_those_that_are_there_and_fewer_use_the_first(tmp_path: 
     assert make(tmp_path, views=1)[2] == []
 
 
+def test_views_that_no_epoch_asks_for_are_left_out(tmp_path: Path) -> None:
+    assert make(tmp_path / "all", views=EPOCHS + 1)[0].count == EPOCHS
+    twice = recipe(views=EPOCHS + 1).override(["augment.repeats=2"])
+    views = make_views(
+        Networks([network(1)]), twice, data(), PREPROCESS, tmp_path / "more", lambda text: None
+    )
+    assert views.count == EPOCHS + 1
+
+
 @pytest.mark.parametrize("torn", [0, 7])
 def test_a_killed_computation_goes_on_with_the_same_bytes(tmp_path: Path, torn: int) -> None:
     make(tmp_path / "whole")
@@ -187,10 +198,10 @@ def test_the_likeliest_classes_are_kept_and_the_rest_is_spread() -> None:
         (9, np.exp(logs)),
         (None, np.exp(logs)),
     ):
-        row = views_module._row(5, top_k)
-        kept = np.exp(views_module.unpacked(views_module.packed(logs, row), 5))
+        row = view_files._row(5, top_k)
+        kept = np.exp(view_files.unpacked(view_files.packed(logs, row), 5))
         np.testing.assert_allclose(kept, expected, rtol=2e-3)
-    assert views_module._row(1000, 10).itemsize == 40 and views_module._row(70_000, 10).itemsize == 60
+    assert view_files._row(1000, 10).itemsize == 40 and view_files._row(70_000, 10).itemsize == 60
 
 
 def test_top_k_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -274,7 +285,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(
     logs = np.zeros((4, CLASSES), np.float32)
     writer.append(logs, 0)
     with monkeypatch.context() as full:
-        full.setattr(views_module, "packed", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        full.setattr(view_files, "packed", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(MissingError, match=r"no disk space left.*view-0000\.part"):
             writer.append(logs, 4)
     assert Views(tmp_path, IMAGES, CLASSES, VIEWS).writer(0).done == 4
@@ -290,6 +301,8 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 
 # In the recipe
 
+NO_VIEWS = ("phases=[]", "distill.views=null")
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
@@ -297,11 +310,19 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         (["distill.views=2", "distill.teacher_bn=train"], "depend on the rest of the batch"),
         (["distill.top_k=2"], "top_k is of views, which are off"),
         (["distill.store=here"], "store is of views, which are off"),
-        (["distill.mutual=true"], "with distill.mutual the teacher is a second student"),
+        (
+            ["distill.mutual=true", "distill.hard_weight=1"],
+            "with distill.mutual the teacher is a second student",
+        ),
         (["distill.mutual=true", "distill.hard_weight=0", "teacher.train=null"], "need labels to learn from"),
         (["distill.mutual=true", "distill.views=2", "teacher.train=null"], "a teacher that does not change"),
         (
-            ["distill.mutual=true", "teacher.train=null", "quantize.distill=teacher"],
+            [
+                "distill.mutual=true",
+                "distill.hard_weight=1",
+                "teacher.train=null",
+                "quantize.distill=teacher",
+            ],
             "quantize.distill: teacher needs a trained teacher",
         ),
         (["teacher.weights=null", "teacher.train=null"], "teacher: without weights and without train"),
@@ -311,9 +332,9 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_distilled_is_refused_by_its_key(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_recipe("mv3_ssld", overrides)
+        load_recipe("mv3_ssld", [*NO_VIEWS, *overrides])
 
 
 def test_a_second_student_needs_no_weights() -> None:
-    made = load_recipe("mv3_ssld", ["distill.mutual=true", "teacher.train=null", "teacher.weights=null"])
-    assert made.distill.mutual
+    keys = ["distill.mutual=true", "distill.hard_weight=1", "teacher.train=null", "teacher.weights=null"]
+    assert load_recipe("mv3_ssld", [*NO_VIEWS, *keys]).distill.mutual

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from edgecls.train.views import Views
+    from edgecls.train.view_files import Views
 
 
 class Teacher(ABC):
