@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecls.deep import allow_deep_networks as _allow_deep_networks
 from edgecls.onednn import prefer_onednn as _prefer_onednn
 from edgecls.saving import register_layers as _register_layers
 
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _prefer_onednn()
+_allow_deep_networks()
 _register_layers()
 
 
