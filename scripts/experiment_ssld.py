@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import edgecls  # noqa: F401  # before Keras: it says what TensorFlow computes with
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import experiments
