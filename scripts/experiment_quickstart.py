@@ -44,14 +44,7 @@ from edgecls.saving import load_model
 from edgecls.train.callbacks import Callback
 from edgecls.train.stage import EVAL_BATCH
 from edgecls.workflow.common import load_data, recipe_preprocess, run_stage, take_over
-from edgecls.workflow.stages import (
-    make_part,
-    make_teacher,
-    part_inputs,
-    part_outputs,
-    teacher_file,
-    teacher_inputs,
-)
+from edgecls.workflow.stages import make_teacher, teacher_file, teacher_inputs
 
 PAGE = Path(__file__).parents[1] / "docs/ssld.md"
 BEGIN = "<!-- quick start: begin, written by scripts/experiment_quickstart.py -->"
@@ -173,9 +166,8 @@ class Laboratory:
         run_stage(*place, "teacher", inputs, [teacher], work)
         seconds = 0.0
         for part in recipe.parts:
-            clock, inputs, made = Clock(), part_inputs(part, self._data, run), part_outputs(part)
-            work = partial(make_part, part, *place, self._data, inputs, [clock])
-            run_stage(*place, part.stage, inputs, made, work)
+            clock = Clock()
+            experiments.train_part(part, *place, self._data, [clock])
             seconds += clock.of_epoch * part.recipe.train.epochs
         scores = {model: self._score(run, model) for model in ("teacher", "float")}
         run.unlock()

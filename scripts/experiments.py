@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import marked
+
+if TYPE_CHECKING:
+    from edgecls.console import Console
+    from edgecls.data.sources import Dataset
+    from edgecls.recipe import Part
+    from edgecls.run import Run
+    from edgecls.train.callbacks import Callback
 
 Results = Mapping[str, Mapping[str, Any]]
 """Finished runs by their key."""
@@ -72,6 +80,18 @@ def finish(
                 print(json.dumps(result), file=file)
             shown = f"{100 * result[score]:.2f} % in {result['seconds']:.0f} s"
             print(f"{name}, seed {seed}: {shown}", flush=True)
+
+
+def train_part(
+    part: Part, run: Run, console: Console, data: Dataset, callbacks: Sequence[Callback] = ()
+) -> None:
+    """One training of a run, unless it is done."""
+    from edgecls.workflow.common import run_stage
+    from edgecls.workflow.stages import make_part, part_inputs, part_outputs
+
+    inputs = part_inputs(part, data, run)
+    work = partial(make_part, part, run, console, data, inputs, callbacks)
+    run_stage(run, console, part.stage, inputs, part_outputs(part), work)
 
 
 def finished(path: Path) -> dict[str, dict[str, Any]]:

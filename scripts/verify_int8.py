@@ -20,9 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from typing import Any
 
+import marked
 from int8_rows import PREFIX, ROOT, Fingerprint, forks, in_process
 
+from edgecls.files import write_text
+
 TABLE, PAGE = ROOT / "docs" / "int8.json", ROOT / "docs" / "int8.md"
+BEGIN, END = "<!-- networks: begin, written by scripts/verify_int8.py -->", "<!-- networks: end -->"
 APPLICATIONS = {  # and their parameters in millions, as keras.io has them: small ones come first
     "ConvNeXtBase": 88.5,
     "ConvNeXtLarge": 197.7,
@@ -144,25 +148,14 @@ def write(rows: dict[str, Any], code: Fingerprint) -> None:
     """The table as JSON and as a page, in the catalog's order."""
     ordered = {name: rows[name] for name in names() if name in rows}
     old = sum(not is_fresh(name, ordered, code) for name in ordered)
-    for path, text in (
-        (TABLE, json.dumps(ordered, indent=1) + "\n"),
-        (PAGE, "\n".join(page(ordered, old)) + "\n"),
-    ):
-        part = path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+    write_text(TABLE, json.dumps(ordered, indent=1) + "\n")
+    marked.rewrite(PAGE, BEGIN, END, "\n".join(page(ordered, old)))
 
 
 def page(rows: dict[str, Any], old: int) -> Iterator[str]:
-    """The lines of docs/int8.md; ``old`` rows were made by other code than that of today."""
+    """The lines of the table's part of docs/int8.md; ``old`` rows were made by other code than that of today."""
     all_names = len(names())
     good = [name for name, row in rows.items() if not faults(row)]
-    yield "# Networks in int8"
-    yield ""
-    yield "Written by `scripts/verify_int8.py`: random weights, small images, ai-edge-litert with XNNPACK on this kind of"
-    yield "computer. Each file is compared with its QAT twin; a step is one of the int8 logits. The one operation outside"
-    yield "of the delegate is the QUANTIZE of uint8 pixels. The spread is how many steps a logit differs between the images."
-    yield ""
     if len(rows) < all_names:
         yield f"**This table is partial: {len(rows)} of {all_names} networks have been tried so far.**"
         yield ""
