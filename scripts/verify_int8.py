@@ -6,7 +6,8 @@
 
 For each network with random weights: float operations in the file, delegate partitions, the largest distance to the QAT
 twin in steps, over how many steps a logit spreads between the images (else equality would prove nothing), sizes. A killed
-run goes on where it was. A row is made again when code that it depends on changes: see ``int8_rows.Fingerprint``.
+run goes on where it was. A row is made again when code that it depends on changes (see ``int8_rows.Fingerprint``), and
+one that failed in every run.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def main() -> None:
     rows = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
     code = Fingerprint()
     wanted = [name for name in names() if any(fnmatchcase(name, pattern) for pattern in options.patterns)]
-    todo = [] if options.table else [name for name in in_turn(wanted) if not is_fresh(name, rows, code)]
+    todo = [name for name in in_turn(wanted) if not is_fresh(name, rows, code) or "error" in rows[name]]
+    todo = [] if options.table else todo
     todo.sort(key=rows.__contains__)  # new rows before those that other code has made
     context = forks()
     with ThreadPoolExecutor(options.jobs) as pool:
