@@ -58,6 +58,7 @@ BASE = (  # what the recipe said when the search began, so that a row stays what
     "train.optimizer={name: adam, lr: 0.002, weight_decay: 0.0}",
     "augment.crop_scale=null",
     "teacher.train.epochs=6",
+    "teacher.train.select=best",
     "distill.hard_weight=0.3",
     "distill.views=8",  # the teacher answers once for all rows
     "phases=[]",
