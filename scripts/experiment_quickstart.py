@@ -78,6 +78,8 @@ def of_student(keys: str, then: str = "") -> str:
 
 BEFORE = "as before"
 LONGER = "train.epochs=60"
+LAST = "teacher.train.select=last"
+NO_LABELS = "distill: {views: 8, hard_weight: 0.0}"
 ROWS = {  # the keys that differ
     BEFORE: (),
     "crops, no labels, 60 epochs": (LONGER, of_student(CROPS)),
@@ -94,6 +96,20 @@ ROWS = {  # the keys that differ
         "augment.crop_scale=[0.5, 1.0]",
         "distill.views=16",
         "distill.hard_weight=0.0",
+    ),
+    "no labels, 12 epochs": (LAST, of_student(f"train: {{epochs: 12}}, {NO_LABELS}")),
+    "no labels, 12 epochs, 192 pixels": (
+        LAST,
+        "model.input_size=192",
+        "model.resize_short=192",
+        "teacher.train.epochs=4",
+        of_student(f"train: {{epochs: 12}}, {NO_LABELS}"),
+    ),
+    "crops, no labels, 20 epochs": (
+        LAST,
+        of_student(
+            "augment: {crop_scale: [0.5, 1.0]}, train: {epochs: 20}, distill: {views: 20, hard_weight: 0.0}"
+        ),
     ),
 }
 
