@@ -47,6 +47,6 @@ def test_a_drop_is_that_of_the_same_seed() -> None:
     }
     line = next(line for line in experiment.tables(done) if FEW in line)
     assert line == (
-        f"| {FEW} | 32 | 2 | 81.00 | 1.41 | 79.50 | +1.50 (+1.00 to +2.00) | 81.50 | -0.50 (-1.00 to +0.00) |"
+        f"| {FEW} | 64 | 2 | 81.00 | 1.41 | 79.50 | +1.50 (+1.00 to +2.00) | 81.50 | -0.50 (-1.00 to +0.00) |"
     )
     assert not any("DenseNet121" in line for line in experiment.tables(done))
