@@ -12,7 +12,7 @@ from played import BUSY, WAITING, Played, play, quiet
 from android_bench import BenchError, DeviceMissing, Interrupted
 from android_bench.measure.host import HostBackend
 from android_bench.measure.protocol import Protocol, Round
-from android_bench.measure.session import Session, judge
+from android_bench.measure.session import Session, _utc, judge
 from android_bench.models import ModelFile
 from android_bench.output.documents import to_csv, to_text
 
@@ -134,3 +134,11 @@ def test_one_round_has_no_interval_anywhere(tmp_path: Path) -> None:
     print_table(document, text)
     assert "a, 1 thread, ok: one round has no interval" in text.getvalue()
     assert "5.00 ms" in write_bench(document, tmp_path / "b.html").read_text()
+
+
+def test_sessions_that_begin_in_one_second_have_different_names() -> None:
+    names = []
+    for _ in range(2):
+        names.append(_utc())
+        time.sleep(0.002)
+    assert names[0] < names[1]
