@@ -167,7 +167,7 @@ def table(folder: str, done: dict[str, dict[str, Any]]) -> str:
         gain, verdict = ("", "baseline") if name == BASELINE else judged(gains)
         values = list(scores.values())
         lines.append(
-            f"| {name} | {len(values)} | {statistics.mean(values):.2f} | {spread_of(values)} | {gain} | {verdict} |"
+            f"| {name} | {len(values)} | {statistics.mean(values):.2f} | {experiments.spread_of(values)} | {gain} | {verdict} |"
         )
     train = SETTINGS["train"]
     lines += [
@@ -177,11 +177,6 @@ def table(folder: str, done: dict[str, dict[str, Any]]) -> str:
         " last column tells whether the gain is beyond chance: a paired t-test over the seeds, 90 %.",
     ]
     return "\n".join(lines)
-
-
-def spread_of(values: list[float]) -> str:
-    """Standard deviation; of a single value there is none."""
-    return f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
 
 
 def judged(gains: list[float]) -> tuple[str, str]:

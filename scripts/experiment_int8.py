@@ -34,9 +34,9 @@ import numpy as np
 from edgecls.console import Console
 from edgecls.data.pipeline import batches
 from edgecls.data.sources import Dataset
-from edgecls.data.split import Split
 from edgecls.export.inspect import Runner
 from edgecls.files import hash_json
+from edgecls.metrics import evaluate
 from edgecls.recipe import Recipe
 from edgecls.run import Run
 from edgecls.saving import load_model
@@ -79,7 +79,7 @@ ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {  # the network, and the recip
 }
 LEGEND = (
     f"{IMAGES:,} training images of Fashion-MNIST, {EPOCHS} epochs in float (Adam, cosine, random crop and mirror); QAT:"
-    f" {QAT['train']['epochs']} epochs as a recipe has them by default. Top-1 of the 10,000 test images, answered by the file."
+    f" {QAT['train']['epochs']} epochs, else the settings that a recipe has by default. Top-1 of the 10,000 test images, answered by the file."
     " Drop: float less int8, in points, of the same seed; in brackets the smallest and the largest."
 )
 
@@ -155,15 +155,13 @@ class Laboratory:
         run.unlock()
         keras.backend.clear_session()
         return {
-            "float": top1(of_float, test),
-            "top1": top1(of_int8, test),
+            "float": self._top1(of_float),
+            "top1": self._top1(of_int8),
             "seconds": time.perf_counter() - started,
         }
 
-
-def top1(logits: list[np.ndarray], split: Split) -> float:
-    """The share of a split's images whose largest logit is that of their class."""
-    return float((np.concatenate(logits).argmax(-1) == split.labels).mean())
+    def _top1(self, logits: list[np.ndarray]) -> float:
+        return float(evaluate(np.concatenate(logits), self._data.test.labels, self._data.classes)["top1"])
 
 
 def tables(done: experiments.Results) -> Iterator[str]:
@@ -174,9 +172,12 @@ def tables(done: experiments.Results) -> Iterator[str]:
         found = [of_row(f"{name}, {kind}", done) for kind in ("PTQ", "QAT")]
         if not all(found):
             continue
-        floats = [run["float"] for run in found[1]]
-        cells = [f"{mean(run['top1'] for run in runs)} | {drop(runs)}" for runs in found]
-        yield f"| {name} | {size} | {len(floats)} | {mean(floats)} | {spread_of(floats)} | {' | '.join(cells)} |"
+        floats = [100 * run["float"] for run in found[1]]
+        cells = [
+            f"| {name} | {size} | {len(floats)} | {statistics.mean(floats):.2f} | {experiments.spread_of(floats)}",
+            *map(int8_and_drop, found),
+        ]
+        yield f"{' | '.join(cells)} |"
     yield ""
     yield f"One ingredient changed at a time, {ABLATED}:"
     yield ""
@@ -184,30 +185,20 @@ def tables(done: experiments.Results) -> Iterator[str]:
     yield "| --- | --: | --: | --: |"
     for name in ("PTQ", "QAT", *INGREDIENTS):
         if runs := of_row(f"{ABLATED}, {name}", done):
-            yield f"| {name} | {len(runs)} | {mean(run['top1'] for run in runs)} | {drop(runs)} |"
+            yield f"| {name} | {len(runs)} | {int8_and_drop(runs)} |"
     yield ""
     yield LEGEND
 
 
 def of_row(name: str, done: experiments.Results) -> list[Mapping[str, Any]]:
     """The finished runs of a row."""
-    return [done[key(name, seed)] for seed in range(SEEDS) if key(name, seed) in done]
+    return list(experiments.by_seed(name, SEEDS, key, done).values())
 
 
-def mean(shares: Any) -> str:
-    """In percent."""
-    return f"{100 * statistics.mean(shares):.2f}"
-
-
-def spread_of(shares: list[float]) -> str:
-    """Standard deviation in points; nothing of a single run."""
-    return f"{100 * statistics.stdev(shares):.2f}" if len(shares) > 1 else ""
-
-
-def drop(runs: list[Mapping[str, Any]]) -> str:
-    """What int8 loses, in points."""
+def int8_and_drop(runs: list[Mapping[str, Any]]) -> str:
+    """Two cells: top-1 of the int8 files, and what they lose."""
     drops = [100 * (run["float"] - run["top1"]) for run in runs]
-    return f"{statistics.mean(drops):+.2f} ({min(drops):+.2f} to {max(drops):+.2f})"
+    return f"{100 * statistics.mean(run['top1'] for run in runs):.2f} | {experiments.mean_and_ends(drops)}"
 
 
 if __name__ == "__main__":

@@ -210,9 +210,9 @@ def table(done: Mapping[str, Mapping[str, Any]]) -> str:
         "| recipe | runs | balanced accuracy, % | spread | difference | CPU seconds | training accuracy, % | teacher, % |",
         "| --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
-    before = of_row(BEFORE, done)
+    before = experiments.by_seed(BEFORE, SEEDS, key, done)
     for name in ROWS:
-        found = of_row(name, done)
+        found = experiments.by_seed(name, SEEDS, key, done)
         if not found:
             continue
         scores = [100 * run["balanced_accuracy"] for run in found.values()]
@@ -221,22 +221,17 @@ def table(done: Mapping[str, Mapping[str, Any]]) -> str:
             for s in found
             if s in before
         ]
-        gain = f"{statistics.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" if gains else ""
-        spread = f"{statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+        gain = experiments.mean_and_ends(gains, digits=1) if name != BEFORE else ""
+        spread = experiments.spread_of(scores, digits=1)
         seconds, learned, teacher = (
             statistics.mean(run[figure] for run in found.values())
             for figure in ("seconds", "train_accuracy", "teacher")
         )
         lines.append(
-            f"| {name} | {len(scores)} | {statistics.mean(scores):.1f} | {spread} | {gain if name != BEFORE else ''} "
+            f"| {name} | {len(scores)} | {statistics.mean(scores):.1f} | {spread} | {gain} "
             f"| {seconds:.0f} | {100 * learned:.1f} | {100 * teacher:.1f} |"
         )
     return "\n".join(lines)
-
-
-def of_row(name: str, done: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """The finished runs of a row, by seed."""
-    return {seed: done[key(name, seed)] for seed in range(SEEDS) if key(name, seed) in done}
 
 
 if __name__ == "__main__":

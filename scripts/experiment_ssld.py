@@ -291,11 +291,10 @@ def table(done: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         base = ROWS[name].against
         gains = differences(scores, scores_of(base, done)) if base else []
-        gain = f"{statistics.mean(gains):+.2f} ({min(gains):+.2f} to {max(gains):+.2f})" if gains else ""
         values = list(scores.values())
-        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
         lines.append(
-            f"| {name} | {len(values)} | {statistics.mean(values):.2f} | {spread} | {gain} | {base} |"
+            f"| {name} | {len(values)} | {statistics.mean(values):.2f} | {experiments.spread_of(values)}"
+            f" | {experiments.mean_and_ends(gains)} | {base} |"
         )
     lines += ["", *closed(done), "", LEGEND]
     return "\n".join(lines)
@@ -322,7 +321,7 @@ def closed(done: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def scores_of(name: str, done: Mapping[str, Mapping[str, Any]]) -> Numbers:
     """Top-1 of a row in percent, by seed."""
-    return {s: 100 * done[k]["top1"] for s in range(SEEDS) if name and (k := key(name, s)) in done}
+    return {s: 100 * run["top1"] for s, run in experiments.by_seed(name, SEEDS, key, done).items()}
 
 
 def differences(scores: Numbers, base: Numbers) -> list[float]:

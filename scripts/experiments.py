@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -98,6 +99,26 @@ def finished(path: Path) -> dict[str, dict[str, Any]]:
     """Finished runs by their key."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {value["key"]: value for value in map(json.loads, lines)}
+
+
+def by_seed(
+    name: str, seeds: int, key: Callable[[str, int], str], done: Results
+) -> dict[int, Mapping[str, Any]]:
+    """The finished runs of a row."""
+    return {seed: done[k] for seed in range(seeds) if (k := key(name, seed)) in done}
+
+
+def spread_of(values: Sequence[float], digits: int = 2) -> str:
+    """Standard deviation; of a single value there is none."""
+    return f"{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+
+
+def mean_and_ends(differences: Sequence[float], digits: int = 2) -> str:
+    """The mean with its sign, and the smallest and the largest; of no values nothing."""
+    if not differences:
+        return ""
+    ends = (statistics.mean(differences), min(differences), max(differences))
+    return "{} ({} to {})".format(*(f"{value:+.{digits}f}" for value in ends))
 
 
 def show(chosen: argparse.Namespace, page: Path, begin: str, end: str, text: str) -> None:

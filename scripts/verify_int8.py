@@ -87,8 +87,7 @@ def main() -> None:
     rows = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
     code = Fingerprint()
     wanted = [name for name in names() if any(fnmatchcase(name, pattern) for pattern in options.patterns)]
-    todo = [name for name in in_turn(wanted) if not is_fresh(name, rows, code) or "error" in rows[name]]
-    todo = [] if options.table else todo
+    todo = [] if options.table else [name for name in in_turn(wanted) if not is_done(name, rows, code)]
     todo.sort(key=rows.__contains__)  # new rows before those that other code has made
     context = forks()
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -104,6 +103,11 @@ def main() -> None:
 def is_fresh(name: str, rows: dict[str, Any], code: Fingerprint) -> bool:
     """Whether the code as it is has made a network's row."""
     return name in rows and rows[name].get("code") == code.of(rows[name], builder(name))
+
+
+def is_done(name: str, rows: dict[str, Any], code: Fingerprint) -> bool:
+    """Whether a network need not be tried: what stopped one that failed may lie outside of the code of its row."""
+    return is_fresh(name, rows, code) and "error" not in rows[name]
 
 
 def builder(name: str) -> str:

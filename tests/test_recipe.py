@@ -235,15 +235,15 @@ def test_recipes_that_come_with_the_package_have_names(write, tmp_path):
 
 
 def test_a_contradiction_is_shown_at_the_line_that_makes_it(write):
-    write("base: mv3_ssld\nname: x\nseed: 1\nteacher: null\nphases: []\n")
+    write("base: mv3_ssld\nname: x\nseed: 1\nteacher: null\n")
     assert refused(Path("folder/r.yaml")).startswith("distill needs a teacher (folder/r.yaml:4); ")
-    write("base: mv3_ssld\nname: x\ndistill: null\nphases: []\n")
+    write("base: mv3_ssld\nname: x\ndistill: null\n")
     assert refused(Path("folder/r.yaml")).startswith(
         "the teacher would not be used: distill is missing (folder/r.yaml:3); "
     )
     write("base: mv3_ssld\nname: x\ndata:\n  source: folder\n")
     assert "(folder/r.yaml:4)" in refused(Path("folder/r.yaml"))
-    write("base: mv3_ssld\ndistill: null\nteacher: null\nname: latest\nphases: []\n")
+    write("base: mv3_ssld\ndistill: null\nteacher: null\nname: latest\n")
     assert "(folder/r.yaml:4)" in refused(Path("folder/r.yaml"))
 
 
