@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import marked
+
+from edgecls.errors import EdgeclsError
 
 if TYPE_CHECKING:
     from edgecls.console import Console
@@ -75,7 +78,12 @@ def finish(
         for name in chosen.only or rows:
             if key(name, seed) in finished(chosen.results) or time.monotonic() > end:
                 continue
-            result: dict[str, Any] = {"key": key(name, seed), "row": name, "seed": seed, **run(name, seed)}
+            try:
+                figures = run(name, seed)
+            except EdgeclsError as error:
+                print(f"{name}, seed {seed}: {error}", file=sys.stderr)
+                sys.exit(error.exit_code)
+            result: dict[str, Any] = {"key": key(name, seed), "row": name, "seed": seed, **figures}
             chosen.results.parent.mkdir(parents=True, exist_ok=True)
             with chosen.results.open("a") as file:
                 print(json.dumps(result), file=file)

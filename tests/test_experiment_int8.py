@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgecls.errors import MissingError
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import experiment_int8 as experiment
+import experiments
 
 FEW = "GhostNet_x0_5"
 
@@ -50,3 +54,16 @@ def test_a_drop_is_that_of_the_same_seed() -> None:
         f"| {FEW} | 64 | 2 | 81.00 | 1.41 | 79.50 | +1.50 (+1.00 to +2.00) | 81.50 | -0.50 (-1.00 to +0.00) |"
     )
     assert not any("DenseNet121" in line for line in experiment.tables(done))
+
+
+def test_data_that_is_not_there_is_one_line_and_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, seed: int) -> dict[str, float]:
+        raise MissingError("no such folder", where="/nowhere")
+
+    chosen = argparse.Namespace(minutes=1.0, only=None, results=tmp_path / "results.jsonl")
+    with pytest.raises(SystemExit) as stopped:
+        experiments.finish(chosen, ["row"], 1, lambda name, seed: name, run)
+    assert stopped.value.code == MissingError.exit_code and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err == "row, seed 0: no such folder (/nowhere)\n"
