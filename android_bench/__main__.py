@@ -107,6 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Interrupted.exit_code
+    finally:
+        exec("")  # else `python -m` could end by SIGINT in place of that code: see edgecls.cli.main._leave
 
 
 def _show(document: dict[str, Any], outputs: dict[str, str]) -> None:

@@ -74,6 +74,19 @@ def test_exit_codes(call, workflow, error, code, line):
     }
 
 
+@pytest.mark.parametrize("package", ["edgecls", "android_bench"])
+def test_an_interruption_in_the_code_of_a_string_has_the_code_too(package, tmp_path):
+    """As in a dataclass that is being made: there ``python -m`` ends by SIGINT, if nobody prevents that."""
+    (tmp_path / "stopped.py").write_text(
+        "import sys\nimport click\n"
+        "click.Command.main = lambda *a, **kw: exec('raise KeyboardInterrupt')\n"
+        f"from {package}.{'cli.main' if package == 'edgecls' else '__main__'} import main\n"
+        "sys.exit(main([]))\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "stopped"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(number):
     code = (

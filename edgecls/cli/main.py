@@ -211,4 +211,7 @@ def _leave(code: int) -> NoReturn:
             stream.flush()
         except OSError:  # Python flushes again at its end: let that succeed
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    # CPython remembers a KeyboardInterrupt that left the code of a string, as dataclasses run it, even if it was caught
+    # later; `python -m` would then end by SIGINT, whatever the exit code. The next code of a string clears that.
+    exec("")
     sys.exit(code)
