@@ -301,15 +301,17 @@ def quantize_model(
 
 
 def calibrate(
-    model: keras.Model, batches: Iterable[Any], method: str = "mse"
+    model: keras.Model, batches: Iterable[Any], method: str = "mse", correct: bool = True
 ) -> dict[str, tuple[float, float]]:
-    """Set the ranges of a network from ``quantize_model`` by what it computes on real images.
+    """Set the ranges of a network from ``quantize_model`` by what it computes on real images, then correct its biases.
 
     Args:
         model: From ``quantize_model``; changed in place.
         batches: Images as the network takes them, [batch, height, width, channels], or tuples that begin with them. A
-            few hundred images are enough. They are read twice.
+            few hundred images are enough. They are read several times; an iterator is kept in memory.
         method: ``"mse"``, ``"percentile"`` or ``"minmax"``.
+        correct: Shift each bias so that the mean output of its layer is that of the float network, on some tens of the
+            images; see ``edgecls.quantize.correct_biases``. Ranges stay as they are.
 
     Returns:
         ``{quantizer name: (low, high)}``.
@@ -323,8 +325,16 @@ def calibrate(
         >>> low, high = edgecls.calibrate(network, [np.zeros((4, 32, 32, 3), np.float32)])["fc.quant"]
     """
     from edgecls import quantize
+    from edgecls.quantize.ptq import undo_corrections
+    from edgecls.quantize.twin import some_images
 
-    return quantize.calibrate(model, batches, method)
+    if iter(batches) is batches:
+        batches = list(batches)
+    undo_corrections(model)
+    ranges = quantize.calibrate(model, batches, method)
+    if correct:
+        quantize.correct_biases(model, some_images(batches))
+    return ranges
 
 
 def export_tflite(

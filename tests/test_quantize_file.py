@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from quantization import SIZE, photos, scales_of_kernels, settled
 
 import edgecls
 from edgecls.export import inspect, metadata
-from edgecls.quantize import fake_quantization, sensitivity
+from edgecls.quantize import fake_quantization, ptq, sensitivity
 from edgecls.quantize.ptq import correct_biases
+from edgecls.workflow import quantizing
 
 IMAGES = photos(SIZE, 24)
 JUDGED = IMAGES[1::2]
@@ -122,7 +124,7 @@ def test_sensitivity_is_that_of_the_layer_alone() -> None:
 
 def test_corrected_biases_bring_the_means_back() -> None:
     twin = edgecls.quantize_model(settled(network(layers.Rescaling(1 / 255)), IMAGES))
-    edgecls.calibrate(twin, [IMAGES], "minmax")
+    edgecls.calibrate(twin, [IMAGES], "minmax", correct=False)
     twin.get_layer("first").bias.assign_add(np.full(8, 0.02))  # an error that the correction has to find
     ends = keras.Model(twin.input, [twin.get_layer(name).output for name in ("norm", "hidden")])
     images = IMAGES.astype(np.float32)
@@ -137,6 +139,54 @@ def test_corrected_biases_bring_the_means_back() -> None:
     assert shifts.keys() == {"first", "norm", "hidden", "top"}
     for now, then, goal in zip(means(), before, expected, strict=True):
         assert np.abs(now - goal).max() < 1e-5 < np.abs(then - goal).max()
+
+
+def test_calibrate_corrects_biases_whatever_was_corrected_before() -> None:
+    """From batches of any kind, and twice as once."""
+    model = settled(network(layers.Rescaling(1 / 255)), IMAGES)
+    twins = [edgecls.quantize_model(model) for _ in range(3)]
+    batches = [(IMAGES[:20], None), (IMAGES[20:], None)]
+    edgecls.calibrate(twins[0], batches, correct=False)
+    np.testing.assert_array_equal(twins[0].get_layer("norm").beta, model.get_layer("norm").beta)
+    correct_biases(twins[0], IMAGES.astype(np.float32))
+    edgecls.calibrate(twins[1], iter(batches))
+    edgecls.calibrate(twins[2], [IMAGES[:3]])
+    edgecls.calibrate(twins[2], batches)
+    for twin in twins[1:]:
+        for name, attribute in (("first", "bias"), ("norm", "beta"), ("hidden", "bias"), ("top", "bias")):
+            found, expected = (getattr(each.get_layer(name), attribute).numpy() for each in (twin, twins[0]))
+            np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
+            assert np.abs(expected - getattr(model.get_layer(name), attribute)).max() > 1e-5
+
+
+def test_a_pass_through_the_graph_keeps_no_more_than_what_is_still_read() -> None:
+    twin = edgecls.quantize_model(settled(network(layers.Rescaling(1 / 255)), IMAGES))
+    seen: list[weakref.ref[Any]] = []
+
+    def note(layer: Any, inputs: Any, outputs: Any) -> Any:
+        assert all(ref() is None for ref in seen[:-2]), layer.name
+        seen.append(weakref.ref(outputs))
+        return outputs
+
+    names = [layer.name for layer in twin.layers]
+    ptq.run(twin, keras.ops.convert_to_tensor(IMAGES, "float32"), names, note)
+    assert len(seen) == len(names) - 1  # the input is not computed
+
+
+def test_training_that_makes_it_worse_is_undone(
+    call: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(call, folder, "--out", str(tmp_path))
+    calibrated = (tmp_path / "mine.int8.tflite").read_bytes()
+    words = ("quantize", str(folder / "mine.keras"), "--data", str(folder / "photos"), "--epochs", "2")
+    monkeypatch.setattr(quantizing, "QAT_RATE", 100.0)
+    code, _, err = call(*words, "--out", str(tmp_path))
+    assert code == 0 and "training did not help" in err, err
+    assert (tmp_path / "mine.int8.tflite").read_bytes() == calibrated
+    monkeypatch.undo()
+    code, _, err = call(*words, "--out", str(tmp_path))
+    assert code == 0 and "after training" in err and "did not help" not in err, err
+    assert (tmp_path / "mine.int8.tflite").read_bytes() != calibrated
 
 
 def two_inputs() -> keras.Model:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from edgecls.graph import trace
 from edgecls.quantize import control
 from edgecls.quantize.layers import QuantizedKernel
-from edgecls.quantize.ptq import run
+from edgecls.quantize.ptq import run, undo_corrections
 from edgecls.quantize.quantizers import KERNEL_STEPS
 
 Tensor = Any
@@ -36,7 +36,7 @@ def learn_rounding(model: keras.Model, pixels: Any, steps: int = STEPS) -> dict[
     """Round each weight of the kernels up or down, so that outputs on real images are those of the float network.
 
     A channel for which that is not better than nearest rounding on the images is rounded to the nearest. The kernels
-    are on their grids afterwards. Correct biases after it, not before. It is deterministic.
+    are on their grids afterwards. Corrections of biases are taken back: correct them after it. It is deterministic.
 
     Args:
         model: From ``quantize_model``, calibrated; changed in place.
@@ -57,6 +57,7 @@ def learn_rounding(model: keras.Model, pixels: Any, steps: int = STEPS) -> dict[
         True
     """
     images = tf.cast(pixels, tf.float32)
+    undo_corrections(model)
     calls = trace(model).calls
     kernels = [layer for layer in model.layers if isinstance(layer, QuantizedKernel)]
     names = {layer.name for layer in kernels if calls[layer.name] == 1}  # type: ignore[attr-defined]

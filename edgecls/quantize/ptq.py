@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
         pixels: Images as the network takes them, [batch, height, width, channels]. All are in memory at once; some
             tens are enough.
 
+    A second call corrects anew: the shifts of the first are taken back before.
+
     Returns:
         The largest shift of each layer, by the name of the layer whose bias (or beta) was changed.
 
@@ -41,6 +44,7 @@ def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
         True
     """
     images = tf.cast(pixels, tf.float32)
+    undo_corrections(model)
     ends = _ends(trace(model))
     means: dict[str, np.ndarray] = {}
     shifts: dict[str, float] = {}
@@ -61,15 +65,27 @@ def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
     return shifts
 
 
+def undo_corrections(model: keras.Model) -> None:
+    """Take back what ``correct_biases`` has added since the network was made or loaded; nothing if nothing was."""
+    for end in _ends(trace(model)).values():
+        end.undo()
+
+
 @dataclass(frozen=True)
 class _End:
     """The last layer of a linear operation, and the variable that shifts its output."""
 
+    layer: Any
     variable: keras.Variable
     scale: float
 
     def add(self, shift: np.ndarray) -> None:
-        self.variable.assign_add(shift / self.scale)
+        self.layer.correction = shift / self.scale
+        self.variable.assign_add(self.layer.correction)
+
+    def undo(self) -> None:
+        self.variable.assign_sub(getattr(self.layer, "correction", 0.0))
+        self.layer.correction = 0.0
 
 
 def _ends(graph: Graph) -> dict[str, _End]:
@@ -82,7 +98,7 @@ def _ends(graph: Graph) -> dict[str, _End]:
             layer: Any = norm or op.layer
             variable = layer.beta if norm else layer.bias if layer.use_bias else None
             if variable is not None:
-                ends[layer.name] = _End(variable, layer.output_scale)
+                ends[layer.name] = _End(layer, variable, layer.output_scale)
     return ends
 
 
@@ -102,12 +118,21 @@ def run(
         names: Of layers.
         at_end: Takes the first argument of the layer, and what it returns.
     """
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
+    readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    values = {id(model.inputs[0]): images}
+    for node in nodes:
+        layer = node.operation
+        args, kwargs = node.arguments.fill_in(values)
         outputs = layer(*args, **kwargs)
-        return at_end(layer, args[0], outputs) if layer.name in names else outputs
-
-    model._run_through_graph(images, operation_fn=lambda op: op, call_fn=call)
+        if layer.name in names:
+            outputs = at_end(layer, args[0], outputs)
+        values |= zip(map(id, node.outputs), keras.tree.flatten(outputs), strict=True)
+        for tensor in node.input_tensors:
+            readers[id(tensor)] -= 1
+            if not readers[id(tensor)]:
+                del values[id(tensor)]  # Keras' own walk keeps all: gigabytes with some tens of images
 
 
 def _channel_means(values: Any) -> np.ndarray:

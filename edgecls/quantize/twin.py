@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from edgecls.precisions import CALIBRATIONS, WEIGHT_SCALES
 from edgecls.quantize.adaround import learn_rounding
@@ -54,6 +55,32 @@ def calibrated_twin(
     if corrected:
         correct_biases(twin, some)
     return twin
+
+
+def some_images(batches: Iterable[Any], most: int = SOME_IMAGES) -> np.ndarray:
+    """At most ``most`` images, evenly from all of the batches: neighbors in a folder are often of one class.
+
+    Args:
+        batches: For ``calibrate``; read twice.
+        most: How many.
+
+    Example:
+        >>> batches = [np.arange(6).reshape(6, 1, 1, 1), np.arange(6, 9).reshape(3, 1, 1, 1)]
+        >>> some_images(batches, 3).ravel().tolist()
+        [0.0, 4.0, 8.0]
+    """
+    total = sum(map(len, _pixels(batches)))
+    wanted = np.unique(np.linspace(0, total - 1, most).astype(int))
+    found, start = [], 0
+    for pixels in _pixels(batches):
+        here = wanted[(wanted >= start) & (wanted < start + len(pixels))] - start
+        found.append(np.asarray(pixels)[here].astype(np.float32))
+        start += len(pixels)
+    return np.concatenate(found)
+
+
+def _pixels(batches: Iterable[Any]) -> Iterator[Any]:
+    return (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
 
 
 def as_patterns(names: Iterable[str]) -> list[str]:
