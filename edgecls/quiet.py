@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -22,6 +23,8 @@ def import_tensorflow() -> None:
         # Remarks on how we call the converter and tf.function do not help who trains a network.
         tf.get_logger().setLevel(logging.ERROR)
         logging.getLogger("absl").setLevel(logging.ERROR)
+        # The ranges of an int8 network are in it: the converter need not find them.
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
 
 
 @contextmanager

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     import keras
 
     from edgecls.quantize.sensitivity import Layer
+    from edgecls.train.objective import Objective
 
 BATCH = 25
 LEAST_JUDGED = 10  # photos; of fewer all calibrate and all are judged
 SENSITIVITY_IMAGES = 50
 QAT_BATCH = 16
-QAT_RATE = 0.002
+QAT_RATE = (
+    1e-4  # of trained networks whose batch statistics are kept: 5e-4 already diverges, see docs/quantize.md
+)
 
 
 @dataclass(frozen=True)
@@ -118,18 +121,18 @@ def quantize_file(request: Request, console: Console) -> dict[str, Any]:
         kept = _fewest_in_float(request, user, seen, judged, console)
     twin = calibrated(user, seen, request, kept)
     if request.epochs:
-        _train(request, user, twin, seen, kept, console)
+        train(request, user, twin, seen, kept, console)
     return _written(request, user, twin, seen, judged, kept)
 
 
 def calibrated(user: UserModel, photos: Photos, request: Request, kept: Sequence[str]) -> keras.Model:
     """The int8 twin after calibration and correction of its biases; ``kept`` are names of layers in float."""
-    from edgecls.quantize.twin import SOME_IMAGES, as_patterns, calibrated_twin
+    from edgecls.quantize.twin import as_patterns, calibrated_twin, some_images
 
     return calibrated_twin(
         user.network,
         photos.batches(),
-        photos.pixels[:SOME_IMAGES].astype(np.float32),
+        some_images([photos.pixels]),
         keep_float=as_patterns(kept),
         weights=request.weights,
         ranges=request.method,
@@ -181,7 +184,7 @@ def agreement(user: UserModel, twin: keras.Model, photos: Photos) -> float:
     return float(np.mean(answers(user.network, photos) == answers(twin, photos)))
 
 
-def _train(
+def train(
     request: Request,
     user: UserModel,
     twin: keras.Model,
@@ -189,7 +192,10 @@ def _train(
     kept: Sequence[str],
     console: Console,
 ) -> None:
-    """Train the twin to say what the float network says; a killed training goes on from its last checkpoint."""
+    """Train the twin to say what the float network says; a killed training goes on from its last checkpoint.
+
+    A twin that is farther from the float network afterwards gets back what it was calibrated to.
+    """
     import keras
 
     from edgecls.augment.settings import Augment
@@ -211,9 +217,9 @@ def _train(
     config = Train(epochs=request.epochs, batch_size=batch, optimizer=Sgd(lr=QAT_RATE), select="last")
     float_logits, _ = heads.split(lower(user.network, keep_float=as_patterns(kept))[0])
     logits, _ = heads.split(twin)
-    trainer = Trainer(
-        logits, Objective(teacher=as_teacher(float_logits)), config, len(split) // batch, section="qat"
-    )
+    objective = Objective(teacher=as_teacher(float_logits))
+    trainer = Trainer(logits, objective, config, len(split) // batch, section="qat")
+    calibrated_to, before = twin.get_weights(), _distance(logits, objective, photos)
     feed = Batches(
         split,
         user.preprocess,
@@ -248,6 +254,20 @@ def _train(
         raise Interrupted(f"interrupted; run the same command to go on from {folder}") from None
     finally:
         feed.close()
+    after = _distance(logits, objective, photos)
+    console.log(f"distance to the float network on these photos: {before:.3g}, after training {after:.3g}")
+    if not after < before:
+        twin.set_weights(calibrated_to)
+        console.log("training did not help: the network is kept as it was calibrated")
+
+
+def _distance(logits: keras.Model, objective: Objective, photos: Photos) -> float:
+    """The mean loss over the photos as a phone sees them, not changed at random."""
+    labels = np.zeros((1, logits.output_shape[-1]), np.float32)  # of unlabeled images
+    losses = [
+        np.asarray(objective(batch, labels, logits(batch, training=False))) for batch in photos.batches()
+    ]
+    return float(np.concatenate(losses).mean())
 
 
 class _Epochs(Callback):
