@@ -1,111 +1,181 @@
-#!/usr/bin/env python
-"""What each ingredient of post-training quantization brings: agreement with the float network on photos that
-calibration did not see.
+"""What int8 costs networks with their published weights, calibrated and trained on a folder of photographs.
 
-    python scripts/experiment_ptq.py --photos PHOTOS --model EfficientNetLite0 --weights efficientnet-lite0.pth
+    python scripts/experiment_ptq.py PHOTOS [--minutes 30] [--only "EfficientNetLite0, as by default"]
 
-Every other photo calibrates, the others judge. ``--json FILE`` keeps the figures.
+Every other photograph calibrates, and trains where a row says so; the others judge. Then the two halves change places, so
+that each photograph judges once. Each half is a line of ``--results`` as soon as it is known, and what is there is not done
+again. A ``labels.csv`` (``file,imagenet_class``) beside the photographs adds top-1.
+
+The table is printed, and with ``--write`` put into docs/quantize.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
+import csv
 import json
-import sys
+import os
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import edgecls  # before Keras: it says what TensorFlow computes with
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import experiments
+import keras
 import numpy as np
 
-from edgecls.precisions import WEIGHT_SCALES
-from edgecls.quiet import import_tensorflow
+from edgecls.console import Console
+from edgecls.files import hash_json
+from edgecls.quantize.twin import calibrated_twin, some_images
+from edgecls.workflow import quantizing
+from edgecls.workflow.user_models import read_user_model
+from edgecls.zoo import catalog
 
-CORRECTION_IMAGES = 48
-ROUNDINGS = ("nearest", "adaround")
-BATCH = 25
+PAGE = Path(__file__).parents[1] / "docs/quantize.md"
+BEGIN, END = "<!-- photographs: begin, written by scripts/experiment_ptq.py -->", "<!-- photographs: end -->"
+HALVES = 2
+ABLATED = "EfficientNetLite0"
+DEFAULT = "as by default: squared error, corrected biases"
+INGREDIENTS: dict[str, dict[str, Any]] = {  # arguments of calibrated_twin; "epochs": of training
+    DEFAULT: {},
+    "biases not corrected": {"corrected": False},
+    "ranges: minmax": {"ranges": "minmax"},
+    "ranges: percentile": {"ranges": "percentile"},
+    "`--equalize`": {"equalized": True},
+    "`--adaround`": {"adaround": True},
+    "`--weights per_tensor`": {"weights": "per_tensor"},
+    "`--weights per_tensor --equalize`": {"weights": "per_tensor", "equalized": True},
+    "`--weights per_tensor --adaround`": {"weights": "per_tensor", "adaround": True},
+    "`--epochs 4`": {"epochs": 4},
+    "`--epochs 12`": {"epochs": 12},
+}
+ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    **{f"{ABLATED}, {name}": (ABLATED, how) for name, how in INGREDIENTS.items()},
+    **{
+        f"EfficientNetLite2, {name}": ("EfficientNetLite2", INGREDIENTS[name])
+        for name in (DEFAULT, "`--epochs 4`")
+    },
+}
+LEGEND = (
+    "Signal to noise: of the logits, int8 against float. Divergence: Kullback-Leibler, of int8's probabilities from"
+    " float's. Each photograph is judged by a network that did not see it."
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Do the runs that are missing, then show the table."""
+    chosen = experiments.options(
+        __doc__, "runs/experiment_ptq.jsonl", PAGE, ROWS, "folder of photographs, labels.csv beside them"
     )
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--model", default="EfficientNetLite0")
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--size", type=int, default=None, help="input size; the network's own by default")
-    parser.add_argument("--methods", nargs="+", default=["minmax", "percentile", "mse"])
-    parser.add_argument("--weights-of", nargs="+", choices=WEIGHT_SCALES, default=list(WEIGHT_SCALES))
-    parser.add_argument("--rounding", nargs="+", choices=ROUNDINGS, default=list(ROUNDINGS))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    import_tensorflow()
-    import edgecls
-    from edgecls.data.images import read_all
-    from edgecls.data.listing import list_photos
-    from edgecls.data.preprocess import Preprocess
-    from edgecls.quantize import (
-        calibrate,
-        correct_biases,
-        equalize,
-        fake_quantization,
-        learn_rounding,
-        quantize_model,
-    )
-    from edgecls.zoo import catalog
+    with tempfile.TemporaryDirectory() as folder:
+        laboratory = Laboratory(Path(chosen.data), Path(folder))
+        experiments.finish(chosen, ROWS, HALVES, key, laboratory.run, score="same")
+    experiments.show(chosen, PAGE, BEGIN, END, "\n".join(table(experiments.finished(chosen.results))))
 
-    entry = catalog.get(options.model)
-    model = edgecls.build_model(
-        options.model, input_size=options.size, weights=options.weights, include_preprocessing=True
-    )
-    size = model.input_shape[1]
-    short = entry.resize_short and round(entry.resize_short * size / entry.input_size)
-    preprocess = Preprocess(size, short, entry.interpolation)
-    _, photos, skipped = read_all(list_photos(options.photos), preprocess.array)
-    assert not skipped, skipped
-    pixels = np.stack(photos).astype(np.float32)
-    seen, unseen = pixels[::2], pixels[1::2]
-    batches = [seen[i : i + BATCH] for i in range(0, len(seen), BATCH)]
 
-    def logits(network) -> np.ndarray:
-        parts = [unseen[i : i + BATCH] for i in range(0, len(unseen), BATCH)]
-        return np.concatenate([np.asarray(network(part, training=False)) for part in parts])
+def key(name: str, half: int) -> str:
+    """Tells runs apart: by all that they are made by."""
+    network, how = ROWS[name]
+    training = [quantizing.QAT_RATE, quantizing.QAT_BATCH] if "epochs" in how else []
+    return hash_json([network, dict(how), half, training])[:16]
 
-    expected, rows = logits(model), []
-    print(f"{options.model}, {size} px, {len(seen)} photos calibrate, {len(unseen)} judge")
-    floats = {
-        "no": model,
-        "yes": equalize(model),
-        "relu6": equalize(model, seen[:CORRECTION_IMAGES]),  # across ReLU6, too
-    }
-    choices = itertools.product(options.weights_of, floats, options.methods, options.rounding)
-    for weights, equalized, method, rounding in choices:
-        network = quantize_model(floats[equalized], weights=weights)
-        if equalized != "relu6":  # across ReLU6 it holds for the photos that were measured
-            with fake_quantization(network, on=False):
-                assert (logits(network).argmax(1) == expected.argmax(1)).all()
-        calibrate(network, batches, method)
-        if rounding == "adaround":
-            learn_rounding(network, seen[:CORRECTION_IMAGES])
-        for correction in (False, True):
-            started = time.perf_counter()
-            if correction:
-                correct_biases(network, seen[:CORRECTION_IMAGES])
-            found = logits(network)
-            noise = float(10 * np.log10(np.mean(expected**2) / np.mean((found - expected) ** 2)))
-            agreement = float(np.mean(found.argmax(1) == expected.argmax(1)))
-            row = {"weights": weights, "equalized": equalized, "ranges": method, "rounding": rounding}
-            rows.append(row | {"bias_correction": correction, "sqnr_db": noise, "agreement": agreement})
-            taken = time.perf_counter() - started
-            print(
-                f"{weights:<12} equalized {equalized:<6} {method:<11} {rounding:<9} correction {correction!s:<6} "
-                f"{noise:6.2f} dB  {agreement:.3f}  {taken:.0f} s"
-            )
-            sys.stdout.flush()
-    if options.json:
-        options.json.write_text(
-            json.dumps({"model": options.model, "size": size, "rows": rows}, indent=1) + "\n"
+
+class Laboratory:
+    """Quantizes networks and compares them with float.
+
+    Args:
+        photos: The folder.
+        folder: For files in between.
+    """
+
+    def __init__(self, photos: Path, folder: Path) -> None:
+        self._photos, self._folder, self._console = photos, folder, Console()
+        labels = photos / "labels.csv"
+        rows = csv.DictReader(labels.read_text(encoding="utf-8").splitlines()) if labels.is_file() else ()
+        self._truth = {row["file"]: int(row["imagenet_class"]) for row in rows}
+
+    def run(self, name: str, half: int) -> dict[str, float]:
+        """Figures of one half of the photographs: sums, so that those of both halves can be added."""
+        started, (network, how) = time.perf_counter(), ROWS[name]
+        request = quantizing.Request(
+            self._file(network), self._photos, folder=self._folder, epochs=how.get("epochs", 0)
         )
+        user = read_user_model(request.model)
+        seen, judged = quantizing.halves(quantizing.read_photos(request, user, self._console))
+        if half:
+            seen, judged = judged, seen
+        calibration = {key: value for key, value in how.items() if key != "epochs"}
+        twin = calibrated_twin(user.network, seen.batches(), some_images([seen.pixels]), **calibration)
+        if request.epochs:
+            quantizing.train(request, user, twin, seen, (), self._console)
+            shutil.rmtree(request.file(".qat"), ignore_errors=True)
+        figures = self.compared(scores(user.network, judged), scores(twin, judged), judged.files)
+        keras.backend.clear_session()
+        return figures | {"seconds": time.perf_counter() - started}
+
+    def _file(self, name: str) -> Path:
+        """A network of the zoo with its published weights as anyone's ``.keras`` file."""
+        entry, path = catalog.get(name), self._folder / f"{name}.keras"
+        if path.exists():
+            return path
+        edgecls.build_model(name, weights="imagenet", include_preprocessing=True).save(path)
+        beside = {"resize_short": entry.resize_short, "interpolation": entry.interpolation}
+        path.with_suffix(".json").write_text(json.dumps(beside), encoding="utf-8")
+        return path
+
+    def compared(self, expected: np.ndarray, found: np.ndarray, files: Sequence[str]) -> dict[str, float]:
+        """Figures of int8's logits (``found``) against float's (``expected``), both [N, classes], of these files."""
+        logs, others = (np.asarray(keras.ops.log_softmax(logits)) for logits in (expected, found))
+        answers, others_answers = expected.argmax(1), found.argmax(1)
+        figures = {
+            "photos": len(expected),
+            "signal": float((expected**2).sum()),
+            "noise": float(((found - expected) ** 2).sum()),
+            "divergence": float((np.exp(logs) * (logs - others)).sum()),
+            "same": float((answers == others_answers).mean()),
+        }
+        if self._truth:
+            truth = np.array([self._truth[Path(file).name] for file in files])
+            figures |= {
+                "float": float((answers == truth).mean()),
+                "int8": float((others_answers == truth).mean()),
+            }
+        return figures
+
+
+def scores(network: keras.Model, photos: quantizing.Photos) -> np.ndarray:
+    """Logits of each photograph, [N, classes]."""
+    return np.concatenate([np.asarray(network(batch, training=False)) for batch in photos.batches()])
+
+
+def table(done: experiments.Results) -> Iterator[str]:
+    """Rows of both halves."""
+    yield "| network | quantization | photographs | signal to noise, dB | divergence | same answer, % | float top-1, % | int8 top-1, % |"
+    yield "| --- | --- | --: | --: | --: | --: | --: | --: |"
+    for name, (network, _) in ROWS.items():
+        runs = list(experiments.by_seed(name, HALVES, key, done).values())
+        if len(runs) < HALVES:
+            continue
+        total = {part: sum(run[part] for run in runs) for part in ("photos", "signal", "noise", "divergence")}
+        shares = [
+            f"{100 * sum(run[part] * run['photos'] for run in runs) / total['photos']:.1f}"
+            if part in runs[0]
+            else ""
+            for part in ("same", "float", "int8")
+        ]
+        figures = [
+            f"{10 * np.log10(total['signal'] / total['noise']):.2f}",
+            f"{total['divergence'] / total['photos']:.4f}",
+        ]
+        cells = [network, name.removeprefix(f"{network}, "), str(total["photos"]), *figures, *shares]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    yield LEGEND
 
 
 if __name__ == "__main__":

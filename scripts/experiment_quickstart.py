@@ -116,7 +116,7 @@ ROWS = {  # the keys that differ
 
 def main() -> None:
     """Do the runs that are missing, then show the table."""
-    chosen = experiments.options(__doc__, "runs/experiment_quickstart.jsonl", PAGE, ROWS, data=False)
+    chosen = experiments.options(__doc__, "runs/experiment_quickstart.jsonl", PAGE, ROWS, data=None)
     laboratory = functools.cache(lambda: Laboratory(chosen.results.with_suffix("")))
     experiments.finish(
         chosen, ROWS, SEEDS, key, lambda name, seed: laboratory().run(name, seed), "balanced_accuracy"

@@ -28,7 +28,11 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 def options(
-    description: str | None, results: str, page: Path, rows: Collection[str], data: bool = True
+    description: str | None,
+    results: str,
+    page: Path,
+    rows: Collection[str],
+    data: str | None = "folder of the four IDX files",
 ) -> argparse.Namespace:
     """The command's ``data``, ``results``, ``minutes``, ``only`` and ``write``.
 
@@ -37,13 +41,13 @@ def options(
         results: File of finished runs, unless another is named.
         page: Which page ``--write`` writes to.
         rows: Names that ``--only`` may have.
-        data: The command has an argument ``data``.
+        data: What the argument ``data`` is; None: the command has none.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if data:
-        parser.add_argument("data", help="folder of the four IDX files")
+        parser.add_argument("data", help=data)
     parser.add_argument("--results", type=Path, default=Path(results))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
     parser.add_argument("--only", action="append", help="rows to run; default: all")
