@@ -19,6 +19,7 @@ import edgecls
 from edgecls.export import inspect, metadata
 from edgecls.quantize import fake_quantization, ptq, sensitivity
 from edgecls.quantize.ptq import correct_biases
+from edgecls.quantize.rules.gates import ScaledHardSwish, Swish
 from edgecls.workflow import quantizing
 
 IMAGES = photos(SIZE, 24)
@@ -126,7 +127,8 @@ def test_corrected_biases_bring_the_means_back() -> None:
     twin = edgecls.quantize_model(settled(network(layers.Rescaling(1 / 255)), IMAGES))
     edgecls.calibrate(twin, [IMAGES], "minmax", correct=False)
     twin.get_layer("first").bias.assign_add(np.full(8, 0.02))  # an error that the correction has to find
-    ends = keras.Model(twin.input, [twin.get_layer(name).output for name in ("norm", "hidden")])
+    behind = ["first.act", "norm", "hidden.act", "top"]  # a ReLU's, where there is one
+    ends = keras.Model(twin.input, [twin.get_layer(name).output for name in behind])
     images = IMAGES.astype(np.float32)
 
     def means() -> list[np.ndarray]:
@@ -138,7 +140,25 @@ def test_corrected_biases_bring_the_means_back() -> None:
     shifts = correct_biases(twin, images)
     assert shifts.keys() == {"first", "norm", "hidden", "top"}
     for now, then, goal in zip(means(), before, expected, strict=True):
-        assert np.abs(now - goal).max() < 1e-5 < np.abs(then - goal).max()
+        assert np.abs(now - goal).max() < 1e-4 < np.abs(then - goal).max()
+
+
+@pytest.mark.parametrize("behind", [layers.ReLU(), layers.ReLU(6.0), ScaledHardSwish(), Swish(), None])
+def test_a_shift_brings_the_mean_behind_the_activation_back(behind: Any) -> None:
+    """Of values nearer to zero than they were: also where most are negative, or an activation falls."""
+    values = np.random.default_rng(0).normal([-6, -2, -1, 0, 3], 1.0, (4000, 5)).astype(np.float32)
+    function = behind or (lambda x: keras.ops.convert_to_tensor(x))
+    target = np.asarray(function(values)).mean(0)
+    shift = np.asarray(
+        ptq._shift(keras.ops.convert_to_tensor(0.9 * values), behind, keras.ops.convert_to_tensor(target))
+    )
+    before, after = (np.abs(np.asarray(function(0.9 * values + s)).mean(0) - target) for s in (0.0, shift))
+    assert (after <= before).all() and (after[3:] < 1e-3).all()
+    if isinstance(behind, layers.ReLU):
+        assert shift[0] == 0.0, "nothing passes: it stays as it is"
+        assert (after < 1e-3).all() and (shift[1:] > -0.01).all(), (
+            "the plain mean would ask for less than nothing"
+        )
 
 
 def test_calibrate_corrects_biases_whatever_was_corrected_before() -> None:

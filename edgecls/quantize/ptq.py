@@ -13,23 +13,37 @@ import tensorflow as tf
 
 from edgecls.graph import Graph, Op, trace
 from edgecls.quantize import control
-from edgecls.quantize.layers import QuantizedKernel
+from edgecls.quantize.layers import Quantize, QuantizedKernel
+from edgecls.quantize.quantizers import TINY
+from edgecls.quantize.rules.activations import QuantizedLeakyReLU
+from edgecls.quantize.rules.gates import ScaledHardSwish, Swish, Table
 from edgecls.quantize.rules.norm import FreezableBatchNormalization
+
+Tensor = Any
+
+ACTIVATIONS = (keras.layers.ReLU, QuantizedLeakyReLU, ScaledHardSwish, Swish, Table)
+NEWTON = 12  # steps at most
+SMALL = 0.01  # deviations of a channel, to find the slope
+LEAST_SLOPE = 0.05  # few values that pass make no large move
+LARGEST_MOVE = 0.2  # deviations, for each step
+ENOUGH = 1e-4  # deviations; nearer means are equal
 
 
 def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
-    """Shift the bias of each linear layer so that its mean output on real images is that of the float network.
+    """Shift the bias of each linear layer so that the mean of each channel on real images is that of the float network.
 
     Rounding a kernel moves the mean of each output channel, and later layers see a shifted input (Nagel et al., 2019,
     https://arxiv.org/abs/1906.04721; the means are measured, as in its section 4.2). Layers are corrected in the order
     of computation, so each correction sees those before it.
 
+    The mean is that behind the activation function, where there is one. Before it most values of a channel are often
+    such as a ReLU cuts off, and int8 draws them nearer to zero; making up for that would weaken those that it lets through.
+    A second call corrects anew: the shifts of the first are taken back before.
+
     Args:
         model: From ``quantize_model``, calibrated; changed in place.
         pixels: Images as the network takes them, [batch, height, width, channels]. All are in memory at once; some
             tens are enough.
-
-    A second call corrects anew: the shifts of the first are taken back before.
 
     Returns:
         The largest shift of each layer, by the name of the layer whose bias (or beta) was changed.
@@ -45,18 +59,19 @@ def correct_biases(model: keras.Model, pixels: Any) -> dict[str, float]:
     """
     images = tf.cast(pixels, tf.float32)
     undo_corrections(model)
-    ends = _ends(trace(model))
-    means: dict[str, np.ndarray] = {}
+    graph = trace(model)
+    ends, behind = _ends(graph), _activations(graph)
+    means: dict[str, Tensor] = {}
     shifts: dict[str, float] = {}
 
-    def measure(layer: Any, inputs: Any, outputs: Any) -> Any:
-        means[layer.name] = _channel_means(outputs)
+    def measure(layer: Any, inputs: Tensor, outputs: Tensor) -> Tensor:
+        means[layer.name] = _channel_means(behind.get(layer.name, tf.identity)(outputs))
         return outputs
 
-    def correct(layer: Any, inputs: Any, outputs: Any) -> Any:
-        shift = means[layer.name] - _channel_means(outputs)
-        ends[layer.name].add(shift)
-        shifts[layer.name] = float(np.abs(shift).max())
+    def correct(layer: Any, inputs: Tensor, outputs: Tensor) -> Tensor:
+        shift = _shift(outputs, behind.get(layer.name), means.pop(layer.name))
+        ends[layer.name].add(shift.numpy())
+        shifts[layer.name] = float(tf.reduce_max(tf.abs(shift)))
         return outputs + shift
 
     with control.fake_quantization(model, on=False):
@@ -102,6 +117,42 @@ def _ends(graph: Graph) -> dict[str, _End]:
     return ends
 
 
+def _activations(graph: Graph) -> dict[str, Any]:
+    """The layer of the activation function behind each layer, by its name; there is at most a grid in between."""
+    found = {}
+    for op in graph.ops:
+        users = graph.consumers(op.output)
+        if len(users) == 1 and isinstance(users[0].layer, Quantize):
+            users = graph.consumers(users[0].output)
+        if len(users) == 1 and isinstance(users[0].layer, ACTIVATIONS):
+            found[op.layer.name] = users[0].layer
+    return found
+
+
+def _shift(outputs: Tensor, behind: Any, target: Tensor) -> Tensor:
+    """What to add to each channel so that its mean behind the activation function is ``target``: Newton's method.
+
+    A channel that this brings no nearer gets nothing: a hard-swish falls before it rises.
+    """
+    mean = _channel_means(outputs)
+    if behind is None:
+        return target - mean
+    deviation = tf.sqrt(_channel_means((outputs - mean) ** 2)) + TINY
+    shift = best = tf.zeros_like(mean)
+    mean = _channel_means(behind(outputs))
+    least = tf.abs(target - mean)
+    for _ in range(NEWTON):
+        slope = (_channel_means(behind(outputs + shift + SMALL * deviation)) - mean) / (SMALL * deviation)
+        move = (target - mean) / tf.maximum(slope, LEAST_SLOPE)
+        shift += tf.clip_by_value(move, -LARGEST_MOVE * deviation, LARGEST_MOVE * deviation)
+        mean = _channel_means(behind(outputs + shift))
+        nearer = tf.abs(target - mean) < least
+        best, least = tf.where(nearer, shift, best), tf.where(nearer, tf.abs(target - mean), least)
+        if tf.reduce_all(least <= ENOUGH * deviation):
+            break
+    return best
+
+
 def _norm_behind(graph: Graph, op: Op) -> FreezableBatchNormalization | None:
     users = graph.consumers(op.output)
     return users[0].layer if users and isinstance(users[0].layer, FreezableBatchNormalization) else None
@@ -135,5 +186,5 @@ def run(
                 del values[id(tensor)]  # Keras' own walk keeps all: gigabytes with some tens of images
 
 
-def _channel_means(values: Any) -> np.ndarray:
-    return tf.reduce_mean(values, axis=list(range(len(values.shape) - 1))).numpy()
+def _channel_means(values: Tensor) -> Tensor:
+    return tf.reduce_mean(values, axis=list(range(len(values.shape) - 1)))
