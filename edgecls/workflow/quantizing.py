@@ -28,9 +28,7 @@ BATCH = 25
 LEAST_JUDGED = 10  # photos; of fewer all calibrate and all are judged
 SENSITIVITY_IMAGES = 50
 QAT_BATCH = 16
-QAT_RATE = (
-    1e-4  # of trained networks whose batch statistics are kept: 5e-4 already diverges, see docs/quantize.md
-)
+QAT_RATE = 1e-4  # a pretrained network with kept batch statistics diverges at 5e-4
 
 
 @dataclass(frozen=True)
