@@ -114,7 +114,9 @@ class Laboratory:
         if request.epochs:
             quantizing.train(request, user, twin, seen, (), self._console)
             shutil.rmtree(request.file(".qat"), ignore_errors=True)
-        figures = self.compared(scores(user.network, judged), scores(twin, judged), judged.files)
+        figures = self.compared(
+            quantizing.scores(user.network, judged), quantizing.scores(twin, judged), judged.files
+        )
         keras.backend.clear_session()
         return figures | {"seconds": time.perf_counter() - started}
 
@@ -146,11 +148,6 @@ class Laboratory:
                 "int8": float((others_answers == truth).mean()),
             }
         return figures
-
-
-def scores(network: keras.Model, photos: quantizing.Photos) -> np.ndarray:
-    """Logits of each photograph, [N, classes]."""
-    return np.concatenate([np.asarray(network(batch, training=False)) for batch in photos.batches()])
 
 
 def table(done: experiments.Results) -> Iterator[str]:

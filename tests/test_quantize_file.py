@@ -140,7 +140,7 @@ def test_corrected_biases_bring_the_means_back() -> None:
     shifts = correct_biases(twin, images)
     assert shifts.keys() == {"first", "norm", "hidden", "top"}
     for now, then, goal in zip(means(), before, expected, strict=True):
-        assert np.abs(now - goal).max() < 1e-4 < np.abs(then - goal).max()
+        assert np.abs(now - goal).max() < 1e-5 < np.abs(then - goal).max()
 
 
 @pytest.mark.parametrize("behind", [layers.ReLU(), layers.ReLU(6.0), ScaledHardSwish(), Swish(), None])

@@ -173,8 +173,12 @@ def halves(photos: Photos) -> tuple[Photos, Photos]:
 
 def answers(network: keras.Model, photos: Photos) -> np.ndarray:
     """The class of each photo, int [N]."""
-    scores = [np.asarray(network(batch, training=False)) for batch in photos.batches()]
-    return np.concatenate(scores).argmax(1)
+    return scores(network, photos).argmax(1)
+
+
+def scores(network: keras.Model, photos: Photos) -> np.ndarray:
+    """What the network says of each photo, [N, classes]."""
+    return np.concatenate([np.asarray(network(batch, training=False)) for batch in photos.batches()])
 
 
 def agreement(user: UserModel, twin: keras.Model, photos: Photos) -> float:
