@@ -14,10 +14,11 @@ from quantization import BLOCKS, EQUAL, IMAGENET, SIZE, logits, network, photos,
 
 from edgecls import quantize
 from edgecls.errors import UsageError
-from edgecls.export import verify
+from edgecls.export import flatbuffer, verify
 from edgecls.export.tflite import to_tflite
 from edgecls.quantize.exact import added
 from edgecls.quantize.layers import Quantize
+from edgecls.quantize.rules.gates import TABLES, Table
 from edgecls.zoo import blocks, build_model
 from edgecls.zoo import layers as zoo_layers
 
@@ -114,6 +115,44 @@ def test_pixels_from_minus_one_to_one(tmp_path) -> None:
 def test_sums_round_halves_up() -> None:
     a, b = tf.constant([1.0, -1.0, 3.0, -3.0, 255.0]), tf.constant([0.0, 0.0, 0.0, 0.0, 255.0])
     np.testing.assert_array_equal(added(a, b, (0.5, 0.25, 1.0)), [1.0, 0.0, 2.0, -1.0, 191.0])
+
+
+def logistic_steps() -> list[float]:
+    """Steps of which one or several make a sigmoid in steps of 1/256 a half, and the floats beside them."""
+    halves, counts = np.meshgrid(np.arange(0.5, 128), [-120, -97, -61, -33])
+    exact = (np.log(256 / halves - 1) / -counts).astype(np.float32).ravel()
+    steps = np.concatenate([np.nextafter(exact, np.float32(0)), exact, np.nextafter(exact, np.float32(1))])
+    return steps[(steps > 1e-3) & (steps < 0.5)].tolist()
+
+
+STEPS = {  # the runtime's tanh is that of the C library, whose last digit no other has: no halves there
+    "sigmoid": logistic_steps(),
+    "tanh": np.geomspace(1e-3, 0.3, 300, dtype=np.float32).tolist(),
+}
+
+
+@pytest.mark.parametrize("function", TABLES)
+def test_tables_are_those_of_the_runtime(function: str) -> None:
+    (low, high), compute = TABLES[function]
+    concrete = tf.function(compute).get_concrete_function(tf.TensorSpec((1, 256), tf.float32))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: [[np.linspace(-5, 5, 256, dtype=np.float32)[None]]]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    file = flatbuffer.unpack(converter.convert())
+    grid, target = file.subgraphs[0].tensors[file.subgraphs[0].inputs[0]].quantization, (high - low) / 255
+    grid.zeroPoint = [zero := 5]
+    counts = np.arange(-128, 128)[None]
+    for step in STEPS[function]:
+        grid.scale = [step]
+        runtime = Interpreter(model_content=flatbuffer.pack(file, 4096), num_threads=1)
+        runtime.allocate_tensors()
+        runtime.set_tensor(runtime.get_input_details()[0]["index"], counts.astype(np.int8))
+        runtime.invoke()
+        (output,) = runtime.get_output_details()
+        expected = (runtime.get_tensor(output["index"]).astype(int) - output["quantization"][1]) * target
+        ours = Table(function, steps=(step, target))(tf.constant((counts - zero) * np.float32(step)))
+        np.testing.assert_array_equal(np.clip(ours, low, high), expected, err_msg=f"step {step}")
 
 
 def test_graph_and_loaded_network_compute_the_same(tmp_path) -> None:

@@ -130,7 +130,7 @@ class Table(exact.Exact, layers.Layer):
         if not self.counts(training):
             return TABLES[self.function][1](inputs)
         assert self.steps is not None
-        return _looked_up(self.function, inputs, self.steps[1])
+        return _looked_up(self.function, inputs, *self.steps)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -147,7 +147,7 @@ class Swish(exact.Exact, layers.Layer):
         if self.counts(training):
             assert self.steps is not None
             source, target = self.steps
-            gate = _looked_up("sigmoid", inputs, SIGMOID_STEP)
+            gate = _looked_up("sigmoid", inputs, source, SIGMOID_STEP)
             gate = exact.counted(tf.minimum(gate, TABLES["sigmoid"][0][1]), SIGMOID_STEP)
             product = exact.counted(inputs, source) * gate
             return exact.requantized(product, exact.product(source, SIGMOID_STEP), target)
@@ -161,6 +161,14 @@ class Swish(exact.Exact, layers.Layer):
         return input_shape
 
 
-def _looked_up(function: str, inputs: Tensor, step: float) -> Tensor:
-    """``function`` of ``inputs``, rounded to ``step``."""
-    return tf.round(TABLES[function][1](inputs) / step) * step
+def _looked_up(function: str, inputs: Tensor, source: float, target: float) -> Tensor:
+    """``function`` of ``inputs`` on a grid of step ``source``, on the grid that TFLite wants, of step ``target``.
+
+    XNNPACK fills its table in float64 and rounds a float32 to which the int8 that stands for zero is added already: a
+    small result has fewer digits then, and what was just below a half can be a half.
+    """
+    (low, _), compute = TABLES[function]
+    zero = -128 - low / target
+    x = tf.cast(exact.counted(inputs, source) * source, tf.float64)
+    values = tf.cast(compute(x), tf.float32)
+    return (tf.round(values / target + zero) - zero) * target
