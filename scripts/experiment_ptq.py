@@ -32,7 +32,7 @@ import numpy as np
 from edgecls.console import Console
 from edgecls.files import hash_json
 from edgecls.quantize.twin import calibrated_twin, some_images
-from edgecls.workflow import quantizing
+from edgecls.workflow import quantized_training, quantizing
 from edgecls.workflow.user_models import read_user_model
 from edgecls.zoo import catalog
 
@@ -81,7 +81,7 @@ def main() -> None:
 def key(name: str, half: int) -> str:
     """Tells runs apart: by all that they are made by."""
     network, how = ROWS[name]
-    training = [quantizing.QAT_RATE, quantizing.QAT_BATCH] if "epochs" in how else []
+    training = [quantized_training.RATE, quantized_training.BATCH] if "epochs" in how else []
     return hash_json([network, dict(how), half, training])[:16]
 
 
@@ -112,7 +112,7 @@ class Laboratory:
         calibration = {key: value for key, value in how.items() if key != "epochs"}
         twin = calibrated_twin(user.network, seen.batches(), some_images([seen.pixels]), **calibration)
         if request.epochs:
-            quantizing.train(request, user, twin, seen, (), self._console)
+            quantized_training.train(request, user, twin, seen, (), self._console)
             shutil.rmtree(request.file(".qat"), ignore_errors=True)
         figures = self.compared(
             quantizing.scores(user.network, judged), quantizing.scores(twin, judged), judged.files
