@@ -55,7 +55,7 @@ def calibrate(
     extremes = np.array([np.inf, -np.inf]) * np.ones((len(layers), 1))
     measure = _probe(model, lambda _, x: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]))
     brightest = 0.0
-    for pixels in _pixels(batches):
+    for pixels in pixels_of(batches):
         brightest = max(brightest, _checked(model, pixels))
         for seen, members in zip(extremes, measure(pixels), strict=True):
             seen[:] = min(seen[0], members[:, 0].min()), max(seen[1], members[:, 1].max())
@@ -73,7 +73,7 @@ def calibrate(
     if method != "minmax":
         histograms = np.zeros((len(layers), BINS), np.int64)
         measure = _probe(model, lambda layer, x: tf.histogram_fixed_width(x, limits[layer.name], BINS))
-        for pixels in _pixels(batches):
+        for pixels in pixels_of(batches):
             histograms += np.stack([members.sum(0) for members in measure(pixels)])
         choose = _percentile if method == "percentile" else _least_error
         for layer, histogram in zip(layers, histograms, strict=True):
@@ -85,7 +85,8 @@ def calibrate(
     return {layer.name: layer.range for layer in layers}
 
 
-def _pixels(batches: Iterable[Any]) -> Iterable[Any]:
+def pixels_of(batches: Iterable[Any]) -> Iterable[Any]:
+    """The pixels of batches that may be tuples which begin with them."""
     return (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecls.precisions import CALIBRATIONS, WEIGHT_SCALES
 from edgecls.quantize.adaround import learn_rounding
-from edgecls.quantize.calibrate import calibrate
+from edgecls.quantize.calibrate import calibrate, pixels_of
 from edgecls.quantize.emit import quantize_model
 from edgecls.quantize.equalize import equalize
 from edgecls.quantize.ptq import correct_biases
@@ -69,18 +69,14 @@ def some_images(batches: Iterable[Any], most: int = SOME_IMAGES) -> np.ndarray:
         >>> some_images(batches, 3).ravel().tolist()
         [0.0, 4.0, 8.0]
     """
-    total = sum(map(len, _pixels(batches)))
+    total = sum(map(len, pixels_of(batches)))
     wanted = np.unique(np.linspace(0, total - 1, most).astype(int))
     found, start = [], 0
-    for pixels in _pixels(batches):
+    for pixels in pixels_of(batches):
         here = wanted[(wanted >= start) & (wanted < start + len(pixels))] - start
         found.append(np.asarray(pixels)[here].astype(np.float32))
         start += len(pixels)
     return np.concatenate(found)
-
-
-def _pixels(batches: Iterable[Any]) -> Iterator[Any]:
-    return (batch[0] if isinstance(batch, tuple | list) else batch for batch in batches)
 
 
 def as_patterns(names: Iterable[str]) -> list[str]:
