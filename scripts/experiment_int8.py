@@ -5,7 +5,7 @@
 
 A network is trained in float, once for a seed. Each row makes an int8 file of it, as ``edgecls quantize`` does, and the
 file answers the test images; the drop is that of the file against its own float network. Each result is a line of
-``docs/int8_accuracy.jsonl`` (or ``--results``) as soon as it is known, and what is there is not done again: stop the
+``docs/results/experiment_int8.jsonl`` (or ``--results``) as soon as it is known, and what is there is not done again: stop the
 script and start it again as you like, it goes on in the middle of a training. Lines of other settings are ignored.
 
 The tables are printed, and with ``--write`` put into docs/int8.md.
@@ -45,7 +45,7 @@ from edgecls.workflow.common import load_data, recipe_preprocess, run_stage, spr
 from edgecls.workflow.stages import make_qat, qat_inputs
 
 PAGE = Path(__file__).parents[1] / "docs/int8.md"
-RESULTS = PAGE.with_name("int8_accuracy.jsonl")  # kept with the code: all of them take hours
+RESULTS = PAGE.parent / "results/experiment_int8.jsonl"  # kept with the code: all of them take hours
 RUNS = Path("runs/experiment_int8")
 BEGIN, END = "<!-- accuracy: begin, written by scripts/experiment_int8.py -->", "<!-- accuracy: end -->"
 SEEDS = 3

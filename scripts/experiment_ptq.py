@@ -3,8 +3,8 @@
     python scripts/experiment_ptq.py PHOTOS [--minutes 30] [--only "EfficientNetLite0, as by default"]
 
 Every other photograph calibrates, and trains where a row says so; the others judge. Then the two halves change places, so
-that each photograph judges once. Each half is a line of ``--results`` as soon as it is known, and what is there is not done
-again. A ``labels.csv`` (``file,imagenet_class``) beside the photographs adds top-1.
+that each photograph judges once. Each half is a line of ``docs/results/experiment_ptq.jsonl`` (or ``--results``) as soon as
+it is known, and what is there is not done again. A ``labels.csv`` (``file,imagenet_class``) beside the photographs adds top-1.
 
 The table is printed, and with ``--write`` put into docs/quantize.md.
 """
@@ -37,6 +37,7 @@ from edgecls.workflow.user_models import read_user_model
 from edgecls.zoo import catalog
 
 PAGE = Path(__file__).parents[1] / "docs/quantize.md"
+RESULTS = PAGE.parent / "results/experiment_ptq.jsonl"
 BEGIN, END = "<!-- photographs: begin, written by scripts/experiment_ptq.py -->", "<!-- photographs: end -->"
 HALVES = 2
 ABLATED = "EfficientNetLite0"
@@ -53,6 +54,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {  # arguments of calibrated_twin; "epo
     "`--weights per_tensor --adaround`": {"weights": "per_tensor", "adaround": True},
     "`--epochs 4`": {"epochs": 4},
     "`--epochs 12`": {"epochs": 12},
+    "`--weights per_tensor --epochs 4`": {"weights": "per_tensor", "epochs": 4},
 }
 ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
     **{f"{ABLATED}, {name}": (ABLATED, how) for name, how in INGREDIENTS.items()},
@@ -70,7 +72,7 @@ LEGEND = (
 def main() -> None:
     """Do the runs that are missing, then show the table."""
     chosen = experiments.options(
-        __doc__, "runs/experiment_ptq.jsonl", PAGE, ROWS, "folder of photographs, labels.csv beside them"
+        __doc__, str(RESULTS), PAGE, ROWS, "folder of photographs, labels.csv beside them"
     )
     with tempfile.TemporaryDirectory() as folder:
         laboratory = Laboratory(Path(chosen.data), Path(folder))
