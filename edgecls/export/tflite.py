@@ -9,17 +9,14 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python.lite import TFLiteConverterBaseV2
 
 from edgecls.data.preprocess import Preprocess
 from edgecls.errors import EdgeclsError, UsageError
-from edgecls.export import heads, inspect, marks, metadata, small_weights
+from edgecls.export import conversion, heads, inspect, marks, metadata, small_weights
 from edgecls.files import atomic
 from edgecls.precisions import KINDS, Precision, find
 from edgecls.quantize import exact_arithmetic, finalize, floats, is_quantized
 from edgecls.zoo.layers import Normalize
-
-AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
 
 Scores = Literal["softmax", "logits"]
 MAX_BYTES = 2**31  # offsets in a flatbuffer are signed 32-bit numbers
@@ -122,6 +119,7 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
             where=model.name,
             fix="take a smaller network or precision",
         )
+    conversion.server.start()  # while the graph is made
     normalize, body = _split(model)
     dtype = tf.float32 if precision == "int8" else tf.uint8
     spec = tf.TensorSpec([1, *model.input_shape[1:]], dtype, name="image")
@@ -135,61 +133,18 @@ def convert(model: keras.Model, precision: Precision, output: str = "float") -> 
         with exact_arithmetic(model, on=False), floats.marked(model):
             return body(pixels, training=False)
 
-    converter = _converter(serve.get_concrete_function())
-    if precision in ("int8", "dynamic_wi8_afp32"):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "int8":
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.uint8 if output == "uint8" else tf.float32
-    try:
-        content = bytes(converter.convert())
-    except Exception as error:  # the converter raises whatever its passes raise
-        text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise EdgeclsError(f"TFLite conversion failed: {text}", where=model.name) from error
+    content = conversion.convert(
+        serve.get_concrete_function(),
+        model.name,
+        optimized=precision in ("int8", "dynamic_wi8_afp32"),
+        input_type="uint8" if precision == "int8" else "float32",
+        output_type="uint8" if precision == "int8" and output == "uint8" else "float32",
+    )
     if precision == "dynamic_wi8_afp32":
         return small_weights.unpack_depthwise(content)
     if precision in ("fp16", "weight_only_wi8"):
         return small_weights.shrink(content, "float16" if precision == "fp16" else "int8")
     return marks.unmark(content) if floats.boundaries(model) else content
-
-
-class _Converter(TFLiteConverterBaseV2):
-    """TensorFlow's converter for the function of a network, with a freezing of its own.
-
-    The converter freezes a function by making another function of a graph with constants. That takes ten times the
-    memory of the weights and half the time of a conversion, and only functions within functions need it.
-    """
-
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self._function, self._funcs, self._trackable_obj = function, [function], None
-
-    def convert(self) -> bytes:
-        function = self._function
-        return bytes(super().convert(frozen(function), function.inputs[:1], function.outputs))
-
-
-def _converter(function: Any) -> Any:
-    if function.graph.as_graph_def().library.function:
-        return tf.lite.TFLiteConverter.from_concrete_functions([function])
-    return _Converter(function)
-
-
-def frozen(function: Any) -> Any:
-    """The graph of a function without variables, as a ``GraphDef``: what it captures are constants."""
-    graph = function.graph.as_graph_def()
-    variables = {id(variable.handle): variable for variable in function.variables}
-    captured = {inner.op.name: outer for outer, inner in function.graph.captures}
-    for node in graph.node:
-        if node.name in captured:
-            outer = captured[node.name]
-            value = tf.make_tensor_proto(variables.get(id(outer), outer).numpy())
-            attributes = {"dtype": AttrValue(type=value.dtype), "value": AttrValue(tensor=value)}
-            node.CopyFrom(NodeDef(name=node.name, op="Const", attr=attributes))
-        elif node.op == "ReadVariableOp":
-            kind = {"T": AttrValue(type=node.attr["dtype"].type)}
-            node.CopyFrom(NodeDef(name=node.name, op="Identity", input=node.input, attr=kind))
-    return graph
 
 
 def _split(model: keras.Model) -> tuple[Normalize | None, keras.Model]:

@@ -1,0 +1,140 @@
+"""The graph of a network, and its conversion in a process of its own (see ``edgecls.export.converter``)."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+
+import edgecls
+from edgecls.errors import EdgeclsError
+from edgecls.export.converter import ERROR, FILE, GRAPH, REQUEST
+
+MEMORY = 13  # times the graph with its weights in float, of ConvNeXtTiny and Small in int8; 11 in fp32
+AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
+
+
+class Server:
+    """The process that conversions are copies of; it starts with the first and ends with this process."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
+        self._lock = threading.Lock()
+        atexit.register(self.stop)
+
+    def start(self) -> None:
+        """Begin to import TensorFlow there, unless it is done."""
+        alive = self._process is not None and self._process.poll() is None
+        if alive and self._owner == os.getpid():  # a fork of this process needs one of its own
+            return
+        paths = [str(Path(edgecls.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgecls.export.converter"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            start_new_session=True,  # Ctrl-C ends it by way of this process
+        )
+        self._owner = os.getpid()
+
+    def run(self, folder: Path) -> int:
+        """Have a folder converted; the exit code, less than 0 if a signal ended the conversion."""
+        with self._lock:
+            self.start()
+            assert self._process and self._process.stdin and self._process.stdout
+            try:
+                print(folder, file=self._process.stdin, flush=True)
+                answer = self._process.stdout.readline()
+            except BrokenPipeError:
+                answer = ""
+            except BaseException:  # interrupted: the conversion must not go on
+                self.stop()
+                raise
+            return int(answer) if answer else self._process.wait()
+
+    def stop(self) -> None:
+        """End it and what it converts."""
+        if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+server = Server()
+
+
+def convert(
+    function: Any,
+    name: str,
+    optimized: bool = False,
+    input_type: str = "float32",
+    output_type: str = "float32",
+) -> bytes:
+    """The TFLite flatbuffer of a concrete function of one tensor, without metadata.
+
+    Args:
+        function: From a float32 or uint8 image to logits.
+        name: What it is called in an error.
+        optimized: Whether the converter may round weights.
+        input_type: What the file takes in place of float32, if its network is quantized.
+        output_type: Likewise what it gives.
+
+    Raises:
+        EdgeclsError: The converter refuses it, or memory runs out.
+    """
+    image, logits = function.inputs[0], function.outputs[0]
+    ends = {
+        key: (x.name, x.shape.as_list(), x.dtype.name) for key, x in (("image", image), ("logits", logits))
+    }
+    types = {"optimized": optimized, "input_type": input_type, "output_type": output_type}
+    graph = frozen(function).SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="edgecls-") as path:
+        folder = Path(path)
+        (folder / GRAPH).write_bytes(graph)
+        (folder / REQUEST).write_text(json.dumps(ends | types), encoding="utf-8")
+        code = server.run(folder)
+        if code == 0:
+            return (folder / FILE).read_bytes()
+        error = folder / ERROR
+        if code > 0 and error.exists():
+            raise EdgeclsError(f"TFLite conversion failed: {error.read_text(encoding='utf-8')}", where=name)
+    killed = code == -signal.SIGKILL
+    raise EdgeclsError(
+        f"TFLite conversion was ended by {signal.Signals(-code).name if code < 0 else f'exit code {code}'}",
+        where=name,
+        fix=f"free memory: it takes about {MEMORY * len(graph) / 1e9:.1f} GB" if killed else "",
+    )
+
+
+def frozen(function: Any) -> Any:
+    """The graph of a function without variables, as a ``GraphDef``: what it captures are constants.
+
+    TensorFlow does the same by making another function of a graph with constants. That takes ten times the memory of the
+    weights, and only functions within functions need it.
+    """
+    graph = function.graph.as_graph_def()
+    if graph.library.function:
+        return convert_variables_to_constants_v2_as_graph(function)[1]
+    variables = {id(variable.handle): variable for variable in function.variables}
+    captured = {inner.op.name: outer for outer, inner in function.graph.captures}
+    for node in graph.node:
+        if node.name in captured:
+            outer = captured[node.name]
+            value = tf.make_tensor_proto(variables.get(id(outer), outer).numpy())
+            attributes = {"dtype": AttrValue(type=value.dtype), "value": AttrValue(tensor=value)}
+            node.CopyFrom(NodeDef(name=node.name, op="Const", attr=attributes))
+        elif node.op == "ReadVariableOp":
+            kind = {"T": AttrValue(type=node.attr["dtype"].type)}
+            node.CopyFrom(NodeDef(name=node.name, op="Identity", input=node.input, attr=kind))
+    return graph
