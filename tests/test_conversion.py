@@ -146,8 +146,11 @@ conversion.convert(concrete, "slow")
 """
 
 
-def test_nothing_goes_on_when_who_asked_is_killed() -> None:
-    asking = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
+def test_nothing_goes_on_or_stays_when_who_asked_is_killed(tmp_path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    asking = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert asking.stdout
     server = int(asking.stdout.readline())
     while not (copies := children(server)):
@@ -155,4 +158,4 @@ def test_nothing_goes_on_when_who_asked_is_killed() -> None:
         time.sleep(0.001)
     asking.kill()
     asking.wait()
-    assert gone(copies[0]) and gone(server)
+    assert gone(copies[0]) and gone(server) and not list(tmp_path.glob("edgecls-*"))

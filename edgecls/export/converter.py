@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -31,14 +32,19 @@ def main() -> None:
     from tensorflow.lite.python import lite  # noqa: F401  # so that copies need not import it
 
     while line := sys.stdin.readline():
+        folder = Path(line.rstrip("\n"))
         child = os.fork()
         if not child:
-            os._exit(run(Path(line.rstrip("\n"))))
+            os._exit(run(folder))
         finished = os.pidfd_open(child)
-        if finished not in select.select([finished, sys.stdin], [], [])[0]:  # who asked is gone
+        gone = finished not in select.select([finished, sys.stdin], [], [])[0]  # who asked
+        if gone:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         os.close(finished)
+        if gone:
+            shutil.rmtree(folder, ignore_errors=True)
+            break
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
