@@ -100,6 +100,25 @@ def test_what_the_converter_refuses_is_one_line() -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_graph_beyond_2_gb_is_refused_before_it_is_made(network, monkeypatch) -> None:
+    monkeypatch.setattr(conversion, "MAX_BYTES", 1000)
+    with pytest.raises(
+        EdgeclsError, match=r"a TensorFlow graph holds at most 2 GB, and .* GB in float \(small\)"
+    ):
+        conversion.convert(function(network), "small")
+
+
+def test_a_full_disk_is_one_line(network, monkeypatch, tmp_path) -> None:
+    def fill(folder: Path) -> int:
+        (folder / conversion.FILE).symlink_to("/dev/full")
+        return run(folder)
+
+    run = conversion.server.run
+    monkeypatch.setattr(conversion.server, "run", fill)
+    with pytest.raises(EdgeclsError, match="TFLite conversion failed: .*No space left on device"):
+        conversion.convert(function(network), "small")
+
+
 def test_a_killed_conversion_says_what_it_needs_and_the_next_one_works(network, slow) -> None:
     when_it_converts(lambda server, copy: os.kill(copy, signal.SIGKILL))
     with pytest.raises(

@@ -20,6 +20,7 @@ import edgecls
 from edgecls.errors import EdgeclsError
 from edgecls.export.converter import ERROR, FILE, GRAPH, REQUEST
 
+MAX_BYTES = 2**31  # of a protocol buffer
 MEMORY = 13  # times the graph with its weights in float, of ConvNeXtTiny and Small in int8; 11 in fp32
 AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
 
@@ -91,8 +92,15 @@ def convert(
         output_type: Likewise what it gives.
 
     Raises:
-        EdgeclsError: The converter refuses it, or memory runs out.
+        EdgeclsError: The converter refuses it, the weights are too many, or memory runs out.
     """
+    size = sum(variable.shape.num_elements() * variable.dtype.size for variable in function.variables)
+    if size >= MAX_BYTES:
+        raise EdgeclsError(
+            f"a TensorFlow graph holds at most 2 GB, and these weights are {size / 1e9:.1f} GB in float",
+            where=name,
+            fix="take a smaller network",
+        )
     image, logits = function.inputs[0], function.outputs[0]
     ends = {
         key: (x.name, x.shape.as_list(), x.dtype.name) for key, x in (("image", image), ("logits", logits))

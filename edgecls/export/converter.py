@@ -56,6 +56,8 @@ def run(folder: Path) -> int:
         (folder / FILE).write_bytes(content)
     except BaseException as error:  # the converter raises whatever its passes raise
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        for name in (GRAPH, FILE):  # room for the error if the disk is full
+            (folder / name).unlink(missing_ok=True)
         (folder / ERROR).write_text(text, encoding="utf-8")
         return 1
     return 0
