@@ -115,7 +115,7 @@ def test_a_full_disk_is_one_line(network, monkeypatch, tmp_path) -> None:
 
     run = conversion.server.run
     monkeypatch.setattr(conversion.server, "run", fill)
-    with pytest.raises(EdgeclsError, match="TFLite conversion failed: .*No space left on device"):
+    with pytest.raises(EdgeclsError, match=r"TFLite conversion failed: .*No space left on device"):
         conversion.convert(function(network), "small")
 
 
