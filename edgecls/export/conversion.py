@@ -16,7 +16,6 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
-import edgecls
 from edgecls.errors import EdgeclsError
 from edgecls.export.converter import ERROR, FILE, GRAPH, REQUEST
 
@@ -39,7 +38,7 @@ class Server:
         alive = self._process is not None and self._process.poll() is None
         if alive and self._owner == os.getpid():  # a fork of this process needs one of its own
             return
-        paths = [str(Path(edgecls.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgecls.export.converter"],
             stdin=subprocess.PIPE,
