@@ -109,9 +109,9 @@ def test_a_graph_beyond_2_gb_is_refused_before_it_is_made(network, monkeypatch) 
 
 
 def test_a_full_disk_is_one_line(network, monkeypatch, tmp_path) -> None:
-    def fill(folder: Path) -> int:
-        (folder / conversion.FILE).symlink_to("/dev/full")
-        return run(folder)
+    def fill(task: str) -> int:
+        (Path(task) / conversion.FILE).symlink_to("/dev/full")
+        return run(task)
 
     run = conversion.server.run
     monkeypatch.setattr(conversion.server, "run", fill)

@@ -2,76 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
+from edgecls.copies import Server
 from edgecls.errors import EdgeclsError
 from edgecls.export.converter import ERROR, FILE, GRAPH, REQUEST
 
 MAX_BYTES = 2**31  # of a protocol buffer
-MEMORY = 13  # times the graph with its weights in float, of ConvNeXtTiny and Small in int8; 11 in fp32
+MEMORY = 12  # times the graph with its weights in float, of ConvNeXtTiny and Small in int8
 AttrValue, NodeDef = tf.compat.v1.AttrValue, tf.compat.v1.NodeDef
 
 
-class Server:
-    """The process that conversions are copies of; it starts with the first and ends with this process."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._owner = 0
-        self._lock = threading.Lock()
-        atexit.register(self.stop)
-
-    def start(self) -> None:
-        """Begin to import TensorFlow there, unless it is done."""
-        alive = self._process is not None and self._process.poll() is None
-        if alive and self._owner == os.getpid():  # a fork of this process needs one of its own
-            return
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgecls.export.converter"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            start_new_session=True,  # Ctrl-C ends it by way of this process
-        )
-        self._owner = os.getpid()
-
-    def run(self, folder: Path) -> int:
-        """Have a folder converted; the exit code, less than 0 if a signal ended the conversion."""
-        with self._lock:
-            self.start()
-            assert self._process and self._process.stdin and self._process.stdout
-            try:
-                print(folder, file=self._process.stdin, flush=True)
-                answer = self._process.stdout.readline()
-            except BrokenPipeError:
-                answer = ""
-            except BaseException:  # interrupted: the conversion must not go on
-                self.stop()
-                raise
-            return int(answer) if answer else self._process.wait()
-
-    def stop(self) -> None:
-        """End it and what it converts."""
-        if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-server = Server()
+server = Server("edgecls.export.converter")
 
 
 def convert(
@@ -105,12 +54,11 @@ def convert(
         key: (x.name, x.shape.as_list(), x.dtype.name) for key, x in (("image", image), ("logits", logits))
     }
     types = {"optimized": optimized, "input_type": input_type, "output_type": output_type}
-    graph = frozen(function).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="edgecls-") as path:
         folder = Path(path)
-        (folder / GRAPH).write_bytes(graph)
+        size = (folder / GRAPH).write_bytes(frozen(function).SerializeToString())
         (folder / REQUEST).write_text(json.dumps(ends | types), encoding="utf-8")
-        code = server.run(folder)
+        code = server.run(path)
         if code == 0:
             return (folder / FILE).read_bytes()
         error = folder / ERROR
@@ -120,7 +68,7 @@ def convert(
     raise EdgeclsError(
         f"TFLite conversion was ended by {signal.Signals(-code).name if code < 0 else f'exit code {code}'}",
         where=name,
-        fix=f"free memory: it takes about {MEMORY * len(graph) / 1e9:.1f} GB" if killed else "",
+        fix=f"free memory: it takes about {MEMORY * size / 1e9:.1f} GB" if killed else "",
     )
 
 
