@@ -1,7 +1,7 @@
 """Work in copies of a process that has imported what the work takes: each begins at once and gives all its memory back.
 
-One side is a module that ends in ``serve(work)`` and computes nothing before, so that it has one thread and can be copied.
-The other side is a ``Server`` of that module. A line of text goes over, and an exit code comes back.
+One side is a module that ends in ``serve`` and computes nothing before, so that it has one thread and can be copied. The
+other side is a ``Server`` of that module. A line of text goes over, and an exit code comes back.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from quantization import EQUAL, SIZE, network, photos, settled
 
 from edgecls import quantize
@@ -196,6 +197,15 @@ def check_mixed_precision(model: keras.Model, inputs: list[np.ndarray]) -> None:
     assert not wide, f"{model.name}: {wide} are float16 under mixed_float16"
     error = np.abs(np.asarray(outputs, np.float32) - expected).max() / np.ptp(expected)
     assert error <= HALF_LIMIT, f"{model.name}: mixed_float16 is {error:.2g} of the range off"
+
+
+def answer(content: bytes, values: np.ndarray) -> np.ndarray:
+    """What a file of one input and one output gives for ``values``."""
+    runtime = Interpreter(model_content=content, num_threads=1)
+    runtime.allocate_tensors()
+    runtime.set_tensor(runtime.get_input_details()[0]["index"], values)
+    runtime.invoke()
+    return runtime.get_tensor(runtime.get_output_details()[0]["index"])
 
 
 def check_float_conversion(model: keras.Model, inputs: list[np.ndarray]) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from harness import answer
 from quantization import BLOCKS, IMAGENET, SIZE, network, photos
 
 import edgecls
@@ -32,11 +32,3 @@ def test_what_is_left_takes_what_the_convolution_took(tmp_path: Path) -> None:
     assert operators == ["QUANTIZE"]
     shifted = (images.astype(int) - 128).astype(np.int8)
     np.testing.assert_array_equal(answer(bare, shifted[:1]), answer(int8, images[:1]))
-
-
-def answer(content: bytes, pixels: np.ndarray) -> np.ndarray:
-    runtime = Interpreter(model_content=content, num_threads=1)
-    runtime.allocate_tensors()
-    runtime.set_tensor(runtime.get_input_details()[0]["index"], pixels)
-    runtime.invoke()
-    return runtime.get_tensor(runtime.get_output_details()[0]["index"])

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
+from harness import answer
 from keras import layers
 
 from edgecls.errors import EdgeclsError
@@ -46,14 +46,6 @@ def slow(network):
         return network(x)
 
     return function(repeated)
-
-
-def answer(content: bytes, image: np.ndarray) -> np.ndarray:
-    runtime = Interpreter(model_content=content)
-    runtime.allocate_tensors()
-    runtime.set_tensor(runtime.get_input_details()[0]["index"], image)
-    runtime.invoke()
-    return runtime.get_tensor(runtime.get_output_details()[0]["index"])
 
 
 def children(pid: int) -> list[int]:
