@@ -13,7 +13,7 @@ from adbd import Adbd
 from checkout import CleanCheckout
 from commands import RECIPE
 from phone import BENCHMARK, furnish
-from tiny_run import own_cache, quantized  # noqa: F401  fixtures
+from tiny_run import quantized  # noqa: F401  a fixture
 
 import edgecls
 from android_bench.devices import attached as seen
@@ -27,6 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # of several processes, the one that started the others
         config.pluginmanager.register(CleanCheckout(config.rootpath))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache and settings stay out of the tests, and what the tests remember out of the user's.
+
+    Otherwise a second run of the tests would find the figures that the first one measured.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("EDGECLS_CACHE", "EDGECLS_CONFIG"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+        yield
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def teacher(path: Path, seed: int, classes: int = 2) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of which most photos have no label, two networks, a recipe, and its run."""
     folder = tmp_path_factory.mktemp("taught")
     photos(folder / "photos", count=8)

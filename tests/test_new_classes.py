@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
+from tiny_run import RECIPE, edgecls, photos, succeed
 
 import edgecls as package
 from edgecls.errors import UsageError
@@ -19,7 +19,7 @@ OLD, NEW = ["blue", "red"], "green"  # between the old ones in the order of the 
 
 
 @pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> tuple[Path, Run, Run]:  # noqa: F811
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, Run]:
     """A folder, a run of two classes, and one that has learned a third beside them."""
     root = tmp_path_factory.mktemp("grown")
     photos(root / "photos")

@@ -219,7 +219,6 @@ def stages(folder: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.slow
 def test_each_phase_starts_from_the_one_before_and_is_not_done_again(
     tmp_path: Path,
-    own_cache: None,  # noqa: F811
 ) -> None:
     photos(tmp_path / "photos")
     (tmp_path / "recipe.yaml").write_text(TINY + PHASES)
@@ -248,7 +247,7 @@ def test_each_phase_starts_from_the_one_before_and_is_not_done_again(
 
 
 @pytest.mark.slow
-def test_phases_that_do_not_fit_together_are_refused(tmp_path: Path, own_cache: None) -> None:  # noqa: F811
+def test_phases_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     photos(tmp_path / "three", classes=("blue", "green", "red"))
     (tmp_path / "recipe.yaml").write_text(TINY)

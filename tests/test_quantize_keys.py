@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from quantization import scales_of_kernels
-from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
+from tiny_run import RECIPE, edgecls, photos, succeed
 
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
@@ -23,7 +23,7 @@ KEYS = {
 
 
 @pytest.mark.slow
-def test_they_are_followed_and_a_pattern_that_fits_nothing_is_said(own_cache: None, tmp_path: Path) -> None:  # noqa: F811
+def test_they_are_followed_and_a_pattern_that_fits_nothing_is_said(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     (tmp_path / "r.yaml").write_text(RECIPE)
     succeed(tmp_path, "train", "r.yaml", "-o", "train.epochs=1")

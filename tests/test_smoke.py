@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
+from tiny_run import RECIPE, edgecls, photos, succeed
 
 from edgecls.console import Console
 from edgecls.data.sources import load_dataset
@@ -31,7 +31,6 @@ QUIET = Console(quiet=True)
 def test_a_recipe_is_shrunk_and_nothing_else_of_it_changes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    own_cache: None,  # noqa: F811
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text(LARGE)
@@ -55,7 +54,6 @@ def test_a_recipe_is_shrunk_and_nothing_else_of_it_changes(
 def test_of_a_recipes_own_images_a_few_are_taken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    own_cache: None,  # noqa: F811
 ) -> None:
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", count=40)
@@ -82,7 +80,6 @@ def test_of_a_recipes_own_images_a_few_are_taken(
 )
 def test_recipes_run(
     tmp_path: Path,
-    own_cache: None,  # noqa: F811
     recipe: str,
     changes: tuple[str, ...],
     stages: list[str],

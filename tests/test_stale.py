@@ -94,7 +94,7 @@ def test_quantize_cannot_change_what_was_trained(folder: Path) -> None:
     assert (newest(folder) / "recipe.yaml").read_text() == before
 
 
-def test_corrected_test_labels_are_scored_anew_and_nothing_else(tmp_path: Path, own_cache: None) -> None:
+def test_corrected_test_labels_are_scored_anew_and_nothing_else(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     photos(tmp_path / "test", count=4, start=50)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -196,7 +196,7 @@ def test_a_dry_run_says_what_becomes_of_the_run(folder: Path) -> None:
 # Labels that are not there
 
 
-def test_without_labelled_test_images_everything_works_but_the_gate(tmp_path: Path, own_cache: None) -> None:
+def test_without_labelled_test_images_everything_works_but_the_gate(tmp_path: Path) -> None:
     photos(tmp_path / "photos", count=12)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     unsplit = ("-o", "data.test_fraction=0", "-o", "data.val_fraction=0", "-o", "train.epochs=1")

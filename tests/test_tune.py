@@ -39,7 +39,7 @@ distill: {{hard_weight: 0.5}}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, own_cache: None) -> Path:
+def folder(tmp_path: Path) -> Path:
     photos(tmp_path / "photos")
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "taught.yaml").write_text(TAUGHT)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers
 from served import serving
-from tiny_run import RECIPE, edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
+from tiny_run import RECIPE, edgecls, photos, succeed
 
 import edgecls as package
 from edgecls import user_network
@@ -214,7 +214,7 @@ def test_what_a_section_may_not_say(model: str, line: str, tmp_path: Path, monke
 
 
 @pytest.fixture(scope="module")
-def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> Path:  # noqa: F811
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, both networks, and a quantized run of the one with a base inside."""
     root = tmp_path_factory.mktemp("trained")
     photos(root / "photos")

@@ -17,7 +17,7 @@ from tiny_run import RECIPE, edgecls, photos
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with a torn JPEG and a text file named .jpg, and its recipe."""
     folder = tmp_path_factory.mktemp("work")
     photos(folder / "photos")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,15 +72,7 @@ def photos(folder: Path, count: int = 24, classes: tuple[str, ...] = ("blue", "r
 
 
 @pytest.fixture(scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of the tests' images stays out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGECLS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session")
-def quantized(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> Path:
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, a recipe and its trained and quantized run; to be copied by who changes it."""
     folder = tmp_path_factory.mktemp("quantized")
     photos(folder / "photos")
