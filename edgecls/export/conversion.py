@@ -42,10 +42,10 @@ def convert(
     Raises:
         EdgeclsError: The converter refuses it, the weights are too many, or memory runs out.
     """
-    size = sum(variable.shape.num_elements() * variable.dtype.size for variable in function.variables)
-    if size >= MAX_BYTES:
+    weights = sum(variable.shape.num_elements() * variable.dtype.size for variable in function.variables)
+    if weights >= MAX_BYTES:
         raise EdgeclsError(
-            f"a TensorFlow graph holds at most 2 GB, and these weights are {size / 1e9:.1f} GB in float",
+            f"a TensorFlow graph holds at most 2 GB, and these weights are {weights / 1e9:.1f} GB in float",
             where=name,
             fix="take a smaller network",
         )
@@ -56,7 +56,7 @@ def convert(
     types = {"optimized": optimized, "input_type": input_type, "output_type": output_type}
     with tempfile.TemporaryDirectory(prefix="edgecls-") as path:
         folder = Path(path)
-        size = (folder / GRAPH).write_bytes(frozen(function).SerializeToString())
+        graph = (folder / GRAPH).write_bytes(frozen(function).SerializeToString())
         (folder / REQUEST).write_text(json.dumps(ends | types), encoding="utf-8")
         code = server.run(path)
         if code == 0:
@@ -68,7 +68,7 @@ def convert(
     raise EdgeclsError(
         f"TFLite conversion was ended by {signal.Signals(-code).name if code < 0 else f'exit code {code}'}",
         where=name,
-        fix=f"free memory: it takes about {MEMORY * size / 1e9:.1f} GB" if killed else "",
+        fix=f"free memory: it takes about {MEMORY * graph / 1e9:.1f} GB" if killed else "",
     )
 
 
