@@ -61,11 +61,15 @@ __all__ = [
 _AFTER_TRAINING = {"quantize", "export", "bench"}
 
 
+# A trained network whose batch statistics are kept is as if its kernels were large: without the limit some leap away.
+QAT_OPTIMIZER = Sgd(lr=0.0002, clip_norm=1.0)
+
+
 class Quantize(Section):
     """Quantization, which starts from the float network."""
 
     train: Train | None = Field(
-        default=Train(epochs=3, optimizer=Sgd(lr=0.002)),
+        default=Train(epochs=3, optimizer=QAT_OPTIMIZER),
         description="training with int8 arithmetic; null: none, ranges and biases from calibration alone",
     )
     calibration_images: int = Field(
@@ -105,7 +109,10 @@ class Quantize(Section):
         description="epoch, from 0, at which the statistics of batch normalization are frozen; null: never",
     )
     freeze_ranges_epoch: int | None = Field(
-        default=1, ge=0, description="epoch, from 0, at which the ranges are frozen; null: never"
+        default=0,
+        ge=0,
+        description="epoch, from 0, at which the ranges of activations are frozen: until then they follow the largest and"
+        " the smallest value of each batch; null: never",
     )
 
     @model_validator(mode="after")

@@ -50,7 +50,7 @@ RUNS = Path("runs/experiment_int8")
 BEGIN, END = "<!-- accuracy: begin, written by scripts/experiment_int8.py -->", "<!-- accuracy: end -->"
 SEEDS = 3
 IMAGES, EPOCHS = 12_000, 5  # training images, spread evenly over the classes; epochs in float
-QAT: dict[str, Any] = {"train": {"epochs": 2, "optimizer": {"name": "sgd", "lr": 0.002}}}
+QAT: dict[str, Any] = {"train": {"epochs": 2}}
 PTQ: dict[str, Any] = {"train": None}
 NETWORKS = {  # and their pixels: few for the large ones
     "MobileNetV3_small_x0_35": 64,
@@ -71,7 +71,11 @@ INGREDIENTS: dict[str, dict[str, Any]] = {  # what is changed in PTQ or QAT, eac
     "PTQ, weights: per_tensor, equalize: true": PTQ | {"weights": "per_tensor", "equalize": True},
     "QAT, distill: none (labels)": QAT | {"distill": "none"},
     "QAT, freeze_bn_epoch: null": QAT | {"freeze_bn_epoch": None},
+    "QAT, freeze_ranges_epoch: 1": QAT | {"freeze_ranges_epoch": 1},
     "QAT, freeze_ranges_epoch: null": QAT | {"freeze_ranges_epoch": None},
+    "QAT, optimizer: {lr: 0.002, clip_norm: null}": {
+        "train": {"epochs": 2, "optimizer": {"name": "sgd", "lr": 0.002, "clip_norm": None}}
+    },
     "QAT, ranges: minmax": QAT | {"ranges": "minmax"},
     "QAT, weights: per_tensor": QAT | {"weights": "per_tensor"},
 }

@@ -32,6 +32,7 @@ import numpy as np
 from edgecls.console import Console
 from edgecls.files import hash_json
 from edgecls.quantize.twin import calibrated_twin, some_images
+from edgecls.recipe import QAT_OPTIMIZER
 from edgecls.workflow import quantized_training, quantizing
 from edgecls.workflow.user_models import read_user_model
 from edgecls.zoo import catalog
@@ -83,7 +84,7 @@ def main() -> None:
 def key(name: str, half: int) -> str:
     """Tells runs apart: by all that they are made by."""
     network, how = ROWS[name]
-    training = [quantized_training.RATE, quantized_training.BATCH] if "epochs" in how else []
+    training = [QAT_OPTIMIZER.model_dump(), quantized_training.BATCH] if "epochs" in how else []
     return hash_json([network, dict(how), half, training])[:16]
 
 

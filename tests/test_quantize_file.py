@@ -20,7 +20,7 @@ from edgecls.export import inspect, metadata
 from edgecls.quantize import fake_quantization, ptq, sensitivity
 from edgecls.quantize.ptq import correct_biases
 from edgecls.quantize.rules.gates import ScaledHardSwish, Swish
-from edgecls.workflow import quantized_training
+from edgecls.train.optimizers import Sgd
 
 IMAGES = photos(SIZE, 24)
 JUDGED = IMAGES[1::2]
@@ -199,7 +199,7 @@ def test_training_that_makes_it_worse_is_undone(
     run(call, folder, "--out", str(tmp_path))
     calibrated = (tmp_path / "mine.int8.tflite").read_bytes()
     words = ("quantize", str(folder / "mine.keras"), "--data", str(folder / "photos"), "--epochs", "2")
-    monkeypatch.setattr(quantized_training, "RATE", 100.0)
+    monkeypatch.setattr("edgecls.recipe.QAT_OPTIMIZER", Sgd(lr=100.0))
     code, _, err = call(*words, "--out", str(tmp_path))
     assert code == 0 and "training did not help" in err, err
     assert (tmp_path / "mine.int8.tflite").read_bytes() == calibrated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_run import RECIPE, edgecls, photos, succeed
 
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
+from edgecls.workflow.quantized_training import NO_HELP
 from edgecls.workflow.stages import _left_out
 
 KEYS = {
@@ -36,6 +38,17 @@ def test_they_are_followed_and_a_pattern_that_fits_nothing_is_said(tmp_path: Pat
     assert set(scales["CONV_2D"]) | set(scales["DEPTHWISE_CONV_2D"]) == {1}, scales
     wrong = edgecls(tmp_path, "quantize", "tiny", "-o", "quantize.keep_float=['typo*']")
     assert wrong.returncode == 2 and "no layer is called typo*" in wrong.stderr, wrong.stderr
+
+
+@pytest.mark.slow
+def test_training_that_leads_away_from_float_is_undone(quantized: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(quantized, tmp_path / "copy")
+    run = Run.find(folder / "runs" / "tiny")
+    said = succeed(folder, "quantize", "tiny", "-o", "quantize.train.optimizer.lr=1")
+    assert f"qat: {NO_HELP}" in said and run.stamps()["qat"]["figures"]["warnings"] == [NO_HELP]
+    undone = run.file("export", "model_int8.tflite").read_bytes()
+    succeed(folder, "quantize", "tiny", "-o", "quantize.train=null")
+    assert run.file("export", "model_int8.tflite").read_bytes() == undone
 
 
 def test_a_key_with_its_default_leaves_stamps_of_older_runs_alone() -> None:

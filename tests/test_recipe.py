@@ -318,7 +318,7 @@ def test_writing_a_default_changes_nothing(write):
     path = write(BASIC + EVERY_SECTION)
     loaded = load_recipe(path)
     keys = _keys(Recipe, loaded)
-    assert ("quantize.train.optimizer.lr", 0.002) in keys and ("teacher.train.optimizer.lr", 0.05) in keys
+    assert ("quantize.train.optimizer.lr", 0.0002) in keys and ("teacher.train.optimizer.lr", 0.05) in keys
     for key, value in keys:
         override = f"{key}={json.dumps(value)}"
         assert load_recipe(path, [override]) == loaded, override

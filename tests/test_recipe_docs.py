@@ -50,7 +50,7 @@ def test_every_key_has_a_row(page):
 
 def test_rows_say_type_default_and_range(page):
     for row in (
-        "| `quantize.train.optimizer` | [one of these](#kinds-of-trainoptimizer) | `{name: sgd, lr: 0.002}` |",
+        "| `quantize.train.optimizer` | [one of these](#kinds-of-trainoptimizer) | `{name: sgd, lr: 0.0002, clip_norm: 1}` |",
         "\n|  | `lr` | number | `0.016` | above 0 | ",
         "| `model.input_size` | whole number or null | `null` | 32 to 4,096 | ",
         "| `data.extra.path` | path | must be written |  | ",

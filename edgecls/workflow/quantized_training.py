@@ -1,11 +1,12 @@
-"""Training of an int8 twin to say what its float network says, on unlabeled photos: ``quantize MODEL.keras --epochs``."""
+"""Training of an int8 twin to say what its float network says; ``quantize MODEL.keras --epochs`` has unlabeled photos."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from edgecls.workflow.user_models import UserModel
 
 BATCH = 16
-RATE = 1e-4  # a pretrained network with kept batch statistics diverges at 5e-4
+NO_HELP = "training did not help: the network is kept as it was calibrated"
+_Result = TypeVar("_Result")
 
 
 def train(
@@ -33,10 +35,7 @@ def train(
     kept: Sequence[str],
     console: Console,
 ) -> None:
-    """Train the twin to say what the float network says; a killed training goes on from its last checkpoint.
-
-    A twin that is farther from the float network afterwards gets back what it was calibrated to.
-    """
+    """Train the twin to say what the float network says; a killed training goes on from its last checkpoint."""
     import keras
 
     from edgecls.augment.settings import Augment
@@ -46,21 +45,19 @@ def train(
     from edgecls.export import heads
     from edgecls.quantize import freezing, lower
     from edgecls.quantize.twin import as_patterns
-    from edgecls.recipe import Train
+    from edgecls.recipe import QAT_OPTIMIZER, Train
     from edgecls.train.loop import Trainer, fit
     from edgecls.train.objective import Objective, as_teacher
-    from edgecls.train.optimizers import Sgd
 
     keras.utils.set_random_seed(request.seed)
     unlabeled = np.full(len(photos.files), -1)
     split = check(Part(photos.files, unlabeled, photos.files), str(request.data.absolute()), None)
     batch = min(BATCH, len(split))
-    config = Train(epochs=request.epochs, batch_size=batch, optimizer=Sgd(lr=RATE), select="last")
+    config = Train(epochs=request.epochs, batch_size=batch, optimizer=QAT_OPTIMIZER, select="last")
     float_logits, _ = heads.split(lower(user.network, keep_float=as_patterns(kept))[0])
     logits, _ = heads.split(twin)
     objective = Objective(teacher=as_teacher(float_logits))
     trainer = Trainer(logits, objective, config, len(split) // batch, section="qat")
-    calibrated_to, before = twin.get_weights(), _distance(logits, objective, photos)
     feed = Batches(
         split,
         user.preprocess,
@@ -73,25 +70,52 @@ def train(
         cast=False,
     )
     folder = request.file(".qat")
+    work = partial(
+        fit,
+        trainer,
+        feed.epoch,
+        dict,
+        folder,
+        inputs=_inputs(request, split.digests, kept),
+        before_epoch=freezing(twin, 0, 0),
+        callbacks=[_Epochs(console, request.epochs)],
+    )
     try:
-        fit(
-            trainer,
-            feed.epoch,
-            dict,
-            folder,
-            inputs=_inputs(request, split.digests, kept),
-            before_epoch=freezing(twin, 0, 1),
-            callbacks=[_Epochs(console, request.epochs)],
-        )
+        unless_farther(logits, objective, photos.batches, work, console.log)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command to go on from {folder}") from None
     finally:
         feed.close()
-    after = _distance(logits, objective, photos)
-    console.log(f"distance to the float network on these photos: {before:.3g}, after training {after:.3g}")
-    if not after < before:
-        twin.set_weights(calibrated_to)
-        console.log("training did not help: the network is kept as it was calibrated")
+
+
+def unless_farther(
+    twin: keras.Model,
+    objective: Objective,
+    batches: Callable[[], Iterable[Any]],
+    work: Callable[[], _Result],
+    say: Callable[[str], None],
+) -> tuple[_Result, bool]:
+    """Train a twin; one that is then farther from its float network gets back what it was calibrated to.
+
+    Args:
+        twin: From images to logits.
+        objective: Its distance from the float network, which is the teacher.
+        batches: Gives images as a phone sees them, not changed at random: as for ``edgecls.calibrate``.
+        work: The training.
+        say: Is told the distances.
+
+    Returns:
+        What ``work`` returns, and whether the training was kept.
+    """
+    calibrated_to, before = twin.get_weights(), _distance(twin, objective, batches())
+    result = work()
+    after = _distance(twin, objective, batches())
+    say(f"distance to the float network: {before:.3g}, after training {after:.3g}")
+    if helped := after < before:
+        return result, helped
+    twin.set_weights(calibrated_to)
+    say(NO_HELP)
+    return result, helped
 
 
 def _inputs(request: Request, digests: Iterable[str], kept: Sequence[str]) -> dict[str, Any]:
@@ -105,11 +129,13 @@ def _inputs(request: Request, digests: Iterable[str], kept: Sequence[str]) -> di
     }
 
 
-def _distance(logits: keras.Model, objective: Objective, photos: Photos) -> float:
-    """The mean loss over the photos as a phone sees them, not changed at random."""
-    labels = np.zeros((1, logits.output_shape[-1]), np.float32)  # of unlabeled images
+def _distance(twin: keras.Model, objective: Objective, batches: Iterable[Any]) -> float:
+    """The mean loss over the images."""
+    from edgecls.quantize.calibrate import pixels_of
+
+    labels = np.zeros((1, twin.output_shape[-1]), np.float32)  # of unlabeled images
     losses = [
-        np.asarray(objective(batch, labels, logits(batch, training=False))) for batch in photos.batches()
+        np.asarray(objective(pixels, labels, twin(pixels, training=False))) for pixels in pixels_of(batches)
     ]
     return float(np.concatenate(losses).mean())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from edgecls.workflow.common import (
     spread,
 )
 from edgecls.workflow.new_classes import merge, old_classes, positions, put_old, split
+from edgecls.workflow.quantized_training import NO_HELP, unless_farther
 from edgecls.workflow.sanity import bn_momentum, warnings_of_training
 from edgecls.workflow.together import describe
 from edgecls.workflow.watching import watching
@@ -202,18 +204,18 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
     settings = recipe.quantize
     network = load_deployed(run.file("float.keras"))
     preprocess = run_preprocess(run)
+    calibrating = partial(batches, spread(data.train, settings.calibration_images), preprocess, EVAL_BATCH)
     some = spread(data.train, SOME_IMAGES)
     (pixels, _), *_ = batches(some, preprocess, len(some))
     model = calibrated_twin(
         network,
-        batches(spread(data.train, settings.calibration_images), preprocess, EVAL_BATCH),
+        calibrating(),
         pixels,
         keep_float=settings.keep_float,
         weights=settings.weights,
         ranges=settings.ranges,
         equalized=settings.equalize,
         adaround=settings.adaround,
-        corrected=settings.train is None,
     )
     if settings.train is None:
         finalize(model)
@@ -228,20 +230,15 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
         objective = make_objective(data, recipe.data.class_weights, settings.train.loss, distill, teacher)
 
     before_epoch = freezing(model, settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
-    section = ("quantize.train", settings.train)
-    figures = _train(
-        "qat",
-        model,
-        objective,
-        section,
-        recipe,
-        run,
-        console,
-        data,
-        inputs,
-        before_epoch,
-        preprocess=preprocess,
-    )
+    place = (("quantize.train", settings.train), recipe, run, console, data, inputs)
+    work = partial(_train, "qat", model, objective, *place, before_epoch, preprocess=preprocess)
+    if settings.distill == "float":
+        figures, helped = unless_farther(
+            model, objective, calibrating, work, lambda text: console.log(f"qat: {text}")
+        )
+        figures["warnings"] += [] if helped else [NO_HELP]
+    else:
+        figures = work()
     finalize(model)
     save_network(model, run.file("qat.keras"))
     return figures
