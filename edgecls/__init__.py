@@ -325,13 +325,13 @@ def calibrate(
         >>> low, high = edgecls.calibrate(network, [np.zeros((4, 32, 32, 3), np.float32)])["fc.quant"]
     """
     from edgecls import quantize
-    from edgecls.quantize.ptq import undo_corrections
+    from edgecls.quantize.ptq import without_corrections
     from edgecls.quantize.twin import some_images
 
     if iter(batches) is batches:
         batches = list(batches)
-    undo_corrections(model)
-    ranges = quantize.calibrate(model, batches, method)
+    with without_corrections(model):
+        ranges = quantize.calibrate(model, batches, method)
     if correct:
         quantize.correct_biases(model, some_images(batches))
     return ranges

@@ -62,7 +62,7 @@ NETWORKS = {  # and their pixels: few for the large ones
     "GoogLeNet": 64,
     "HRNet_W18_C": 32,
 }
-ABLATED = "MobileNetV3_small_x0_35"
+ABLATED = "MobileNetV3_large_x0_35"
 INGREDIENTS: dict[str, dict[str, Any]] = {  # what is changed in PTQ or QAT, each by itself
     "PTQ, ranges: minmax": PTQ | {"ranges": "minmax"},
     "PTQ, ranges: percentile": PTQ | {"ranges": "percentile"},

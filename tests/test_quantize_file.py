@@ -16,6 +16,7 @@ from PIL import Image
 from quantization import SIZE, photos, scales_of_kernels, settled
 
 import edgecls
+from edgecls.errors import UsageError
 from edgecls.export import inspect, metadata
 from edgecls.quantize import fake_quantization, ptq, sensitivity
 from edgecls.quantize.ptq import correct_biases
@@ -177,6 +178,16 @@ def test_calibrate_corrects_biases_whatever_was_corrected_before() -> None:
             found, expected = (getattr(each.get_layer(name), attribute).numpy() for each in (twin, twins[0]))
             np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
             assert np.abs(expected - getattr(model.get_layer(name), attribute)).max() > 1e-5
+
+
+def test_a_refused_calibration_leaves_the_network_as_it_was() -> None:
+    twin = edgecls.quantize_model(settled(network(layers.Rescaling(1 / 255)), IMAGES))
+    edgecls.calibrate(twin, [IMAGES])
+    before = twin.get_weights()
+    with pytest.raises(UsageError, match="shape"):
+        edgecls.calibrate(twin, [IMAGES, IMAGES[:, :4]])
+    for kept, weights in zip(twin.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(kept, weights)
 
 
 def test_a_pass_through_the_graph_keeps_no_more_than_what_is_still_read() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,21 @@ def undo_corrections(model: keras.Model) -> None:
     """Take back what ``correct_biases`` has added since the network was made or loaded; nothing if nothing was."""
     for end in _ends(trace(model)).values():
         end.undo()
+
+
+@contextmanager
+def without_corrections(model: keras.Model) -> Iterator[None]:
+    """Take back what ``correct_biases`` has added; it is put back if the block fails."""
+    ends = list(_ends(trace(model)).values())
+    before = [(end.variable.numpy(), getattr(end.layer, "correction", 0.0)) for end in ends]
+    undo_corrections(model)
+    try:
+        yield
+    except BaseException:
+        for end, (value, correction) in zip(ends, before, strict=True):
+            end.variable.assign(value)
+            end.layer.correction = correction
+        raise
 
 
 @dataclass(frozen=True)

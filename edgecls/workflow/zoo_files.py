@@ -1,6 +1,6 @@
 """TFLite files of the zoo's networks with random weights, to measure latency. They are made once and cached.
 
-Each network is converted in its own process, because TensorFlow's converter does not give its memory back. The files
+Each network is made and converted in a process of its own, so that one that takes all memory or hangs ends by itself. The files
 are in ``<cache>/zoo/<hash>/``, where the hash is of the code that makes them: new code makes new files.
 """
 
