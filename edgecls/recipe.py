@@ -114,6 +114,10 @@ class Quantize(Section):
         description="epoch, from 0, at which the ranges of activations are frozen: until then they follow the largest and"
         " the smallest value of each batch; null: never",
     )
+    learn_ranges: bool = Field(
+        default=False,
+        description="train the ranges of activations with the weights, by the values that they cut off",
+    )
 
     @model_validator(mode="after")
     def _rounds_as_the_file_does(self) -> Quantize:

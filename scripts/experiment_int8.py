@@ -77,6 +77,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {  # what is changed in PTQ or QAT, eac
         "train": {"epochs": 2, "optimizer": {"name": "sgd", "lr": 0.002, "clip_norm": None}}
     },
     "QAT, ranges: minmax": QAT | {"ranges": "minmax"},
+    "QAT, learn_ranges: true": QAT | {"learn_ranges": True},
     "QAT, weights: per_tensor": QAT | {"weights": "per_tensor"},
 }
 ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {  # the network, and the recipe's section ``quantize``

@@ -127,6 +127,30 @@ def test_switches() -> None:
     assert not np.array_equal(norm.moving_mean.numpy(), mean)
 
 
+def test_a_learned_range_moves_by_the_values_beyond_it_and_holds_zero() -> None:
+    grid = quantized.Quantize()
+    values, weights = np.array([-3.0, -0.5, 0.5, 2.0, 5.0], np.float32), np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    grid.build(values.shape)
+    grid.set_range(-1.0, 1.0)
+    assert not grid.trainable_variables
+    grid.learn_range(True)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(grid(values, training=False) * weights)
+    ends = grid.trainable_variables
+    gradients = tape.gradient(loss, [end.value for end in ends])
+    assert [float(each) for each in gradients] == [1.0, 24.0]
+    keras.optimizers.SGD(10.0).apply([-gradients[0], gradients[1]], ends)
+    low, high = grid.range
+    assert low == 0.0 and high == pytest.approx(grid.quantizer.width)
+    grid.learn_range(False)
+    assert not grid.trainable_variables
+    grids = (quantized.Quantize(fixed=(0.0, 6.0)), quantized.Quantize(symmetric=True))
+    for kept in grids:
+        kept.build(values.shape)
+        kept.learn_range(True)
+        assert not kept.trainable_variables
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
 def test_calibrated_ranges_hold_the_values(method: str) -> None:
     rewritten = quantize.quantize_model(network(BLOCKS["hard_swish"], **EQUAL))

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from quantization import scales_of_kernels
+from quantization import ranges, scales_of_kernels
 from tiny_run import RECIPE, edgecls, photos, succeed
 
 from edgecls.recipe import load_recipe
 from edgecls.run import Run
+from edgecls.saving import load_model
 from edgecls.workflow.quantized_training import NO_HELP
 from edgecls.workflow.stages import _left_out
 
@@ -51,8 +52,20 @@ def test_training_that_leads_away_from_float_is_undone(quantized: Path, tmp_path
     assert run.file("export", "model_int8.tflite").read_bytes() == undone
 
 
+@pytest.mark.slow
+def test_learned_ranges_are_others_and_the_file_is_exact(quantized: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(quantized, tmp_path / "copy")
+    run = Run.find(folder / "runs" / "tiny")
+    calibrated = ranges(load_model(run.file("qat.keras")))
+    options = ("quantize.learn_ranges=true", "quantize.distill=none", "quantize.train.optimizer.lr=0.01")
+    succeed(folder, "quantize", "tiny", *(word for option in options for word in ("-o", option)))
+    assert ranges(load_model(run.file("qat.keras"))) != calibrated
+    about = json.loads(run.file("verify.json").read_text())["files"]["model_int8.tflite"]
+    assert about["partitions"] == 1 and not about["in_float"], about
+
+
 def test_a_key_with_its_default_leaves_stamps_of_older_runs_alone() -> None:
     quantize = load_recipe("mv3_ssld").quantize
-    assert _left_out(quantize) == set(KEYS)
+    assert _left_out(quantize) == {*KEYS, "learn_ranges"}
     changed = load_recipe("mv3_ssld", ["quantize.equalize=true"]).quantize
-    assert _left_out(changed) == set(KEYS) - {"equalize"}
+    assert _left_out(changed) == {*KEYS, "learn_ranges"} - {"equalize"}

@@ -26,6 +26,15 @@ def observe(model: keras.Model, on: bool = True) -> None:
         layer.observing = on
 
 
+def learn_ranges(model: keras.Model, on: bool = True) -> None:
+    """Train the ends of activations' ranges with the weights, or do not (Choi et al. 2018, arXiv:1805.06085).
+
+    Their gradient is the sum of those of the values beyond. Call it before the optimizer is made.
+    """
+    for layer in quantizers(model):
+        layer.learn_range(on)
+
+
 def freeze_batchnorm(model: keras.Model, on: bool = True) -> None:
     """Train with batch normalization's running statistics, which is what the file computes, or with the batch's."""
     for layer in model.layers:
@@ -108,6 +117,7 @@ __all__ = [
     "freeze_batchnorm",
     "freezing",
     "is_quantized",
+    "learn_ranges",
     "measure_kernels",
     "observe",
     "quantizers",

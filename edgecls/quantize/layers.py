@@ -94,6 +94,17 @@ class Quantize(layers.Layer):
         for variable, end in zip(self.ranges.values(), self.quantizer.clipped(low, high), strict=True):
             variable.assign(np.full(variable.shape, end))
 
+    def learn_range(self, on: bool) -> None:
+        """Train the ends of the range with the weights, or do not; a grid that is symmetric keeps its own."""
+        if self.fixed or self.quantizer.grid_is_symmetric:
+            return
+        keep = {
+            "min_var": lambda low: tf.minimum(low, 0.0),
+            "max_var": lambda high: tf.maximum(high, self.quantizer.width),
+        }
+        for key, variable in self.ranges.items():
+            variable.trainable, variable.constraint = on, keep[key] if on else None
+
     def call(self, inputs: Tensor, training: bool | None = None, member: int | None = 0) -> Tensor:
         if self.probe is not None and member is not None and not self.fixed:
             self.probe(self, inputs)

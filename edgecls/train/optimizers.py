@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 else:
     keras = Lazy("keras")
 
-UNDECAYED = ("gamma", "beta", "bias", "cls_token", "dist_token", "pos_embed")
-"""Variables by these names are not decayed: they are scales and offsets, not features."""
+UNDECAYED = ("gamma", "beta", "bias", "cls_token", "dist_token", "pos_embed", "range_min", "range_max")
+"""Variables by these names are not decayed: they are scales, offsets and ends of ranges, not features."""
 
 
 def decays(name: str) -> bool:

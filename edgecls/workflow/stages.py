@@ -86,7 +86,8 @@ def _unset(model: Model) -> set[str]:
 def _left_out(quantize: Quantize) -> set[str]:
     """Keys that count only where they are not the default, for the same reason."""
     given = quantize.model_dump(exclude_defaults=True)
-    return {key for key in ("weights", "ranges", "keep_float", "equalize", "adaround") if key not in given}
+    since = ("weights", "ranges", "keep_float", "equalize", "adaround", "learn_ranges")
+    return {key for key in since if key not in given}
 
 
 def _distill_inputs(recipe: Recipe, run: Run) -> Inputs:
@@ -196,7 +197,7 @@ def make_part(
 def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: Inputs) -> dict[str, Any]:
     """Write ``qat.keras``; ``recipe`` is that of the last phase."""
     from edgecls.data.pipeline import batches
-    from edgecls.quantize import finalize, freezing
+    from edgecls.quantize import finalize, freezing, learn_ranges
     from edgecls.quantize.twin import SOME_IMAGES, calibrated_twin
     from edgecls.train.objective import Objective, as_teacher
     from edgecls.train.stage import EVAL_BATCH, make_objective
@@ -229,6 +230,7 @@ def make_qat(recipe: Recipe, run: Run, console: Console, data: Dataset, inputs: 
         distill = recipe.distill if teacher else None
         objective = make_objective(data, recipe.data.class_weights, settings.train.loss, distill, teacher)
 
+    learn_ranges(model, settings.learn_ranges)
     before_epoch = freezing(model, settings.freeze_bn_epoch, settings.freeze_ranges_epoch)
     place = (("quantize.train", settings.train), recipe, run, console, data, inputs)
     work = partial(_train, "qat", model, objective, *place, before_epoch, preprocess=preprocess)
