@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from run_folders import make_models, stamp
 from tiny_run import RECIPE as TINY
-from tiny_run import edgecls, own_cache, photos, succeed  # noqa: F401  a fixture
+from tiny_run import edgecls, photos, succeed
 
 from edgecls.errors import UsageError
 from edgecls.recipe import Recipe, load_recipe
