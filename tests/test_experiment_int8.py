@@ -54,6 +54,10 @@ def test_a_drop_is_that_of_the_same_seed() -> None:
         f"| {FEW} | 64 | 2 | 81.00 | 1.41 | 79.50 | +1.50 (+1.00 to +2.00) | 81.50 | -0.50 (-1.00 to +0.00) |"
     )
     assert not any("DenseNet121" in line for line in experiment.tables(done))
+    changed = "QAT, ranges: minmax"
+    run = {"float": 0.80, "top1": 0.79, "distance": 0.25}
+    lines = experiment.tables({experiment.key(f"{experiment.ABLATED}, {changed}", 0): run})
+    assert f"| {changed} | 1 | 0.25000 | 79.00 | +1.00 (+1.00 to +1.00) |" in lines
 
 
 def test_data_that_is_not_there_is_one_line_and_no_result(
