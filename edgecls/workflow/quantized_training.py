@@ -111,10 +111,10 @@ def unless_farther(
     result = work()
     after = _distance(twin, objective, batches())
     say(f"distance to the float network: {before:.3g}, after training {after:.3g}")
-    if helped := after < before:
-        return result, helped
-    twin.set_weights(calibrated_to)
-    say(NO_HELP)
+    helped = after < before
+    if not helped:
+        twin.set_weights(calibrated_to)
+        say(NO_HELP)
     return result, helped
 
 
