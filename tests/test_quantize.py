@@ -134,9 +134,10 @@ def test_a_learned_range_moves_by_the_values_beyond_it_and_holds_zero() -> None:
     grid.set_range(-1.0, 1.0)
     assert not grid.trainable_variables
     grid.learn_range(True)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(grid(values, training=False) * weights)
     ends = grid.trainable_variables
+    with tf.GradientTape() as tape:
+        tape.watch([end.value for end in ends])
+        loss = tf.reduce_sum(grid(values, training=False) * weights)
     gradients = tape.gradient(loss, [end.value for end in ends])
     assert [float(each) for each in gradients] == [1.0, 24.0]
     keras.optimizers.SGD(10.0).apply([-gradients[0], gradients[1]], ends)

@@ -29,7 +29,8 @@ def observe(model: keras.Model, on: bool = True) -> None:
 def learn_ranges(model: keras.Model, on: bool = True) -> None:
     """Train the ends of activations' ranges with the weights, or do not (Choi et al. 2018, arXiv:1805.06085).
 
-    Their gradient is the sum of those of the values beyond. Call it before the optimizer is made.
+    Their gradient is the sum of those of the values beyond. Call it before the optimizer is made. TensorFlow's tape does not
+    watch them by itself: a recipe's training does (``tape.watch``), Keras' ``fit`` leaves them as they are.
     """
     for layer in quantizers(model):
         layer.learn_range(on)
