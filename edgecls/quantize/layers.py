@@ -96,7 +96,7 @@ class Quantize(layers.Layer):
 
     def learn_range(self, on: bool) -> None:
         """Train the ends of the range with the weights, or do not; a grid that is symmetric keeps its own."""
-        if self.fixed or self.quantizer.grid_is_symmetric:
+        if self.quantizer.grid_is_symmetric:
             return
         keep = {
             "min_var": lambda low: tf.minimum(low, 0.0),
